@@ -1,0 +1,93 @@
+"""Who may do what: roles, actions, effects, and the one table between them (SPEC §5, §7)."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from casekeeper.ids import CasefileId, UserId
+
+
+class Role(StrEnum):
+    """A user's role in a casefile. Each may all that the one before it may."""
+
+    VIEWER = "viewer"
+    EDITOR = "editor"
+    ADMIN = "admin"
+    OWNER = "owner"
+
+    def covers(self, needed: "Role") -> bool:
+        """Whether this role is at least the needed one."""
+        return _RANK[self] >= _RANK[needed]
+
+
+_RANK = {role: rank for rank, role in enumerate(Role)}
+
+
+class Effect(StrEnum):
+    """What an operation does to the world. The role that it needs follows from its effects."""
+
+    READ = "read"
+    WRITE = "write"
+    EXTERNAL = "external"
+    DESTRUCTIVE = "destructive"
+
+
+class Action(StrEnum):
+    """What a caller wants to do with a casefile, in words for the record."""
+
+    READ = "read the casefile"
+    WORK = "work in sessions"
+    JOIN = "work in another's shared session"
+    ADD = "add documents"
+    EDIT = "change the casefile"
+    GRANT = "change permissions"
+    SEE_GRANTS = "see permissions"
+    SUPERVISE = "read and stop others' work"
+    TRANSFER = "transfer the casefile"
+    DELETE = "delete the casefile"
+
+
+ROLE_FOR_ACTION: dict[Action, Role] = {
+    Action.READ: Role.VIEWER,
+    Action.WORK: Role.VIEWER,
+    Action.SEE_GRANTS: Role.VIEWER,
+    Action.JOIN: Role.EDITOR,
+    Action.ADD: Role.EDITOR,
+    Action.EDIT: Role.ADMIN,
+    Action.GRANT: Role.ADMIN,
+    Action.SUPERVISE: Role.ADMIN,
+    Action.TRANSFER: Role.OWNER,
+    Action.DELETE: Role.OWNER,
+}
+
+ROLE_FOR_EFFECT: dict[Effect, Role] = {
+    Effect.READ: Role.VIEWER,
+    Effect.WRITE: Role.EDITOR,
+    Effect.EXTERNAL: Role.EDITOR,
+    # Destroying evidence is not part of an editor's "add and change".
+    Effect.DESTRUCTIVE: Role.ADMIN,
+}
+
+
+def role_for_effects(effects: frozenset[Effect]) -> Role:
+    """The smallest role that may run an operation with these effects."""
+    return max((ROLE_FOR_EFFECT[e] for e in effects), key=lambda r: _RANK[r], default=Role.VIEWER)
+
+
+class Grant(BaseModel):
+    """A role given to a user on a casefile. Its expiry is judged on every use, never by a clean-up."""
+
+    model_config = ConfigDict(frozen=True)
+
+    casefile_id: CasefileId
+    user_id: UserId
+    role: Role
+    expires_at: datetime | None = None
+    granted_by: UserId
+    granted_at: datetime
+    note: str | None = None
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether the grant still counts at this instant."""
+        return self.expires_at is None or now < self.expires_at

@@ -1,0 +1,80 @@
+"""The ordered numbers of permission changes, and what is asked of them.
+
+Every change of who may do what takes the next number of one feed inside its own commit, under one row lock, so
+number order is commit order (Zanzibar's zookie, USENIX ATC 2019). A token says up to which number its scopes are
+true (`asof`); whoever knows the newer changes knows whether to believe it.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from casekeeper.acl import Role
+
+ANY = "*"
+"""Stands for every casefile, or every user, in a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A grant as a token carries it: the role, and until when (whole seconds since 1970; None = no end)."""
+
+    role: Role
+    not_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One permission change. `user_id` may be `*` (public role, deletion), `casefile_id` may be `*` (the account)."""
+
+    number: int
+    casefile_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedHead:
+    """The newest number, and the feed it belongs to: a restored backup starts a new epoch."""
+
+    epoch: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSnapshot:
+    """All that a token needs, read in one snapshot: `asof` is true for every scope and for the account."""
+
+    epoch: str
+    asof: int
+    user_changed: int
+    scopes: Mapping[str, Scope]
+
+
+class AclFeed(Protocol):
+    """The feed as a store keeps it. Reads see every commit that was acknowledged before they began."""
+
+    async def head(self) -> FeedHead:
+        """The newest number: one indexed read."""
+        ...
+
+    async def changes(self, after: int) -> Sequence[Change]:
+        """The changes with a higher number, in order."""
+        ...
+
+    async def user_changed(self, user_id: str) -> int:
+        """The number of the account's newest user-wide change, 0 if there was none."""
+        ...
+
+    async def snapshot(self, user_id: str, casefile_ids: Collection[str], now_us: int) -> AccessSnapshot:
+        """The user's live grants on these casefiles with the numbers that go with them."""
+        ...
+
+
+class Stops(Protocol):
+    """Whoever can end work that has lost its permission."""
+
+    async def stop(
+        self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None
+    ) -> list[str]:
+        """End the running operations of this user, this casefile or both; returns their event ids."""
+        ...

@@ -1,0 +1,1 @@
+"""RESPOND: the HTTP door."""

@@ -1,0 +1,88 @@
+"""The HTTP application, put together."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from casekeeper.api import accounts, casefiles, documents, monitor, sessions
+from casekeeper.api.examples import EXAMPLES
+from casekeeper.api.limits import SizeLimits
+from casekeeper.api.problems import MEDIA_TYPE, Problem, add_problem_handlers
+from casekeeper.journal.events import ExecutionEvent
+
+VERSION = "0.1.0"
+
+_REFUSALS = {
+    "401": "No believable caller.",
+    "403": "The caller may not do this.",
+    "404": "Missing, or hidden from the caller.",
+    "405": "The route does not take this method.",
+    "409": "The state does not allow it now.",
+    "413": "Too large.",
+    "422": "The request does not fit; `errors` names the fields.",
+    "429": "Too many requests.",
+    "431": "The headers are too large.",
+    "500": "Something went wrong here; the incident id says where to look.",
+    "503": "The store, a model or the server itself is not available.",
+}
+
+
+def build_app(lifespan: Any) -> FastAPI:
+    """The application; `lifespan` puts the server into `app.state.server`."""
+    app = FastAPI(
+        title="casekeeper",
+        version=VERSION,
+        summary="Casefiles in which people and agents work under one access list and one verifiable record.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(SizeLimits)
+    add_problem_handlers(app)
+    for router in (
+        monitor.former,
+        monitor.health,
+        monitor.catalogue,
+        accounts.auth,
+        accounts.router,
+        casefiles.router,
+        documents.router,
+        sessions.router,
+    ):
+        app.include_router(router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1, with the refusals that every route shares and worked examples."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (Problem, ExecutionEvent):
+        schema = TypeAdapter(model).json_schema(
+            ref_template="#/components/schemas/{model}", mode="serialization"
+        )
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    }
+    problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            is_open = not path.startswith("/v1") or path.startswith("/v1/auth")
+            operation["security"] = [] if is_open else [{"token": []}]
+            for status, description in _REFUSALS.items():
+                operation["responses"][status] = {"description": description, "content": problem}
+            if operation["operationId"] in EXAMPLES:
+                content = operation["requestBody"]["content"]["application/json"]
+                content["examples"] = EXAMPLES[operation["operationId"]]
+    app.openapi_schema = document
+    return document

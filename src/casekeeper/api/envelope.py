@@ -1,0 +1,79 @@
+"""The one envelope of every POST (SPEC §3), and how answers are written."""
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+import orjson
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from casekeeper.ids import RequestId, UserId
+from casekeeper.journal.events import Failure
+
+P = TypeVar("P")
+
+Status = Literal["completed", "failed", "pending", "running"]
+
+
+class Envelope(BaseModel, Generic[P]):
+    """What a request carries."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: RequestId | None = Field(
+        default=None, description="Makes the call safe to repeat for 24 hours; a UUID is customary."
+    )
+    user_id: UserId | None = Field(default=None, description="When sent, it must be the caller.")
+    payload: P
+    metadata: dict[str, Any] | None = Field(default=None, description="Passed back, never looked at.")
+
+
+class Answer(BaseModel, Generic[P]):
+    """What an answer carries."""
+
+    request_id: str
+    status: Status
+    payload: P
+    error: Failure | None = None
+    timestamp: datetime
+    metadata: dict[str, Any] | None = None
+
+
+class Json(Response):
+    """A response whose body is JSON already."""
+
+    media_type = "application/json"
+
+
+def dumps(value: Any) -> bytes:
+    """JSON of dataclasses, models and stored JSON alike; instants in UTC with `Z`."""
+    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def answer(
+    *,
+    request_id: str,
+    payload: Any,
+    now: datetime,
+    status: Status = "completed",
+    error: Failure | None = None,
+    metadata: dict[str, Any] | None = None,
+    repeated: bool = False,
+) -> Json:
+    """The envelope around a payload."""
+    body = {
+        "request_id": request_id,
+        "status": status,
+        "payload": payload,
+        "error": error,
+        "timestamp": now,
+        "metadata": metadata,
+    }
+    headers = {"Idempotency-Replayed": "true"} if repeated else None
+    return Json(dumps(body), 202 if status in ("pending", "running") else 200, headers)
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return orjson.Fragment(value.__pydantic_serializer__.to_json(value))
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,52 @@
+"""Health, catalogue, and what is left of the former API."""
+
+from fastapi import APIRouter, Request, Response
+
+from casekeeper.api.dependencies import Caller, GuardedRoute, OpenRoute, Wired
+from casekeeper.api.envelope import Json, dumps
+from casekeeper.errors import RouteGone, StoreUnavailable
+from casekeeper.operations.operation import CatalogEntry
+from casekeeper.paging import Page
+
+health = APIRouter(route_class=OpenRoute, tags=["health"])
+catalogue = APIRouter(route_class=GuardedRoute, tags=["catalogue"])
+former = APIRouter(include_in_schema=False)
+
+
+@health.get("/livez", operation_id="livez", response_class=Json)
+async def livez() -> Response:
+    """Whether the process answers; looks at nothing else."""
+    return Json(b'{"status":"ok"}')
+
+
+@health.get("/readyz", operation_id="readyz", response_class=Json)
+async def readyz(server: Wired) -> Response:
+    """Whether calls can be served: the store reads and writes, and the server is not stopping."""
+    if not server.is_ready:
+        raise StoreUnavailable("The server is stopping, or its disk has failed.")
+    await server.storage.accounts.head()
+    return Json(b'{"status":"ok"}')
+
+
+@catalogue.get("/v1/catalog", operation_id="catalog", response_model=Page[CatalogEntry])
+async def catalog(caller: Caller, server: Wired) -> Response:
+    """All operations: what they do, take and need."""
+    return Json(dumps(Page[CatalogEntry](items=server.registry.catalogue())))
+
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@former.api_route("/v1/tool-sessions", methods=_METHODS)
+@former.api_route("/v1/tool-sessions/{rest:path}", methods=_METHODS)
+async def tool_sessions(request: Request) -> Response:
+    """The former tool sessions."""
+    name = "execute" if request.url.path.rstrip("/").endswith("/execute") else "create"
+    raise RouteGone(f"/v1/sessions/{name}")
+
+
+@former.api_route("/v1/chat", methods=_METHODS)
+@former.api_route("/v1/chat/{rest:path}", methods=_METHODS)
+async def chat(request: Request) -> Response:
+    """The former chat."""
+    raise RouteGone("/v1/sessions/execute")

@@ -1,0 +1,220 @@
+"""`/v1/sessions`, `/v1/operations`, `/v1/events`: the work and its record."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from casekeeper.api.dependencies import Caller, Door, GuardedRoute, Inbound, Sessions, Wired
+from casekeeper.api.envelope import Answer, Envelope, Json
+from casekeeper.api.sse import frames
+from casekeeper.execution.outcomes import CancelOperation, Executed, GetOperation
+from casekeeper.execution.service import Execute, GetSession, SessionCreated, SessionDetail, Streamed
+from casekeeper.ids import EventId, SessionId
+from casekeeper.paging import Page
+from casekeeper.sessions.manager import At, Purpose
+from casekeeper.sessions.reading import FactPage, QueryEvents
+from casekeeper.sessions.session import (
+    CloseSession,
+    CreateSession,
+    ListSessions,
+    SessionClosedAnswer,
+    UnifiedSession,
+)
+
+T = TypeVar("T")
+
+router = APIRouter(prefix="/v1", route_class=GuardedRoute)
+
+# Most calls have ended by then; only the others cost a watch on the connection.
+_WATCH_AFTER_S = 0.05
+_EVENT_STREAM = "text/event-stream"
+
+
+@router.post(
+    "/sessions/create",
+    operation_id="sessions_create",
+    response_model=Answer[SessionCreated],
+    tags=["sessions"],
+)
+async def create(body: Envelope[CreateSession], caller: Caller, service: Sessions, door: Door) -> Response:
+    """Open a session in a casefile."""
+    created, repeated = await service.create_session(caller, body.payload, door.ask(body, caller))
+    return door.answer(created, body, repeated=repeated)
+
+
+@router.post(
+    "/sessions/execute",
+    operation_id="sessions_execute",
+    response_model=Answer[Executed],
+    responses={
+        200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
+        202: {"model": Answer[Executed], "description": "It runs, or waits for an approval."},
+    },
+    tags=["sessions"],
+)
+async def execute(
+    body: Envelope[Execute],
+    caller: Caller,
+    service: Sessions,
+    door: Door,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Run a tool or an agent. With `Accept: text/event-stream` its facts and progress are streamed."""
+    ask = door.ask(body, caller)
+    if _EVENT_STREAM in accept:
+        stream = service.stream_operation(caller, body.payload, ask)
+        # The first item comes after the corridor let the call in; until then a refusal is a problem response.
+        first = await anext(stream)
+        return StreamingResponse(frames(_enveloped(first, stream, body, door)), media_type=_EVENT_STREAM)
+    work = service.execute_operation(caller, body.payload, ask)
+    executed, repeated = await _unless_gone(door.request, work)
+    return _executed(executed, body, door, repeated=repeated)
+
+
+@router.post(
+    "/sessions/get", operation_id="sessions_get", response_model=Answer[SessionDetail], tags=["sessions"]
+)
+async def get(body: Envelope[GetSession], caller: Caller, service: Sessions, door: Door) -> Response:
+    """Read a session, a page of its record, and what has not ended."""
+    door.ask(body, caller)
+    return door.answer(await service.get_session(caller, body.payload), body)
+
+
+@router.post(
+    "/sessions/list",
+    operation_id="sessions_list",
+    response_model=Answer[Page[UnifiedSession]],
+    tags=["sessions"],
+)
+async def list_(body: Envelope[ListSessions], caller: Caller, service: Sessions, door: Door) -> Response:
+    """List the sessions that the caller may see, newest first."""
+    door.ask(body, caller)
+    return door.answer(await service.list_sessions(caller, body.payload), body)
+
+
+@router.post(
+    "/sessions/close",
+    operation_id="sessions_close",
+    response_model=Answer[SessionClosedAnswer],
+    tags=["sessions"],
+)
+async def close(body: Envelope[CloseSession], caller: Caller, service: Sessions, door: Door) -> Response:
+    """Close a session for good and get its statistics."""
+    closed, repeated = await service.close_session(caller, body.payload, door.ask(body, caller))
+    return door.answer(closed, body, repeated=repeated)
+
+
+@router.get(
+    "/sessions/{session_id}/events/stream",
+    operation_id="sessions_stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    tags=["sessions"],
+)
+async def stream(
+    session_id: Annotated[SessionId, Path()],
+    caller: Caller,
+    server: Wired,
+    after: Annotated[int | None, Query(ge=0, le=2**53, description="Resume behind this seq.")] = None,
+    last_event_id: Annotated[str | None, Header(max_length=20, pattern=r"^\d*$")] = None,
+) -> Response:
+    """Follow a session's record live. `id:` is the seq; `Last-Event-ID` or `after` resumes without loss."""
+    context = await server.manager.validate_and_get_session(caller, At(session_id), Purpose.READ)
+    resume = int(last_event_id) if last_event_id else after or 0
+    facts = server.reading.follow(context, resume)
+    return StreamingResponse(frames(facts), media_type=_EVENT_STREAM, headers={"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/sessions/{session_id}/record",
+    operation_id="sessions_record",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}},
+    tags=["sessions"],
+)
+async def record(session_id: Annotated[SessionId, Path()], caller: Caller, server: Wired) -> Response:
+    """The session's record as lines that `casekeeper verify` and `verify.py` check (docs/record-format.md)."""
+    lines = await server.recording.lines(caller, session_id)
+    return StreamingResponse(lines, media_type="application/jsonl")
+
+
+@router.post(
+    "/operations/get",
+    operation_id="operations_get",
+    response_model=Answer[Executed],
+    responses={202: {"model": Answer[Executed]}},
+    tags=["operations"],
+)
+async def get_operation(body: Envelope[GetOperation], caller: Caller, server: Wired, door: Door) -> Response:
+    """How an operation stands, or how it ended, outputs in full."""
+    door.ask(body, caller)
+    return _executed(await server.operations.get(caller, body.payload), body, door)
+
+
+@router.post(
+    "/operations/cancel",
+    operation_id="operations_cancel",
+    response_model=Answer[Executed],
+    responses={202: {"model": Answer[Executed]}},
+    tags=["operations"],
+)
+async def cancel(body: Envelope[CancelOperation], caller: Caller, server: Wired, door: Door) -> Response:
+    """Stop an operation. Repeating it is safe; one that has ended is left as it is."""
+    door.ask(body, caller)
+    return _executed(await server.operations.cancel(caller, body.payload), body, door)
+
+
+@router.get(
+    "/operations/{event_id}/{part}", operation_id="operations_part", response_class=Json, tags=["operations"]
+)
+async def part(
+    event_id: Annotated[EventId, Path()], part: Literal["inputs", "outputs"], caller: Caller, server: Wired
+) -> Response:
+    """Inputs or outputs of an operation in full, however large."""
+    return Json(await server.operations.part(caller, event_id, part))
+
+
+@router.post("/events/query", operation_id="events_query", response_model=Answer[FactPage], tags=["events"])
+async def query(body: Envelope[QueryEvents], caller: Caller, server: Wired, door: Door) -> Response:
+    """Events by ids or filters, across all sessions that the caller may read."""
+    door.ask(body, caller)
+    return door.answer(await server.reading.query(caller, body.payload), body)
+
+
+def _executed(executed: Executed, body: Envelope[Any], door: Inbound, *, repeated: bool = False) -> Json:
+    return door.answer(executed, body, repeated=repeated, status=executed.status, error=executed.error)
+
+
+async def _enveloped(
+    first: Streamed, rest: AsyncGenerator[Streamed], body: Envelope[Any], door: Inbound
+) -> AsyncGenerator[Any]:
+    item = first
+    while True:
+        yield _executed(item, body, door) if isinstance(item, Executed) else item
+        try:
+            item = await anext(rest)
+        except StopAsyncIteration:
+            return
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work; if the client goes away first, the work is cancelled and decides what that means."""
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait((task,), timeout=_WATCH_AFTER_S)
+    if not done:
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if not task.done():
+            task.cancel()
+    return await task
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,36 @@
+"""Server-sent events (WHATWG HTML §9.2): facts with their seq as id, deltas without, comments as heartbeat."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.responses import Response
+
+from casekeeper.api.envelope import dumps
+from casekeeper.sessions.reading import StreamedDelta, StreamedFact
+
+# A client that lost its connection comes back after this many milliseconds.
+_RETRY = b"retry: 2000\n\n"
+_HEARTBEAT = b": heartbeat\n\n"
+_END = b"event: end\ndata: {}\n\n"
+
+
+async def frames(items: AsyncGenerator[Any]) -> AsyncGenerator[bytes]:
+    """The items as SSE frames; ends with an `end` event, so that a client knows it was no accident."""
+    async with aclosing(items) as stream:
+        yield _RETRY
+        async for item in stream:
+            match item:
+                case None:
+                    yield _HEARTBEAT
+                case StreamedFact():
+                    yield b"id: %d\nevent: %s\ndata: %s\n\n" % (item.seq, item.kind.encode(), item.json)
+                case StreamedDelta():
+                    yield b"event: delta\ndata: %s\n\n" % dumps(
+                        {"event_id": item.event_id, "data": item.data}
+                    )
+                case Response():
+                    yield b"event: finished\ndata: %s\n\n" % bytes(item.body)
+                case _:
+                    raise TypeError(f"{type(item).__name__} cannot be streamed")
+    yield _END

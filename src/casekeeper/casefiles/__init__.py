@@ -1,0 +1,1 @@
+"""WHERE: casefiles, their access lists, and who is let in."""

@@ -1,0 +1,190 @@
+"""The gate: who may enter a casefile, and the proof that they may.
+
+Only `Gate.enter` makes an `Access`. Everything that reads, changes or runs something in a casefile takes one, so
+that the unchecked path does not type-check.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from casekeeper.acl import ROLE_FOR_ACTION, Action, Role
+from casekeeper.acl_feed import Scope
+from casekeeper.casefiles.casefile import CasefileStore, Fence, PublicRole
+from casekeeper.casefiles.freshness import Freshness
+from casekeeper.clock import Clock
+from casekeeper.errors import CasefileNotFound, Denied, RoleTooLow
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import new_event_id
+from casekeeper.journal.events import Fact, Kind, Payload, Permission
+from casekeeper.journal.stream import Commit, Commits
+
+Source = Literal["token", "store"]
+
+_security = logging.getLogger("casekeeper.security")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Proof of entry: this caller may do this much in this casefile, as of that number of the feed.
+
+    `role` None is a public reader, who is no member.
+    """
+
+    caller: Principal
+    casefile_id: str
+    role: Role | None
+    source: Source
+    asof: int
+    checked_at: datetime
+
+    def may(self, action: Action) -> bool:
+        """Whether the role allows the action."""
+        if self.role is None:
+            return action is Action.READ
+        return self.role.covers(ROLE_FOR_ACTION[action])
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the caller has a grant; a public reader has none."""
+        return self.role is not None
+
+    @property
+    def role_name(self) -> str:
+        """The role in words, `public` for a reader who is no member."""
+        return self.role.value if self.role else "public"
+
+    @property
+    def permission(self) -> Permission:
+        """As the record writes it."""
+        return Permission(self.role_name, self.source, self.checked_at)
+
+    @property
+    def fence(self) -> Fence:
+        """The condition under which this proof still holds when a commit is judged."""
+        return Fence(self.caller.user_id, self.casefile_id, self.asof)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A permission and where it was read. `role` None: a public reader."""
+
+    role: Role | None
+    source: Source
+    asof: int
+
+
+class Grants(Protocol):
+    """Where permissions are looked up."""
+
+    async def find(self, caller: Principal, casefile_id: str) -> Found | None:
+        """The caller's permission now; None if there is none, or no such casefile."""
+        ...
+
+
+class StoredGrants:
+    """Reads the store."""
+
+    def __init__(self, store: CasefileStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def find(self, caller: Principal, casefile_id: str) -> Found | None:
+        """The stored permission; an expired grant is none."""
+        stored = await self._store.access(caller.user_id, casefile_id)
+        if stored is None:
+            return None
+        if stored.grant and stored.grant.is_live(self._clock()):
+            return Found(stored.grant.role, "store", stored.asof)
+        if stored.public_role is not PublicRole.NONE:
+            return Found(None, "store", stored.asof)
+        return None
+
+
+class FreshGrants:
+    """Believes the token's scopes while they provably cannot be stale, asks behind it otherwise."""
+
+    def __init__(self, behind: Grants, freshness: Freshness, clock: Clock) -> None:
+        self._behind = behind
+        self._freshness = freshness
+        self._clock = clock
+
+    async def find(self, caller: Principal, casefile_id: str) -> Found | None:
+        """The permission, from the token if it can be believed. "No grant" is never remembered."""
+        scope = caller.scopes.get(casefile_id)
+        if scope and self._is_live(scope) and await self._freshness.believes(caller, casefile_id):
+            caller.touch(casefile_id)
+            return Found(scope.role, "token", caller.asof)
+        return await self._behind.find(caller, casefile_id)
+
+    def _is_live(self, scope: Scope) -> bool:
+        return scope.not_after is None or self._clock() < datetime.fromtimestamp(scope.not_after, UTC)
+
+
+class Gate:
+    """Lets callers into casefiles, and records the members whom it refuses."""
+
+    def __init__(
+        self, fresh: Grants, stored: Grants, store: CasefileStore, commits: Commits, clock: Clock
+    ) -> None:
+        self._fresh = fresh
+        self._stored = stored
+        self._store = store
+        self._commits = commits
+        self._clock = clock
+
+    async def look(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Access | None:
+        """The caller's access, or None for strangers and missing casefiles alike; refuses and records nothing.
+
+        `again` reads the store: the answer of a cache was overtaken.
+        """
+        found = await (self._stored if again else self._fresh).find(caller, casefile_id)
+        if found is None:
+            return None
+        return Access(caller, casefile_id, found.role, found.source, found.asof, self._clock())
+
+    async def enter(
+        self, caller: Principal, casefile_id: str, action: Action, *, again: bool = False
+    ) -> Access:
+        """The proof that the caller may do this in the casefile.
+
+        Raises:
+            CasefileNotFound: It is missing, or the caller has no access: the two cannot be told apart.
+            RoleTooLow: The caller is let in, but not for this. A member's refusal is on the record.
+        """
+        access = await self.look(caller, casefile_id, again=again)
+        if access is None:
+            _security.info("no access", extra={"user_id": caller.user_id, "casefile_id": casefile_id})
+            raise CasefileNotFound(casefile_id)
+        if not access.may(action):
+            raise await self.refuse(access, action)
+        return access
+
+    async def refuse(self, access: Access, action: Action) -> RoleTooLow:
+        """Record that a member was refused, in the casefile's own record, and say why."""
+        refusal = RoleTooLow(ROLE_FOR_ACTION[action].value, access.role and access.role.value)
+        if access.is_member:
+            await self.record_denial(access, refusal, {"action": action.value})
+        else:
+            _security.info("public reader refused", extra={"user_id": access.caller.user_id})
+        return refusal
+
+    async def record_denial(self, access: Access, refusal: Denied, inputs: dict[str, str]) -> None:
+        """Leave a `denied` fact in the casefile's record session."""
+        casefile = await self._store.casefile(access.casefile_id)
+        if casefile is None or casefile.record_session_id is None:
+            return
+        now = self._clock()
+        fact = Fact(
+            casefile_id=access.casefile_id,
+            session_id=casefile.record_session_id,
+            event_id=new_event_id(now),
+            kind=Kind.DENIED,
+            actor=access.caller.pseudonym,
+            started_at=now,
+            permission=access.permission,
+            error_type=refusal.code,
+            payload=Payload.of_fields(inputs=inputs, error={"message": refusal.detail}),
+        )
+        await self._commits.commit(Commit(facts=(fact,)))

@@ -1,0 +1,204 @@
+"""The casefile and its access list, as the rules see them and as a store keeps them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from casekeeper.acl import Grant, Role
+from casekeeper.errors import CasefileArchived, CasefileNotFound, StaleVersion
+from casekeeper.ids import CasefileId, UserId
+from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
+
+
+class Status(StrEnum):
+    """Whether work goes on in a casefile."""
+
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+
+
+class PublicRole(StrEnum):
+    """What everybody with an account may do who is no member."""
+
+    NONE = "none"
+    VIEWER = "viewer"
+
+
+class Casefile(BaseModel):
+    """A container with an access list. `version` counts its changes, the access list's included."""
+
+    model_config = ConfigDict(frozen=True)
+
+    casefile_id: CasefileId
+    title: str
+    description: str = ""
+    tags: list[str] = []
+    status: Status = Status.ACTIVE
+    public_role: PublicRole = PublicRole.NONE
+    owner: UserId
+    version: int = 1
+    created_at: datetime
+    updated_at: datetime
+    record_session_id: str | None = Field(
+        default=None, description="The session that holds the casefile's own record; admins only."
+    )
+
+
+class CasefileView(Casefile):
+    """A casefile as one caller sees it."""
+
+    user_permission: Literal["viewer", "editor", "admin", "owner", "public"] = Field(
+        description="The caller's role, or `public` for a reader who is no member."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccess:
+    """What one user may do in one casefile: one read, one snapshot. `asof` is the feed's number in it."""
+
+    grant: Grant | None
+    public_role: PublicRole
+    asof: int
+
+
+class CasefileStore(Protocol):
+    """Casefiles and grants as a store keeps them. Deleted casefiles are not there."""
+
+    async def access(self, user_id: str, casefile_id: str) -> StoredAccess | None:
+        """The user's grant, expired or not; None where the casefile is missing or deleted."""
+        ...
+
+    async def casefile(self, casefile_id: str) -> Casefile | None: ...
+
+    async def casefiles_of(
+        self, user_id: str, now: datetime, status: Status | None, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[tuple[Casefile, Role]]:
+        """Casefiles on which the user has a live grant, newest first, behind (created_us, casefile_id)."""
+        ...
+
+    async def grants(self, casefile_id: str) -> Sequence[Grant]:
+        """All grants, expired ones included, by user id."""
+        ...
+
+    async def expired_grants(self, now: datetime, limit: int) -> Sequence[Grant]:
+        """Grants whose time has passed and whose end has not been recorded."""
+        ...
+
+    async def deleted_casefiles(self, limit: int) -> Sequence[str]:
+        """Deleted casefiles whose contents have not been erased yet."""
+        ...
+
+
+class FenceBroken(Superseded):
+    """The permission under which a commit was prepared has changed since it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence(Condition):
+    """No permission change of this user in this casefile is newer than what the decision was based on."""
+
+    user_id: str
+    casefile_id: str
+    asof: int
+
+    def refusal(self, found: Any) -> Exception | None:
+        return FenceBroken() if found > self.asof else None
+
+
+@dataclass(frozen=True, slots=True)
+class CasefileIsActive(Condition):
+    """The casefile exists and is not archived."""
+
+    casefile_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        if found is None:
+            return CasefileNotFound(self.casefile_id)
+        return CasefileArchived() if found == Status.ARCHIVED else None
+
+
+@dataclass(frozen=True, slots=True)
+class CasefileIsAt(Condition):
+    """The casefile is at this version still."""
+
+    casefile_id: str
+    version: int
+
+    def refusal(self, found: Any) -> Exception | None:
+        if found is None:
+            return CasefileNotFound(self.casefile_id)
+        return StaleVersion(self.version, found) if found != self.version else None
+
+
+@dataclass(frozen=True, slots=True)
+class CasefileIdIsFree(Condition):
+    """Neither this casefile id nor this session id is taken."""
+
+    casefile_id: str
+    session_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        return IdTaken() if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class PutCasefile(Record):
+    """The casefile as it is from now on."""
+
+    casefile: Casefile
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCasefile(Record):
+    """The tombstone: the casefile is gone for everybody; a sweeper erases its contents."""
+
+    casefile_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EraseContents(Record):
+    """Removes documents, payloads and salts of a deleted casefile; headers stay, so its chains verify."""
+
+    casefile_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRecordSession(Record):
+    """The reserved session that holds a casefile's own record."""
+
+    session_id: str
+    casefile_id: str
+    user_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PutGrant(Record):
+    """The user's grant as it is from now on."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveGrant(Record):
+    """The user has no grant from now on."""
+
+    casefile_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantEndsAt(Condition):
+    """The user's grant still ends at this instant: nobody has renewed it meanwhile."""
+
+    casefile_id: str
+    user_id: str
+    expires_at: datetime | None
+
+    def refusal(self, found: Any) -> Exception | None:
+        return None if found == self.expires_at else Superseded()

@@ -1,0 +1,191 @@
+"""What is done to a casefile's access list. Each command is the request's payload and the SDK's argument."""
+
+from datetime import datetime
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from casekeeper.acl import Action, Grant, Role
+from casekeeper.acl_feed import Stops
+from casekeeper.casefiles.access import Gate
+from casekeeper.casefiles.casefile import CasefileStore, CasefileView, PutGrant, RemoveGrant
+from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
+from casekeeper.casefiles.commands import Casefiles, GetCasefile, Line
+from casekeeper.clock import Clock
+from casekeeper.errors import ArgumentsInvalid, FieldError, OwnerRequired
+from casekeeper.identity.accounts import AccountStore
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import CasefileId, UserId
+from casekeeper.journal.events import Kind
+from casekeeper.journal.requests import Ask
+from casekeeper.journal.stream import PermissionChanged, Record
+from casekeeper.paging import Page
+
+
+class GrantRole(ChangeCommand):
+    """Give a user a role, or change the one they have."""
+
+    user_id: UserId
+    role: Role
+    expires_at: AwareDatetime | None = None
+    note: Line | None = None
+
+
+class RevokeRole(ChangeCommand):
+    """Take a user's role away; everybody but the owner may take their own."""
+
+    user_id: UserId
+
+
+class ListGrants(BaseModel):
+    """Who has access, by user id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    casefile_id: CasefileId
+
+
+class TransferCasefile(ChangeCommand):
+    """Make another user the owner; the former owner stays as admin."""
+
+    user_id: UserId
+
+
+class GrantView(BaseModel):
+    """A user's role on a casefile now; `role` null means that the user has none."""
+
+    casefile_id: str
+    user_id: str
+    role: Role | None = None
+    expires_at: datetime | None = None
+    granted_by: str | None = None
+    granted_at: datetime | None = None
+    note: str | None = None
+
+
+class Permissions:
+    """Who may do what in a casefile, and changing it."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        changing: Changing,
+        casefiles: Casefiles,
+        store: CasefileStore,
+        accounts: AccountStore,
+        stops: Stops,
+        clock: Clock,
+    ) -> None:
+        self._gate = gate
+        self._changing = changing
+        self._casefiles = casefiles
+        self._store = store
+        self._accounts = accounts
+        self._stops = stops
+        self._clock = clock
+
+    async def grant(self, caller: Principal, command: GrantRole, ask: Ask) -> tuple[GrantView, bool]:
+        """Give a role up to admin; the owner's role moves only by `transfer`.
+
+        Raises:
+            ArgumentsInvalid: The role is owner, the expiry is past, or there is no such active account.
+            OwnerRequired: The user is the owner.
+        """
+        await self._gate.enter(caller, command.casefile_id, Action.GRANT)
+        if command.role is Role.OWNER:
+            raise _field("role", "an owner is made by transfer, not by grant")
+        if command.expires_at and command.expires_at <= self._clock():
+            raise _field("expires_at", "is in the past")
+        await self._must_be_active(command.user_id)
+
+        def decide(present: Present) -> Decision:
+            casefile, now = present.casefile, self._clock()
+            must_not_be_archived(casefile)
+            if command.user_id == casefile.owner:
+                raise OwnerRequired
+            grant = Grant(
+                granted_by=caller.user_id, granted_at=now, **command.model_dump(exclude={"expected_version"})
+            )
+            kind = Kind.ROLE_CHANGED if command.user_id in present.grants else Kind.GRANTED
+            change = PermissionChanged(casefile.casefile_id, command.user_id, kind, now)
+            inputs = command.model_dump(
+                mode="json", exclude={"casefile_id", "expected_version"}, exclude_none=True
+            )
+            return Decision(casefile, kind, [PutGrant(grant), change], inputs)
+
+        async def answer(casefile_id: str) -> GrantView:
+            grants = {grant.user_id: grant for grant in await self._store.grants(casefile_id)}
+            if grant := grants.get(command.user_id):
+                return GrantView(**grant.model_dump())
+            return GrantView(casefile_id=casefile_id, user_id=command.user_id)
+
+        return await self._changing.change(caller, command, Action.GRANT, decide, ask, answer)
+
+    async def revoke(self, caller: Principal, command: RevokeRole, ask: Ask) -> tuple[GrantView, bool]:
+        """Take a role away. When it answers, no further operation of that user starts in the casefile."""
+
+        def decide(present: Present) -> Decision:
+            casefile = present.casefile
+            must_not_be_archived(casefile)
+            if command.user_id == casefile.owner:
+                raise OwnerRequired
+            change = PermissionChanged(casefile.casefile_id, command.user_id, Kind.REVOKED, self._clock())
+            removal = RemoveGrant(casefile.casefile_id, command.user_id)
+            return Decision(casefile, Kind.REVOKED, [removal, change], {"user_id": command.user_id})
+
+        async def answer(casefile_id: str) -> GrantView:
+            await self._stops.stop(
+                "the permission was revoked", casefile_id=casefile_id, user_id=command.user_id
+            )
+            return GrantView(casefile_id=casefile_id, user_id=command.user_id)
+
+        # Leaving is everybody's right.
+        leaves = command.user_id == caller.user_id
+        action = Action.WORK if leaves else Action.GRANT
+        return await self._changing.change(caller, command, action, decide, ask, answer, ends_access=leaves)
+
+    async def page(self, caller: Principal, command: ListGrants) -> Page[GrantView]:
+        """Who has access; members see it, public readers do not."""
+        await self._gate.enter(caller, command.casefile_id, Action.SEE_GRANTS)
+        grants = await self._store.grants(command.casefile_id)
+        now = self._clock()
+        return Page(items=[GrantView(**g.model_dump()) for g in grants if g.is_live(now)])
+
+    async def transfer(
+        self, caller: Principal, command: TransferCasefile, ask: Ask
+    ) -> tuple[CasefileView, bool]:
+        """Move the ownership; the former owner becomes admin in the same commit."""
+
+        async def answer(casefile_id: str) -> CasefileView:
+            return await self._casefiles.get(caller, GetCasefile(casefile_id=casefile_id))
+
+        def decide(present: Present) -> Decision:
+            casefile, now, records = present.casefile, self._clock(), list[Record]()
+            must_not_be_archived(casefile)
+            for user_id, role in ((casefile.owner, Role.ADMIN), (command.user_id, Role.OWNER)):
+                grant = Grant(
+                    casefile_id=casefile.casefile_id,
+                    user_id=user_id,
+                    role=role,
+                    granted_by=caller.user_id,
+                    granted_at=now,
+                )
+                change = PermissionChanged(casefile.casefile_id, user_id, Kind.TRANSFERRED, now)
+                records += [PutGrant(grant), change]
+            inputs = {"user_id": command.user_id, "former_owner": casefile.owner}
+            changed = casefile.model_copy(update={"owner": command.user_id})
+            return Decision(changed, Kind.TRANSFERRED, records, inputs)
+
+        await self._gate.enter(caller, command.casefile_id, Action.READ)
+        await self._must_be_active(command.user_id)
+        return await self._changing.change(
+            caller, command, Action.TRANSFER, decide, ask, answer, ends_access=True
+        )
+
+    async def _must_be_active(self, user_id: str) -> None:
+        stored = await self._accounts.account(user_id)
+        if stored is None or not stored.account.is_active:
+            raise _field("user_id", "there is no active account with this user id")
+
+
+def _field(name: str, message: str) -> ArgumentsInvalid:
+    return ArgumentsInvalid(errors=(FieldError(f"payload.{name}", message),))

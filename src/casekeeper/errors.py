@@ -1,0 +1,318 @@
+"""The one exception tree. Rooms raise; `api/problems.py` and the command line map by branch.
+
+```text
+CasekeeperError
+├── Refused                   nothing ran; the caller can act
+│   ├── Unauthenticated 401   TokenMissing · TokenExpired · TokenRejected · CredentialsRejected
+│   ├── Denied          403   RoleTooLow · SessionPrivate · UserMismatch · OperatorOnly
+│   ├── NotFound        404   CasefileNotFound · SessionNotFound · OperationNotFound · DocumentNotFound ·
+│   │                         AccountNotFound · KeyNotFound · RouteNotFound
+│   ├── Gone            410   RouteGone
+│   ├── Conflict        409   SessionClosed · SessionBusy · SessionReserved · CasefileArchived · StaleVersion ·
+│   │                         StillRunning · OwnerRequired · AccountExists
+│   ├── TooLarge        413   BodyTooLarge · HeadersTooLarge (431)
+│   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
+│   └── Limited         429   RateLimited
+└── Unavailable         503   StoreUnavailable · ModelUnavailable · ShuttingDown
+```
+
+An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal
+
+Check = Literal["who", "where", "what", "admit"]
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One thing wrong with one field: a dotted path into the request and what is wrong, in plain words."""
+
+    field: str
+    message: str
+
+
+class CasekeeperError(Exception):
+    """Root of everything that casekeeper raises on purpose. Knows nothing of HTTP.
+
+    `code` is stable and clients match on it; `detail` is for people and may change.
+    """
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Something went wrong"
+    check: ClassVar[Check | None] = None
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or self.title
+        super().__init__(self.detail)
+
+
+class Refused(CasekeeperError):
+    """Stopped before anything ran."""
+
+
+class Unauthenticated(Refused):
+    """WHO failed: there is no believable caller."""
+
+    check = "who"
+
+
+class TokenMissing(Unauthenticated):
+    code = "token_missing"
+    title = "An access token is needed"
+
+
+class TokenExpired(Unauthenticated):
+    code = "token_expired"
+    title = "The access token has expired"
+
+
+class TokenRejected(Unauthenticated):
+    code = "token_rejected"
+    title = "The access token is not accepted"
+
+
+class CredentialsRejected(Unauthenticated):
+    code = "credentials_rejected"
+    title = "These credentials are not accepted"
+
+
+class Denied(Refused):
+    """The caller is known and a member, but may not do this."""
+
+    check = "where"
+
+
+class RoleTooLow(Denied):
+    code = "role_too_low"
+    title = "Your role in this casefile does not allow this"
+
+    def __init__(self, needed: str, has: str | None, detail: str | None = None) -> None:
+        self.needed = needed
+        self.has = has
+        super().__init__(detail or f"This needs the role {needed}; yours is {has or 'public reader'}.")
+
+
+class SessionPrivate(Denied):
+    code = "session_private"
+    title = "Only its own user works in a private session"
+
+
+class UserMismatch(Denied):
+    code = "user_mismatch"
+    title = "user_id is not the caller"
+    check = "who"
+
+
+class OperatorOnly(Denied):
+    code = "operator_only"
+    title = "Only an operator may do this"
+    check = "who"
+
+
+class NotFound(Refused):
+    """Missing, or hidden from this caller: the two are told apart nowhere."""
+
+    check = "where"
+    kind: ClassVar[str] = "thing"
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(f"There is no {self.kind} {name} that you may see." if name else None)
+
+
+class CasefileNotFound(NotFound):
+    code = "casefile_not_found"
+    title = "No such casefile"
+    kind = "casefile"
+
+
+class SessionNotFound(NotFound):
+    code = "session_not_found"
+    title = "No such session"
+    kind = "session"
+
+
+class OperationNotFound(NotFound):
+    code = "operation_not_found"
+    title = "No such operation"
+    kind = "operation"
+
+
+class DocumentNotFound(NotFound):
+    code = "document_not_found"
+    title = "No such document"
+    kind = "document"
+
+
+class AccountNotFound(NotFound):
+    code = "account_not_found"
+    title = "No such account"
+    kind = "account"
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+    title = "No such API key"
+    kind = "API key"
+
+
+class RouteNotFound(NotFound):
+    code = "route_not_found"
+    title = "No such route"
+    kind = "route"
+    check = None
+
+
+class Gone(Refused):
+    """Was here once, and is not coming back."""
+
+
+class RouteGone(Gone):
+    code = "route_gone"
+    title = "This route belongs to the former API"
+
+    def __init__(self, successor: str) -> None:
+        self.successor = successor
+        super().__init__(f"Use {successor} instead; docs/migration.md says how.")
+
+
+class Conflict(Refused):
+    """The state does not allow this now."""
+
+    check = "admit"
+
+
+class SessionClosed(Conflict):
+    code = "session_closed"
+    title = "The session is closed"
+
+
+class SessionBusy(Conflict):
+    code = "session_busy"
+    title = "Operations of this session have not ended"
+    retryable = True
+
+    def __init__(self, open_operations: tuple[str, ...]) -> None:
+        self.open_operations = open_operations
+        super().__init__("Not ended yet: " + ", ".join(open_operations[:20]))
+
+
+class SessionReserved(Conflict):
+    code = "session_reserved"
+    title = "The record session of a casefile runs no operations and is never closed"
+
+
+class CasefileArchived(Conflict):
+    code = "casefile_archived"
+    title = "The casefile is archived: it can be read, not changed"
+
+
+class StaleVersion(Conflict):
+    code = "stale_version"
+    title = "The casefile has changed since that version"
+
+    def __init__(self, expected: int, current: int) -> None:
+        self.current = current
+        super().__init__(f"expected_version is {expected}, the casefile is at {current}. Read it again.")
+
+
+class StillRunning(Conflict):
+    code = "still_running"
+    title = "The operation of this request_id is still running"
+    retryable = True
+    retry_after_s = 2
+
+
+class OwnerRequired(Conflict):
+    code = "owner_required"
+    title = "A casefile always has exactly one owner; transfer it instead"
+
+
+class AccountExists(Conflict):
+    code = "account_exists"
+    title = "There is an account with this user id already"
+
+
+class TooLarge(Refused):
+    """More than this server takes."""
+
+
+class BodyTooLarge(TooLarge):
+    code = "body_too_large"
+    title = "The request body is too large"
+
+
+class HeadersTooLarge(TooLarge):
+    code = "headers_too_large"
+    title = "The request headers are too large"
+
+
+class Invalid(Refused):
+    """The request itself is wrong; `errors` names the fields."""
+
+    def __init__(self, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
+        self.errors = errors
+        super().__init__(detail or "; ".join(f"{e.field}: {e.message}" for e in errors[:3]) or None)
+
+
+class ArgumentsInvalid(Invalid):
+    code = "arguments_invalid"
+    title = "The request does not fit"
+    check = "what"
+
+
+class CursorInvalid(Invalid):
+    code = "cursor_invalid"
+    title = "The cursor is not one of ours, or belongs to another query"
+
+    def __init__(self) -> None:
+        super().__init__(errors=(FieldError("cursor", self.title),))
+
+
+class RequestIdReused(Invalid):
+    code = "request_id_reused"
+    title = "This request_id was used for another request"
+    check = "admit"
+
+
+class Limited(Refused):
+    """Too much, too fast."""
+
+    check = "admit"
+    retryable = True
+
+
+class RateLimited(Limited):
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, policy: str, retry_at: datetime, retry_after_s: int) -> None:
+        self.policy = policy
+        self.retry_at = retry_at
+        self.retry_after_s = retry_after_s
+        super().__init__(f"The limit {policy} is spent; try again in {retry_after_s} s.")
+
+
+class Unavailable(CasekeeperError):
+    """Something that casekeeper needs is away. Nothing was half done; a retry is safe."""
+
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    code = "store_unavailable"
+    title = "The store cannot be reached or cannot write"
+
+
+class ModelUnavailable(Unavailable):
+    code = "model_unavailable"
+    title = "No model can answer"
+    check = "what"
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+    title = "The server is stopping"

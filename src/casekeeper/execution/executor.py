@@ -1,0 +1,273 @@
+"""The corridor. There is one executor, and nothing runs but through it (SPEC §2).
+
+who → where → replay? → what → limits → started, one commit → run → ended, one commit → respond
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from casekeeper.acl import Effect
+from casekeeper.casefiles.access import Gate
+from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
+from casekeeper.clock import Clock
+from casekeeper.errors import Denied, ShuttingDown, StoreUnavailable
+from casekeeper.execution.facts import Asked, denied_fact, started_fact, terminal_fact
+from casekeeper.execution.limits import Limits
+from casekeeper.execution.runner import Ending, Runner, Running
+from casekeeper.execution.sizes import Sizes
+from casekeeper.identity.principal import Principal
+from casekeeper.journal.events import Fact, Failure, Kind, OperationType
+from casekeeper.journal.requests import KEPT, AlreadyClaimed, Ask, ReleaseClaim, Requests
+from casekeeper.journal.stream import (
+    CloseOperation,
+    Commit,
+    Commits,
+    IdTaken,
+    OpenOperation,
+    OperationEnded,
+    OperationIsOpen,
+    Record,
+)
+from casekeeper.operations.context import MDSContext
+from casekeeper.operations.operation import Operation, OperationCall
+from casekeeper.operations.registry import Registry, must_cover
+from casekeeper.sessions.manager import CasefileSessionManager, Place, SessionContext
+from casekeeper.sessions.session import AutoSessionExists
+
+# Each lost race means that another call got through; a handful of tries is plenty.
+_TRIES = 8
+# Between the tries to record an end while the store is away.
+_WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The operation inside which a nested call happens."""
+
+    event_id: str
+    root_event_id: str
+    depth: int
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call on its way through the corridor."""
+
+    caller: Principal
+    place: Place
+    operation: OperationCall
+    ask: Ask
+    timeout: timedelta | None = None
+    parent: Parent | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """What it asks for, as facts tell it."""
+        type_ = OperationType(self.operation.operation_type)
+        parent = self.parent.event_id if self.parent else None
+        return Asked(type_, self.operation.name, self.operation.inputs, self.ask.request_id, parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An operation whose `started` is on disk."""
+
+    call: Call
+    context: SessionContext
+    operation: Operation
+    fact: Fact
+    seq: int
+    running: Running
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an operation ended, or that it has not. `outputs` is JSON."""
+
+    event_id: str
+    operation_type: OperationType
+    operation_name: str
+    session_id: str
+    status: Literal["completed", "failed", "running"]
+    outputs: bytes | None = None
+    failure: Failure | None = None
+    duration_ms: int | None = None
+    usage: dict[str, int | str] | None = None
+
+
+Contexts = Callable[["Executor", Started], MDSContext]
+"""Makes what a started operation may see and do; nested calls in it come back to the executor."""
+
+
+class Executor:
+    """Takes calls through the corridor."""
+
+    def __init__(
+        self,
+        manager: CasefileSessionManager,
+        gate: Gate,
+        requests: Requests,
+        registry: Registry,
+        limits: Limits,
+        runner: Runner,
+        commits: Commits,
+        sizes: Sizes,
+        contexts: Contexts,
+        clock: Clock,
+        *,
+        owner: str,
+    ) -> None:
+        self._manager = manager
+        self._gate = gate
+        self._requests = requests
+        self._registry = registry
+        self._limits = limits
+        self._runner = runner
+        self._commits = commits
+        self._sizes = sizes
+        self._contexts = contexts
+        self._clock = clock
+        self._owner = owner
+
+    async def execute(self, call: Call) -> tuple[SessionContext, Started | str]:
+        """The corridor itself; returns the started operation, or the event id of an earlier same request.
+
+        Raises:
+            Refused: Nothing was started. A member's denial is on the record.
+            Unavailable: Nothing was started.
+        """
+        if self._runner.is_draining:
+            raise ShuttingDown
+        overtaken = spent = False
+        for _ in range(_TRIES):
+            context = await self._manager.validate_and_get_session(
+                call.caller, call.place, again=overtaken
+            )  # where
+            if earlier := await self._requests.find(call.ask):  # replay?
+                return context, earlier
+            operation, parameters = await self._admit(context, call)  # what
+            if not spent:
+                self._limits.spend(call.caller.user_id, context.access.casefile_id)  # limits
+                spent = True
+            try:
+                started = await self._start(context, call, operation)  # started, one commit
+            except FenceBroken:
+                overtaken = True
+            except (IdTaken, AutoSessionExists, AlreadyClaimed):
+                pass
+            else:
+                self._runner.begin(started.running, self._run_and_end(started, parameters))  # run, ended
+                return context, started
+        raise StoreUnavailable("The permission or the session changed again and again; try once more.")
+
+    async def _admit(self, context: SessionContext, call: Call) -> tuple[Operation, Any]:
+        operation = self._registry.find(call.operation)
+        try:
+            must_cover(context.access, operation)
+        except Denied as refusal:
+            if call.parent is None:
+                await self._deny(context, call.asked, refusal)
+            raise
+        return operation, operation.parse(call.operation)
+
+    async def _deny(self, context: SessionContext, asked: Asked, refusal: Denied) -> None:
+        error = {"message": refusal.detail}
+        if context.is_new:
+            inputs = {"operation_type": asked.operation_type.value, "operation_name": asked.name}
+            await self._gate.record_denial(context.access, refusal, inputs)
+            return
+        payload = await self._sizes.inputs(context.access.casefile_id, asked.inputs, error=error)
+        fact = denied_fact(
+            context.access, context.session.session_id, asked, refusal.code, payload, self._clock()
+        )
+        await self._commits.commit(Commit((fact,), context.opening.conditions))
+
+    async def _start(self, context: SessionContext, call: Call, operation: Operation) -> Started:
+        now, parent, access, opening = self._clock(), call.parent, context.access, context.opening
+        payload = await self._sizes.inputs(access.casefile_id, call.operation.inputs)
+        fact = started_fact(access, context.session.session_id, call.asked, payload, now)
+        claim = self._requests.claim(call.ask, fact.event_id, is_operation=True)
+        active = () if operation.effects <= {Effect.READ} else (CasefileIsActive(access.casefile_id),)
+        above = (OperationIsOpen(parent.event_id),) if parent else ()
+        sealed = await self._commits.commit(
+            Commit(
+                facts=(*opening.facts, fact),
+                conditions=(*claim, access.fence, *active, *above, *opening.conditions),
+                records=(*opening.records, *claim, self._open_row(fact, call)),
+            )
+        )
+        deadline = now + min(call.timeout or operation.timeout, operation.timeout)
+        running = Running(fact, call.caller.user_id, asyncio.get_running_loop().create_future())
+        return Started(
+            call,
+            context,
+            operation,
+            fact,
+            sealed[-1].seq,
+            running,
+            min(deadline, parent.deadline) if parent else deadline,
+        )
+
+    def _open_row(self, fact: Fact, call: Call) -> OpenOperation:
+        return OpenOperation(
+            event_id=fact.event_id,
+            casefile_id=fact.casefile_id,
+            session_id=fact.session_id,
+            parent_event_id=fact.parent_event_id,
+            root_event_id=call.parent.root_event_id if call.parent else fact.event_id,
+            user_id=call.caller.user_id,
+            actor=fact.actor,
+            operation_type=call.asked.operation_type,
+            operation_name=call.asked.name,
+            request_id=fact.request_id,
+            owner=self._owner,
+            started_at=fact.started_at,
+        )
+
+    async def _run_and_end(self, started: Started, parameters: Any) -> None:
+        context = self._contexts(self, started)
+        timeout = started.deadline - started.fact.started_at
+        ending = await self._runner.run(
+            started.running, lambda: started.operation.run(context, parameters), timeout
+        )
+        started.running.ended.set_result(await self._end(started, ending))
+
+    async def _end(self, started: Started, ending: Ending) -> Outcome:
+        fact, operation = started.fact, started.operation
+        ending, payload, outputs = await self._sizes.ending(fact.casefile_id, ending)
+        terminal = terminal_fact(fact, started.seq, ending, payload, self._clock())
+        released = ReleaseClaim(fact.event_id, (terminal.ended_at or fact.started_at) + KEPT)
+        records: list[Record] = [CloseOperation(fact.event_id), released]
+        if ending.finished is not None:
+            records += ending.finished.records
+        await self._commit_end(Commit((terminal,), (OperationIsOpen(fact.event_id),), records))
+        return Outcome(
+            event_id=fact.event_id,
+            operation_type=operation.type,
+            operation_name=operation.name,
+            session_id=fact.session_id,
+            status="completed" if ending.kind is Kind.SUCCEEDED else "failed",
+            outputs=outputs,
+            failure=ending.failure,
+            duration_ms=terminal.duration_ms,
+            usage=terminal.usage,
+        )
+
+    async def _commit_end(self, commit: Commit) -> None:
+        # What ran must be told: a store that is away for a while must not leave the operation open for ever.
+        for attempt in range(1_000_000):
+            try:
+                await self._commits.commit(commit)
+            except OperationEnded:
+                return
+            except StoreUnavailable:
+                if self._runner.is_draining and attempt >= len(_WAIT_S):
+                    raise
+                await asyncio.sleep(_WAIT_S[min(attempt, len(_WAIT_S) - 1)])
+            else:
+                return

@@ -1,0 +1,100 @@
+"""`permissions/check`: may somebody do something, and if not, which check fails and what would do."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from casekeeper.acl import ROLE_FOR_ACTION, Action, Role, role_for_effects
+from casekeeper.casefiles.access import Access, Gate
+from casekeeper.casefiles.casefile import CasefileStore, Status
+from casekeeper.errors import CasefileNotFound, Invalid, Unavailable
+from casekeeper.identity.accounts import Accounts
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import CasefileId, UserId
+from casekeeper.operations.operation import OperationCall
+from casekeeper.operations.registry import Registry
+
+
+class CheckPermission(BaseModel):
+    """A dry run: nothing is executed and nothing recorded. For another user only by admins of the casefile."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    casefile_id: CasefileId
+    user_id: UserId | None = Field(default=None, description="Whose permission; the caller's own if absent.")
+    operation: Annotated[OperationCall | None, Field(description="Which operation; reading if absent.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """May or may not, and why."""
+
+    allowed: bool
+    user_id: str
+    casefile_id: str
+    role: str | None
+    check: str | None
+    reason: str
+    needed_role: str | None
+
+
+class Explain:
+    """Answers what the corridor would say, without walking it."""
+
+    def __init__(self, gate: Gate, store: CasefileStore, accounts: Accounts, registry: Registry) -> None:
+        self._gate = gate
+        self._store = store
+        self._accounts = accounts
+        self._registry = registry
+
+    async def check(self, caller: Principal, command: CheckPermission) -> Verdict:
+        """The verdict on an operation, or on reading.
+
+        Raises:
+            CasefileNotFound: The caller has no access.
+            RoleTooLow: The caller asks about another without being admin.
+        """
+        user_id = command.user_id or caller.user_id
+        own = user_id == caller.user_id
+        access: Access | None = await self._gate.enter(
+            caller, command.casefile_id, Action.READ if own else Action.GRANT
+        )
+        if not own:
+            other = await self._accounts.active_principal(user_id, caller.epoch, caller.asof)
+            access = await self._gate.look(other, command.casefile_id, again=True) if other else None
+        casefile = await self._store.casefile(command.casefile_id)
+        if casefile is None:
+            raise CasefileNotFound(command.casefile_id)
+        return self._judge(user_id, command, access, casefile.status)
+
+    def _judge(
+        self, user_id: str, command: CheckPermission, access: Access | None, status: Status
+    ) -> Verdict:
+        def verdict(check: str | None, reason: str, needed: Role | None = None) -> Verdict:
+            role = access.role_name if access else None
+            return Verdict(
+                check is None, user_id, command.casefile_id, role, check, reason, needed and needed.value
+            )
+
+        call = command.operation
+        if access is None:
+            return verdict("where", "The user has no access to this casefile.", Role.VIEWER)
+        if call is None:
+            return verdict(None, f"The role {access.role_name} reads.", ROLE_FOR_ACTION[Action.READ])
+        try:
+            operation = self._registry.find(call)
+        except Invalid as error:
+            return verdict("what", error.detail)
+        needed = role_for_effects(operation.effects)
+        if access.role is None or not access.role.covers(needed):
+            return verdict("what", f"{operation.name} needs the role {needed.value}.", needed)
+        if status is Status.ARCHIVED and needed is not Role.VIEWER:
+            return verdict("admit", "The casefile is archived: it can be read, not changed.", needed)
+        try:
+            operation.parse(call)
+        except (Invalid, Unavailable) as error:
+            return verdict("what", error.detail, needed)
+        return verdict(None, f"The role {access.role_name} does.", needed)

@@ -1,0 +1,203 @@
+"""Operations after their start: how they stand, how they ended, and stopping them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import from_json, to_json
+
+from casekeeper.acl_feed import Scope
+from casekeeper.errors import OperationNotFound, StillRunning
+from casekeeper.execution.executor import Outcome, Started
+from casekeeper.execution.runner import Runner
+from casekeeper.execution.sizes import Sizes
+from casekeeper.identity.logins import Logins
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import EventId
+from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
+from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
+from casekeeper.sessions.reading import Reading
+
+REPLAY_WAIT = timedelta(seconds=10)
+"""How long a repeat waits for the run of the first request."""
+
+_CANCEL_WAIT_S = 15.0
+
+
+class GetOperation(BaseModel):
+    """One operation, wherever it is in its life."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_id: EventId
+
+
+class CancelOperation(BaseModel):
+    """Stop an operation: its own user, or an admin of the casefile."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_id: EventId
+    reason: str | None = Field(default=None, max_length=1000, pattern=r"^[^\x00]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeView:
+    """A role as a token carries it; `not_after` in seconds since 1970."""
+
+    role: str
+    not_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatedScopes:
+    """A token that carries what the caller's token lacked; it ends when the old one does."""
+
+    token: str
+    casefile_scopes: dict[str, ScopeView]
+    evicted: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """How an operation ended; with status `running`, that it has not."""
+
+    status: Literal["completed", "failed", "running"]
+    event_id: str
+    operation_type: str
+    operation_name: str
+    success: bool | None
+    outputs: Annotated[Any, WithJsonSchema({"description": "What came out, in full."})]
+    error: Failure | None
+    duration_ms: int | None
+    usage: dict[str, int | str] | None
+    session_id: str
+    session_created: bool
+    permission_from_cache: bool
+    updated_scopes: UpdatedScopes | None = None
+
+
+async def updated_scopes(logins: Logins, context: SessionContext) -> UpdatedScopes | None:
+    """A better token, where this call had to ask the store for a member's permission."""
+    if context.access.source == "token" or not context.access.is_member:
+        return None
+    minted = await logins.scopes_for(context.caller, context.access.casefile_id)
+    return UpdatedScopes(minted.token, {c: _view(s) for c, s in minted.scopes.items()}, list(minted.evicted))
+
+
+def _view(scope: Scope) -> ScopeView:
+    return ScopeView(scope.role.value, scope.not_after)
+
+
+class Operations:
+    """Single operations, for those who may read their session."""
+
+    def __init__(
+        self, manager: CasefileSessionManager, reading: Reading, runner: Runner, sizes: Sizes, logins: Logins
+    ) -> None:
+        self._manager = manager
+        self._reading = reading
+        self._runner = runner
+        self._sizes = sizes
+        self._logins = logins
+
+    async def get(self, caller: Principal, command: GetOperation) -> Executed:
+        """An operation's present state, outputs in full."""
+        context, facts = await self._reading.operation(caller, command.event_id)
+        return await self.executed(await self.outcome(facts), context)
+
+    async def cancel(self, caller: Principal, command: CancelOperation) -> Executed:
+        """Stop an operation and answer how it ended; one that has ended is left as it is.
+
+        Raises:
+            RoleTooLow: It is another's, and the caller is no admin of the casefile.
+        """
+        context, facts = await self._reading.operation(caller, command.event_id)
+        if facts[0].actor_user_id != caller.user_id:
+            place = At(context.session.session_id)
+            await self._manager.validate_and_get_session(caller, place, Purpose.SUPERVISE)
+        if running := self._runner.find(command.event_id):
+            running.stop(Kind.CANCELLED, "cancelled", command.reason or "It was cancelled.")
+            await asyncio.wait((running.ended,), timeout=_CANCEL_WAIT_S)
+            _, facts = await self._reading.operation(caller, command.event_id)
+        return await self.executed(await self.outcome(facts), context)
+
+    async def part(self, caller: Principal, event_id: str, part: Literal["inputs", "outputs"]) -> bytes:
+        """Inputs or outputs of an operation in full, as JSON, however large.
+
+        Raises:
+            OperationNotFound: There is no such operation, or it has no such part (yet).
+        """
+        _, facts = await self._reading.operation(caller, event_id)
+        for fact in facts:
+            value = await self._sizes.part(fact, part)
+            if value is not None:
+                return to_json(value)
+        raise OperationNotFound(event_id)
+
+    async def of_repeat(self, caller: Principal, event_id: str, mode: str) -> Outcome:
+        """The present state of what an earlier same request started.
+
+        Raises:
+            StillRunning: In `wait` mode, where it does not end within ten seconds.
+        """
+        running = self._runner.find(event_id)
+        if running and mode == "wait":
+            await asyncio.wait((running.ended,), timeout=REPLAY_WAIT.total_seconds())
+        _, facts = await self._reading.operation(caller, event_id)
+        outcome = await self.outcome(facts)
+        if outcome.status == "running" and mode == "wait":
+            raise StillRunning
+        return outcome
+
+    async def outcome(self, facts: Sequence[StoredFact]) -> Outcome:
+        """How an operation stands, out of its facts."""
+        last = facts[-1]
+        header: dict[str, Any] = from_json(last.header)
+        kind = Kind(header["kind"])
+        outputs = await self._sizes.part(last, "outputs") if kind is Kind.SUCCEEDED else None
+        failure = None
+        if kind in TERMINAL and kind is not Kind.SUCCEEDED:
+            error: dict[str, Any] = await self._sizes.part(last, "error") or {}
+            message, retryable = error.get("message", ""), error.get("retryable", False)
+            failure = Failure(type=header.get("error_type", kind.value), message=message, retryable=retryable)
+        ended = "completed" if kind is Kind.SUCCEEDED else "failed"
+        return Outcome(
+            event_id=header["event_id"],
+            operation_type=OperationType(header.get("operation_type", OperationType.TOOL)),
+            operation_name=header.get("operation_name", ""),
+            session_id=last.session_id,
+            status=ended if kind in TERMINAL else "running",
+            outputs=to_json(outputs) if kind is Kind.SUCCEEDED else None,
+            failure=failure,
+            duration_ms=header.get("duration_ms"),
+            usage=header.get("usage"),
+        )
+
+    async def executed(self, outcome: Outcome, context: SessionContext, *, created: bool = False) -> Executed:
+        """The outcome as callers get it."""
+        return Executed(
+            status=outcome.status,
+            event_id=outcome.event_id,
+            operation_type=outcome.operation_type,
+            operation_name=outcome.operation_name,
+            success=None if outcome.status == "running" else outcome.status == "completed",
+            outputs=orjson.Fragment(outcome.outputs) if outcome.outputs is not None else None,
+            error=outcome.failure,
+            duration_ms=outcome.duration_ms,
+            usage=outcome.usage,
+            session_id=outcome.session_id,
+            session_created=created,
+            permission_from_cache=context.access.source == "token",
+            updated_scopes=await updated_scopes(self._logins, context),
+        )
+
+
+def not_ended(started: Started) -> Outcome:
+    """The outcome of an operation that runs in the background."""
+    fact, operation = started.fact, started.operation
+    return Outcome(fact.event_id, operation.type, operation.name, fact.session_id, "running")

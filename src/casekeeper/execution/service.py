@@ -1,0 +1,333 @@
+"""`SessionService`: the five verbs of sessions, a screen each at most."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from casekeeper.casefiles.casefile import FenceBroken
+from casekeeper.clock import Clock, to_us
+from casekeeper.errors import SessionBusy, SessionNotFound, StoreUnavailable
+from casekeeper.execution.executor import Call, Executor, Outcome, Started
+from casekeeper.execution.outcomes import Executed, Operations, UpdatedScopes, not_ended, updated_scopes
+from casekeeper.execution.runner import Runner
+from casekeeper.identity.logins import Logins
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import CasefileId, SessionId, new_event_id
+from casekeeper.journal.events import TERMINAL, Fact, Kind, Payload
+from casekeeper.journal.requests import Ask, Requests
+from casekeeper.journal.stream import Commit, Commits, IdTaken
+from casekeeper.operations.operation import OperationCall
+from casekeeper.paging import Cursors, Page
+from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
+from casekeeper.sessions.reading import EventPage, FactPage, OpenView, Reading, StreamedDelta, StreamedFact
+from casekeeper.sessions.session import (
+    CloseSession,
+    CreateSession,
+    EndSession,
+    ListSessions,
+    SessionClosedAnswer,
+    SessionFilter,
+    SessionIsIdle,
+    SessionIsOpen,
+    SessionStore,
+    UnifiedSession,
+    statistics,
+)
+
+_CANCEL_WAIT_S = 15.0
+_TRIES = 8
+
+
+class Execute(BaseModel):
+    """Run an operation in a session, or in a casefile, whose auto session is then used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    casefile_id: CasefileId | None = None
+    session_id: SessionId | None = None
+    operation: OperationCall
+    mode: Literal["wait", "background"] = "wait"
+    timeout_s: float | None = Field(
+        default=None, gt=0, le=86_400, description="Seconds; never more than the operation's own limit."
+    )
+
+
+class GetSession(BaseModel):
+    """Read a session and a page of its record."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session_id: SessionId
+    casefile_id: CasefileId | None = None
+    include_events: bool = True
+    events: EventPage = EventPage()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCreated:
+    """A new session."""
+
+    session_id: str
+    casefile_id: str
+    session_type: str
+    created_at: datetime
+    user_permission: str
+    permission_from_cache: bool
+    updated_scopes: UpdatedScopes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionDetail(UnifiedSession):
+    """A session, a page of its record, and what has not ended."""
+
+    events: FactPage | None
+    open: list[OpenView]
+    user_permission: str
+    permission_from_cache: bool
+    updated_scopes: UpdatedScopes | None = None
+
+
+Streamed = StreamedFact | StreamedDelta | Executed | None
+
+
+class SessionService:
+    """Create, execute, get, list and close sessions."""
+
+    def __init__(
+        self,
+        manager: CasefileSessionManager,
+        executor: Executor,
+        operations: Operations,
+        runner: Runner,
+        reading: Reading,
+        sessions: SessionStore,
+        commits: Commits,
+        requests: Requests,
+        logins: Logins,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._manager = manager
+        self._executor = executor
+        self._operations = operations
+        self._runner = runner
+        self._reading = reading
+        self._sessions = sessions
+        self._commits = commits
+        self._requests = requests
+        self._logins = logins
+        self._cursors = cursors
+        self._clock = clock
+
+    async def create_session(
+        self, caller: Principal, command: CreateSession, ask: Ask
+    ) -> tuple[SessionCreated, bool]:
+        """Open a session in a casefile."""
+
+        async def make() -> SessionContext:
+            return await self._open(caller, command, ask)
+
+        async def again(session_id: str) -> SessionContext:
+            return await self._manager.validate_and_get_session(caller, At(session_id), Purpose.READ)
+
+        await self._manager.plan(caller, command)
+        context, repeated = await self._requests.once(ask, make, again)
+        session = context.session
+        created = SessionCreated(
+            session.session_id,
+            session.casefile_id,
+            session.session_type,
+            session.created_at,
+            context.access.role_name,
+            context.access.source == "token",
+            await updated_scopes(self._logins, context),
+        )
+        return created, repeated
+
+    async def execute_operation(self, caller: Principal, command: Execute, ask: Ask) -> tuple[Executed, bool]:
+        """Take an operation through the corridor and answer how it ended, or, in the background, that it runs.
+
+        A caller who is cancelled while waiting takes the run along, unless the request can be repeated.
+
+        Raises:
+            StillRunning: A repeat whose first request has not ended within ten seconds.
+        """
+        context, started = await self._executor.execute(_call(caller, command, ask))
+        if isinstance(started, str):
+            outcome = await self._operations.of_repeat(caller, started, command.mode)
+            return await self._operations.executed(outcome, context), True
+        if command.mode == "background":
+            outcome = not_ended(started)
+        else:
+            outcome = await _wait(started, ask)
+        return await self._operations.executed(outcome, context, created=context.is_new), False
+
+    async def stream_operation(
+        self, caller: Principal, command: Execute, ask: Ask
+    ) -> AsyncGenerator[Streamed]:
+        """The facts and deltas of an operation and its children, last how it ended; None is a heartbeat."""
+        context, started = await self._executor.execute(_call(caller, command, ask))
+        if isinstance(started, str):
+            outcome = await self._operations.of_repeat(caller, started, command.mode)
+            yield await self._operations.executed(outcome, context)
+            return
+        written = SessionContext(context.access, context.session)
+        family = {started.fact.event_id}
+        try:
+            async with aclosing(self._reading.follow(written, started.seq - 1)) as stream:
+                async for item in stream:
+                    if item is None or _belongs(item, family):
+                        yield item
+                    if isinstance(item, StreamedFact) and _ends(item, started):
+                        break
+            outcome = await _wait(started, ask)
+        except (GeneratorExit, asyncio.CancelledError):
+            _client_gone(started, ask)
+            raise
+        yield await self._operations.executed(outcome, context, created=context.is_new)
+
+    async def get_session(self, caller: Principal, command: GetSession) -> SessionDetail:
+        """A session with a page of its record. Costs the same on a long session as on a short one."""
+        place = At(command.session_id, command.casefile_id)
+        context = await self._manager.validate_and_get_session(caller, place, Purpose.READ)
+        return SessionDetail(
+            **{f.name: getattr(context.session, f.name) for f in fields(UnifiedSession)},
+            events=await self._reading.page(context, command.events) if command.include_events else None,
+            open=await self._reading.open(context),
+            user_permission=context.access.role_name,
+            permission_from_cache=context.access.source == "token",
+            updated_scopes=await updated_scopes(self._logins, context),
+        )
+
+    async def list_sessions(self, caller: Principal, command: ListSessions) -> Page[UnifiedSession]:
+        """A page of the sessions that the caller may see, newest first."""
+        wanted = SessionFilter(**command.model_dump(exclude={"limit", "cursor"}))
+        query = f"sessions {caller.user_id} {wanted}"
+        before = None
+        if command.cursor:
+            created_us, session_id = self._cursors.open(query, command.cursor)
+            before = (int(created_us), str(session_id))
+        rows = await self._sessions.sessions_seen_by(
+            caller.user_id, self._clock(), wanted, before, command.limit + 1
+        )
+        return self._cursors.page(
+            query, rows, command.limit, [(to_us(s.created_at), s.session_id) for s in rows]
+        )
+
+    async def close_session(
+        self, caller: Principal, command: CloseSession, ask: Ask
+    ) -> tuple[SessionClosedAnswer, bool]:
+        """Close a session for good; closing it again gives the same answer.
+
+        Raises:
+            SessionBusy: Operations have not ended, and `cancel` was not asked for.
+        """
+        place = At(command.session_id, command.casefile_id)
+        context = await self._manager.validate_and_get_session(caller, place, Purpose.CLOSE)
+
+        async def make() -> SessionClosedAnswer:
+            if context.session.active:
+                await self._close(caller, place, command, ask)
+            return await self._closed(command.session_id)
+
+        return await self._requests.once(ask, make, self._closed)
+
+    async def _open(self, caller: Principal, command: CreateSession, ask: Ask) -> SessionContext:
+        overtaken = False
+        for _ in range(_TRIES):
+            context = await self._manager.plan(caller, command, again=overtaken)
+            opening, claim = context.opening, self._requests.claim(ask, context.session.session_id)
+            conditions = (*claim, context.access.fence, *opening.conditions)
+            try:
+                await self._commits.commit(Commit(opening.facts, conditions, (*claim, *opening.records)))
+            except FenceBroken:
+                overtaken = True
+            except IdTaken:
+                pass
+            else:
+                return context
+        raise StoreUnavailable("The permission changed again and again; try once more.")
+
+    async def _close(self, caller: Principal, place: At, command: CloseSession, ask: Ask) -> None:
+        overtaken = False
+        for attempt in range(_TRIES):
+            context = await self._manager.validate_and_get_session(
+                caller, place, Purpose.CLOSE, again=overtaken
+            )
+            if command.cancel:
+                await self._cancel_all(context, command.reason)
+            session, claim = context.session, self._requests.claim(ask, context.session.session_id)
+            idle = (SessionIsOpen(session.session_id), SessionIsIdle(session.session_id))
+            now = self._clock()
+            fact = Fact(
+                casefile_id=session.casefile_id,
+                session_id=session.session_id,
+                event_id=new_event_id(now),
+                kind=Kind.CLOSED,
+                actor=caller.pseudonym,
+                request_id=ask.request_id,
+                started_at=now,
+                permission=context.access.permission,
+                payload=Payload.of_fields(inputs={"reason": command.reason} if command.reason else {}),
+            )
+            records = (*claim, EndSession(session.session_id, now))
+            try:
+                await self._commits.commit(Commit((fact,), (*claim, context.access.fence, *idle), records))
+            except FenceBroken:
+                overtaken = True
+            except SessionBusy:
+                if not command.cancel or attempt == _TRIES - 1:
+                    raise
+            else:
+                return
+        raise StoreUnavailable("The permission changed again and again; try once more.")
+
+    async def _cancel_all(self, context: SessionContext, reason: str | None) -> None:
+        ends: list[asyncio.Future[Outcome]] = []
+        for opened in await self._reading.open(context):
+            if running := self._runner.find(opened.event_id):
+                running.stop(Kind.CANCELLED, "cancelled", reason or "The session was closed.")
+                ends.append(running.ended)
+        if ends:
+            await asyncio.wait(ends, timeout=_CANCEL_WAIT_S)
+
+    async def _closed(self, session_id: str) -> SessionClosedAnswer:
+        session = await self._sessions.session(session_id)
+        if session is None or session.closed_at is None:
+            raise SessionNotFound(session_id)
+        figures = statistics(session, await self._sessions.totals(session_id))
+        return SessionClosedAnswer(session_id=session_id, closed_at=session.closed_at, statistics=figures)
+
+
+def _call(caller: Principal, command: Execute, ask: Ask) -> Call:
+    timeout = timedelta(seconds=command.timeout_s) if command.timeout_s else None
+    return Call(caller, At(command.session_id, command.casefile_id), command.operation, ask, timeout)
+
+
+async def _wait(started: Started, ask: Ask) -> Outcome:
+    try:
+        return await asyncio.shield(started.running.ended)
+    except asyncio.CancelledError:
+        _client_gone(started, ask)
+        raise
+
+
+def _client_gone(started: Started, ask: Ask) -> None:
+    # A request that can be repeated will be asked for again; nobody will ever see the end of any other.
+    if not ask.is_repeatable:
+        started.running.stop(Kind.CANCELLED, "client_gone", "The client went away.")
+
+
+def _belongs(item: StreamedFact | StreamedDelta, family: set[str]) -> bool:
+    if isinstance(item, StreamedFact) and item.parent_event_id in family:
+        family.add(item.event_id)
+    return item.event_id in family
+
+
+def _ends(item: StreamedFact, started: Started) -> bool:
+    return item.event_id == started.fact.event_id and item.kind in TERMINAL

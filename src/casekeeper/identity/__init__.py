@@ -1,0 +1,1 @@
+"""WHO: accounts, API keys and tokens."""

@@ -1,0 +1,294 @@
+"""Accounts: who may log in. Made and ended by operators; an operator has no right in any casefile by itself."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Protocol
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from casekeeper.acl_feed import ANY, Stops
+from casekeeper.clock import Clock
+from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import UserId, new_pseudonym
+from casekeeper.journal.requests import Ask, Requests
+from casekeeper.journal.stream import Commit, Commits, Condition, PermissionChanged, Record
+from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
+
+Password = Annotated[str, StringConstraints(min_length=10, max_length=256)]
+"""Ten characters at least (NIST SP 800-63B asks for eight), 256 at most, so that hashing stays cheap."""
+
+Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+# Each hash takes 64 MiB for a moment; two at a time keep a flood of logins from filling the memory.
+_HASHES_AT_ONCE = 2
+
+
+class Account(BaseModel):
+    """An account, without its secrets."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user_id: UserId
+    display_name: str = ""
+    is_operator: bool = False
+    is_active: bool = True
+    created_at: datetime
+    pseudonym: str = Field(description="How the record's headers name this account.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """An account with its password's hash (argon2id, PHC string); None: it has no password."""
+
+    account: Account
+    password_hash: str | None
+
+
+class CreateAccount(BaseModel):
+    """Make an account. Without a password it can only be used through API keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId
+    password: Password | None = None
+    display_name: Name = ""
+    is_operator: bool = False
+
+
+class UpdateAccount(BaseModel):
+    """Change an account. Operators change any; everyone else only their own password, giving the present one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId
+    password: Password | None = None
+    current_password: str | None = Field(default=None, max_length=256)
+    display_name: Name | None = None
+    is_operator: bool | None = None
+    is_active: bool | None = None
+
+
+class DeactivateAccount(BaseModel):
+    """End an account: its tokens and keys stop at once, its running work is stopped. Nothing is deleted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId
+
+
+class ListAccounts(BaseModel):
+    """All accounts, by user id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Limit = DEFAULT_LIMIT
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountAbsent(Condition):
+    """No account has this user id yet."""
+
+    user_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        return AccountExists() if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class PutAccount(Record):
+    """The account as it is from now on."""
+
+    stored: StoredAccount
+
+
+@dataclass(frozen=True, slots=True)
+class EndRefreshFamilies(Record):
+    """No refresh token of this user works any more."""
+
+    user_id: str
+
+
+class AccountStore(Protocol):
+    """Accounts as a store keeps them."""
+
+    async def account(self, user_id: str) -> StoredAccount | None: ...
+
+    async def accounts(self, after: str, limit: int) -> Sequence[Account]:
+        """Accounts with a greater user id, in the order of user ids."""
+        ...
+
+
+class Passwords:
+    """Hashes and checks passwords with argon2id, off the event loop, a few at a time."""
+
+    def __init__(self, hasher: PasswordHasher | None = None) -> None:
+        self._hasher = hasher or PasswordHasher()
+        self._places = asyncio.Semaphore(_HASHES_AT_ONCE)
+        self._decoy: str | None = None
+
+    async def hash(self, password: str) -> str:
+        """The PHC string to store."""
+        async with self._places:
+            return await asyncio.to_thread(self._hasher.hash, password)
+
+    async def matches(self, password: str, stored: str | None) -> bool:
+        """Whether it is the password. Takes as long where there is none, so that accounts cannot be probed."""
+        if stored is None:
+            self._decoy = self._decoy or await self.hash("no account has this password")
+        async with self._places:
+            right = await asyncio.to_thread(self._verify, stored or self._decoy or "", password)
+        return right and stored is not None
+
+    def _verify(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except VerificationError:
+            return False
+
+
+class Accounts:
+    """What operators, and users for themselves, do with accounts."""
+
+    def __init__(
+        self,
+        store: AccountStore,
+        commits: Commits,
+        requests: Requests,
+        passwords: Passwords,
+        stops: Stops,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._commits = commits
+        self._requests = requests
+        self._passwords = passwords
+        self._stops = stops
+        self._cursors = cursors
+        self._clock = clock
+
+    async def create(self, caller: Principal, command: CreateAccount, ask: Ask) -> tuple[Account, bool]:
+        """Make an account.
+
+        Raises:
+            OperatorOnly: The caller is no operator.
+            AccountExists: The user id is taken.
+        """
+        _must_be_operator(caller)
+        return await self._requests.once(ask, lambda: self._create(command, ask), self._get)
+
+    async def _create(self, command: CreateAccount, ask: Ask) -> Account:
+        account = Account(
+            user_id=command.user_id,
+            display_name=command.display_name,
+            is_operator=command.is_operator,
+            created_at=self._clock(),
+            pseudonym=new_pseudonym(),
+        )
+        stored = StoredAccount(
+            account, await self._passwords.hash(command.password) if command.password else None
+        )
+        claim = self._requests.claim(ask, account.user_id)
+        await self._commits.commit(
+            Commit(conditions=(*claim, AccountAbsent(account.user_id)), records=(*claim, PutAccount(stored)))
+        )
+        return account
+
+    async def page(self, caller: Principal, command: ListAccounts) -> Page[Account]:
+        """A page of all accounts, by user id. Operators only."""
+        _must_be_operator(caller)
+        after = str(self._cursors.open("accounts", command.cursor)[0]) if command.cursor else ""
+        rows = await self._store.accounts(after, command.limit + 1)
+        return self._cursors.page("accounts", rows, command.limit, [(a.user_id,) for a in rows])
+
+    async def update(self, caller: Principal, command: UpdateAccount, ask: Ask) -> tuple[Account, bool]:
+        """Change an account; a new password, role as operator or activity ends its tokens at once.
+
+        Raises:
+            OperatorOnly: The caller may only change their own password.
+            CredentialsRejected: `current_password` is missing or wrong.
+            AccountNotFound: No such account.
+        """
+        own = command.user_id == caller.user_id
+        others = (command.display_name, command.is_operator, command.is_active)
+        if not caller.is_operator and (not own or any(value is not None for value in others)):
+            raise OperatorOnly
+        return await self._requests.once(ask, lambda: self._update(own, command, ask), self._get)
+
+    async def _update(self, own: bool, command: UpdateAccount, ask: Ask) -> Account:
+        stored = await self._stored(command.user_id)
+        if own and command.password is not None:
+            right = await self._passwords.matches(command.current_password or "", stored.password_hash)
+            if not right:
+                raise CredentialsRejected("current_password is missing or wrong.")
+        changes = command.model_dump(include={"display_name", "is_operator", "is_active"}, exclude_none=True)
+        account = stored.account.model_copy(update=changes)
+        password_hash = (
+            await self._passwords.hash(command.password) if command.password else stored.password_hash
+        )
+        await self._put(StoredAccount(account, password_hash), ask, "account_changed")
+        return account
+
+    async def deactivate(
+        self, caller: Principal, command: DeactivateAccount, ask: Ask
+    ) -> tuple[Account, bool]:
+        """End an account everywhere at once. Repeating it changes nothing."""
+        _must_be_operator(caller)
+        return await self._requests.once(ask, lambda: self._deactivate(command.user_id, ask), self._get)
+
+    async def _deactivate(self, user_id: str, ask: Ask) -> Account:
+        stored = await self._stored(user_id)
+        account = stored.account.model_copy(update={"is_active": False})
+        await self._put(StoredAccount(account, stored.password_hash), ask, "deactivated")
+        await self._stops.stop("the account was deactivated", user_id=user_id)
+        return account
+
+    async def active_principal(self, user_id: str, epoch: str, asof: int) -> Principal | None:
+        """The stored user as a caller without a token, for work that goes on without one."""
+        stored = await self._store.account(user_id)
+        if stored is None or not stored.account.is_active:
+            return None
+        account = stored.account
+        return Principal(
+            account.user_id,
+            account.pseudonym,
+            is_operator=False,
+            epoch=epoch,
+            asof=asof,
+            expires_at=self._clock(),
+        )
+
+    async def _put(self, stored: StoredAccount, ask: Ask, kind: str) -> None:
+        user_id = stored.account.user_id
+        claim = self._requests.claim(ask, user_id)
+        await self._commits.commit(
+            Commit(
+                conditions=claim,
+                records=(
+                    *claim,
+                    PutAccount(stored),
+                    EndRefreshFamilies(user_id),
+                    PermissionChanged(ANY, user_id, kind, self._clock()),
+                ),
+            )
+        )
+
+    async def _stored(self, user_id: str) -> StoredAccount:
+        stored = await self._store.account(user_id)
+        if stored is None:
+            raise AccountNotFound(user_id)
+        return stored
+
+    async def _get(self, user_id: str) -> Account:
+        return (await self._stored(user_id)).account
+
+
+def _must_be_operator(caller: Principal) -> None:
+    if not caller.is_operator:
+        raise OperatorOnly

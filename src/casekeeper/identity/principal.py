@@ -1,0 +1,33 @@
+"""The authenticated caller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from casekeeper.acl_feed import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls. Made by the authenticator from a verified token, or from a stored account for work without one.
+
+    Attributes:
+        pseudonym: How the record's headers name the account.
+        asof: Up to which number of the permission feed `scopes` are true.
+        expires_at: When the token ends; a token minted in an answer to this caller ends no later.
+        used: Casefiles in the order of their use by this token on this worker, for the eviction of scopes.
+    """
+
+    user_id: str
+    pseudonym: str
+    is_operator: bool
+    epoch: str
+    asof: int
+    expires_at: datetime
+    scopes: Mapping[str, Scope] = field(default_factory=dict[str, Scope])
+    used: dict[str, None] = field(default_factory=dict[str, None], compare=False)
+
+    def touch(self, casefile_id: str) -> None:
+        """Note that a scope was used, most recent last."""
+        self.used.pop(casefile_id, None)
+        self.used[casefile_id] = None

@@ -1,0 +1,1 @@
+"""RECORD: what happened, append-only, gapless and verifiable (SPEC §8)."""

@@ -1,0 +1,124 @@
+"""The one write path: a `Commit` of facts, conditions and records, atomic in every store (SPEC §8).
+
+Rooms declare their conditions and records as small dataclasses; a store knows how to look up what a condition
+asks and how to write a record. The rule itself (when is what was found a refusal?) stays with the condition.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from casekeeper.journal.events import Fact, OperationType, Sealed
+
+
+class Superseded(Exception):
+    """Something newer was committed first. Nothing was written; look again and decide anew."""
+
+
+class OperationEnded(Superseded):
+    """The operation has its terminal fact already."""
+
+
+class IdTaken(Superseded):
+    """A freshly drawn id exists already: draw another."""
+
+
+class Condition:
+    """What must hold for a commit, judged inside its transaction before numbering."""
+
+    def refusal(self, found: Any) -> Exception | None:
+        """Why the commit may not be, given what the store found; None if it may."""
+        raise NotImplementedError
+
+
+class Record:
+    """A side record that a room writes together with its facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Facts, conditions and records that become durable together or not at all."""
+
+    facts: Sequence[Fact] = ()
+    conditions: Sequence[Condition] = ()
+    records: Sequence[Record] = ()
+
+
+class Commits(Protocol):
+    """Where commits go."""
+
+    async def commit(self, commit: Commit) -> Sequence[Sealed]:
+        """Make the commit durable; returns its facts with their numbers, in the order given.
+
+        When it returns the commit is on disk. Facts of one session get consecutive numbers in commit order. A
+        caller that is cancelled while waiting does not undo the commit.
+
+        Raises:
+            Superseded: A condition lost a race; nothing was written.
+            Refused: A condition refuses for good; nothing was written.
+            StoreUnavailable: Nothing was acknowledged; whether it was written is unknown only if the store says so.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenOperation(Record):
+    """The row that says: this operation has started and not ended. Deleted with the terminal fact."""
+
+    event_id: str
+    casefile_id: str
+    session_id: str
+    parent_event_id: str | None
+    root_event_id: str
+    user_id: str
+    actor: str
+    operation_type: OperationType
+    operation_name: str
+    request_id: str | None
+    owner: str
+    started_at: datetime
+    state: str = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class OperationIsOpen(Condition):
+    """The operation has not ended: neither its terminal fact nor a write of its own may come after its end."""
+
+    event_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        return None if found else OperationEnded(self.event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseOperation(Record):
+    """Removes the open row; goes with the terminal fact."""
+
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedOperation:
+    """An open operation as a store lists it, with where its inputs are."""
+
+    row: OpenOperation
+    started_seq: int
+    inputs_commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionChanged(Record):
+    """Takes the next number of the permission feed for this change, under the feed's row lock."""
+
+    casefile_id: str
+    user_id: str
+    kind: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetExpired(Record):
+    """Removes what counted only until an instant that has passed: claims and refresh tokens."""
+
+    now: datetime

@@ -1,0 +1,142 @@
+"""Operations: what is asked for, what answers it, and where they come from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from casekeeper.acl import Effect, Role
+from casekeeper.journal.events import OperationType
+from casekeeper.journal.stream import Record
+from casekeeper.operations.context import MDSContext
+
+OperationName = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:/@-]+$")
+]
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=200_000)]
+
+
+class ToolCall(BaseModel):
+    """Run a tool."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operation_type: Literal["tool"]
+    tool_name: OperationName
+    parameters: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.tool_name
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the record keeps of the call."""
+        return self.parameters
+
+
+class Message(BaseModel):
+    """One earlier message of a conversation: text of the user or the assistant, nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, StringConstraints(max_length=200_000)]
+
+
+class AgentCall(BaseModel):
+    """Run an agent. Without `message_history` the session's own conversation continues; `[]` starts a new one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operation_type: Literal["agent"]
+    agent_name: OperationName
+    prompt: Prompt
+    message_history: Annotated[list[Message], Field(max_length=1000)] | None = None
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self.agent_name
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the record keeps of the call."""
+        return self.model_dump(mode="json", include={"prompt", "message_history"}, exclude_none=True)
+
+
+OperationCall = Annotated[ToolCall | AgentCall, Field(discriminator="operation_type")]
+
+
+class CatalogEntry(BaseModel):
+    """One operation, as catalogue, documentation and agents see it."""
+
+    operation_type: OperationType
+    name: str
+    description: str
+    effects: list[Effect]
+    role: Role = Field(description="The smallest role that may run it.")
+    timeout_s: float
+    parameters: dict[str, Any] = Field(description="JSON schema of what it takes.")
+    rule_based: bool = Field(default=False, description="Follows written rules; there is no model behind it.")
+    available: bool = Field(default=True, description="Whether it can run with the present settings.")
+    unavailable_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a run gives back: its outputs, what it used, and records to write with its terminal fact."""
+
+    outputs: Any
+    usage: dict[str, int | str] | None = None
+    conversation: str | None = None
+    records: Sequence[Record] = field(default_factory=tuple[Record, ...])
+
+
+class Operation(Protocol):
+    """Something that can be run."""
+
+    @property
+    def type(self) -> OperationType: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def effects(self) -> frozenset[Effect]: ...
+    @property
+    def timeout(self) -> timedelta:
+        """How long a run may take when the caller says nothing, and at most."""
+        ...
+
+    def parse(self, call: Any) -> Any:
+        """The parameters, validated.
+
+        Raises:
+            ArgumentsInvalid: They do not fit; the fields are named.
+            ModelUnavailable: What the operation needs is not there.
+        """
+        ...
+
+    async def run(self, context: MDSContext, parameters: Any) -> Finished:
+        """Do it. May raise anything; the runner makes a `failed` fact of it."""
+        ...
+
+    def entry(self) -> CatalogEntry: ...
+
+
+class OperationSource(Protocol):
+    """Where the operations of one type come from."""
+
+    @property
+    def type(self) -> OperationType: ...
+
+    def find(self, name: str) -> Operation | None: ...
+
+    def catalogue(self) -> Sequence[CatalogEntry]:
+        """All of them, by name."""
+        ...
+
+
+Sources = Mapping[OperationType, OperationSource]

@@ -1,0 +1,108 @@
+"""`MANAGED_TOOLS`: the registry of tools, as data. Catalogue, agents and doors all read it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+
+from casekeeper.acl import role_for_effects
+from casekeeper.casefiles.access import Access
+from casekeeper.errors import ArgumentsInvalid, FieldError, RoleTooLow
+from casekeeper.journal.events import OperationType
+from casekeeper.operations.operation import CatalogEntry, Operation, OperationCall, OperationSource
+from casekeeper.operations.tools import Tool
+
+ENTRY_POINT = "casekeeper.tools"
+"""Third-party packages name an iterable of tools under this entry point."""
+
+
+class DuplicateTool(Exception):
+    """Two tools have one name: start-up stops, since which of them runs must never be chance."""
+
+
+class ToolRegistry(Mapping[str, Tool]):
+    """Tools by name."""
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        self._tools: dict[str, Tool] = {}
+        for tool in tools:
+            self.add(tool)
+
+    def add(self, tool: Tool) -> None:
+        """Register a tool; the same one twice is no harm.
+
+        Raises:
+            DuplicateTool: Another tool has this name.
+        """
+        if self._tools.setdefault(tool.name, tool) is not tool:
+            raise DuplicateTool(f"two tools are named {tool.name!r}")
+
+    def __getitem__(self, name: str) -> Tool:
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._tools))
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    @property
+    def type(self) -> OperationType:
+        """Always `tool`."""
+        return OperationType.TOOL
+
+    def find(self, name: str) -> Tool | None:
+        """The tool of this name."""
+        return self._tools.get(name)
+
+    def catalogue(self) -> Sequence[CatalogEntry]:
+        """All tools, by name."""
+        return [self[name].entry() for name in self]
+
+
+MANAGED_TOOLS = ToolRegistry()
+"""The tools of this process: the built-in ones and those of installed packages. Filled at start."""
+
+
+def tools_of_packages() -> Iterator[Tool]:
+    """What installed packages bring through the entry point, in the order of their names."""
+    for entry in sorted(entry_points(group=ENTRY_POINT), key=lambda e: e.name):
+        yield from entry.load()
+
+
+class Registry:
+    """All operations, whatever their type."""
+
+    def __init__(self, sources: Iterable[OperationSource]) -> None:
+        self._sources = {source.type: source for source in sources}
+
+    def find(self, call: OperationCall) -> Operation:
+        """The operation that a call names.
+
+        Raises:
+            ArgumentsInvalid: There is none of this name; the field is named.
+        """
+        source = self._sources.get(OperationType(call.operation_type))
+        operation = source.find(call.name) if source else None
+        if operation is None:
+            field = f"payload.operation.{call.operation_type}_name"
+            raise ArgumentsInvalid(
+                errors=(FieldError(field, f"there is no {call.operation_type} {call.name!r}"),)
+            )
+        return operation
+
+    def catalogue(self) -> list[CatalogEntry]:
+        """All of them: by type, then by name."""
+        return [entry for source in self._sources.values() for entry in source.catalogue()]
+
+
+def must_cover(access: Access, operation: Operation) -> None:
+    """WHAT: refuses an operation whose effects the caller's role does not cover.
+
+    Raises:
+        RoleTooLow: It needs a higher role.
+    """
+    needed = role_for_effects(operation.effects)
+    if access.role is None or not access.role.covers(needed):
+        has = access.role.value if access.role else None
+        raise RoleTooLow(
+            needed.value, has, f"{operation.name} needs the role {needed}; yours is {access.role_name}."
+        )

@@ -1,0 +1,285 @@
+"""The composition root: opens, wires and closes everything. The only place that names concrete classes."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from casekeeper.casefiles.access import FreshGrants, Gate, StoredGrants
+from casekeeper.casefiles.changing import Changing
+from casekeeper.casefiles.commands import Casefiles
+from casekeeper.casefiles.freshness import Freshness
+from casekeeper.casefiles.permissions import Permissions
+from casekeeper.clock import Clock, utc_now
+from casekeeper.documents.document import CasefileDocuments, FencedWrite
+from casekeeper.documents.filing import Filing
+from casekeeper.execution.executor import Executor
+from casekeeper.execution.explain import Explain
+from casekeeper.execution.limits import Limits
+from casekeeper.execution.nesting import Nesting
+from casekeeper.execution.outcomes import Operations
+from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
+from casekeeper.execution.runner import Runner
+from casekeeper.execution.service import SessionService
+from casekeeper.execution.sizes import Sizes
+from casekeeper.identity.accounts import Account, Accounts, Passwords, PutAccount, StoredAccount
+from casekeeper.identity.keys import SigningKeys
+from casekeeper.identity.logins import Logins
+from casekeeper.identity.tokens import Authenticator, Tokens
+from casekeeper.ids import new_pseudonym
+from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.requests import Requests
+from casekeeper.journal.stream import Commit, ForgetExpired
+from casekeeper.operations.operation import OperationSource
+from casekeeper.operations.registry import MANAGED_TOOLS, Registry, ToolRegistry, tools_of_packages
+from casekeeper.operations.tools import Tool
+from casekeeper.paging import Cursors
+from casekeeper.sessions.manager import CasefileSessionManager
+from casekeeper.sessions.reading import Reading
+from casekeeper.sessions.recording import Recording
+from casekeeper.settings import Settings
+from casekeeper.storage.embedded import Storage, open_storage
+from casekeeper.tools import BUILT_IN
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLogin:
+    """The operator made at first start; the password is shown once."""
+
+    user_id: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Everything that the doors need."""
+
+    settings: Settings
+    storage: Storage
+    authenticator: Authenticator
+    signing_keys: SigningKeys
+    accounts: Accounts
+    logins: Logins
+    casefiles: Casefiles
+    permissions: Permissions
+    filing: Filing
+    sessions: SessionService
+    operations: Operations
+    reading: Reading
+    recording: Recording
+    manager: CasefileSessionManager
+    explain: Explain
+    registry: Registry
+    runner: Runner
+    clock: Clock
+    first_login: FirstLogin | None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests can be served: the store writes, and the server is not stopping."""
+        return self.storage.commits.is_writable and not self.runner.is_draining
+
+
+@asynccontextmanager
+async def open_server(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    tools: Iterable[Tool] = (),
+    passwords: Passwords | None = None,
+    sweep_every: timedelta = timedelta(seconds=30),
+) -> AsyncGenerator[Server]:
+    """A server on its data directory, recovered and swept; closed in order when the context ends.
+
+    `tools` come on top of the built-in ones and those of installed packages.
+    """
+    live, runner = LiveFeed(), Runner()
+    async with open_storage(settings.data, live.announce) as storage:
+        passwords = passwords or Passwords()
+        first = await _first_operator(settings, storage, passwords, clock)
+        # Another process, or this one after a restart, is another owner: what it left open is an orphan.
+        owner = f"{os.getpid()}-{secrets.token_hex(6)}"
+        server = _wire(settings, storage, live, runner, passwords, clock, _tools(tools), first, owner)
+        await Recovery(storage.events, storage.commits, clock, owner=owner).run()
+        sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
+        try:
+            yield server
+        finally:
+            sweeper.cancel()
+            await runner.drain(timedelta(seconds=settings.drain_s))
+
+
+def _wire(
+    settings: Settings,
+    storage: Storage,
+    live: LiveFeed,
+    runner: Runner,
+    passwords: Passwords,
+    clock: Clock,
+    tools: ToolRegistry,
+    first: FirstLogin | None,
+    owner: str,
+) -> Server:
+    commits, blobs = storage.commits, storage.blobs
+    cursors = Cursors(_secret(settings.data))
+    requests = Requests(storage.accounts, clock)
+    # WHO
+    signing_keys = SigningKeys(settings.data / "keys")
+    tokens = Tokens(signing_keys, settings.issuer, settings.issuer, clock)
+    freshness = Freshness(storage.accounts)
+    authenticator = Authenticator(tokens, freshness)
+    accounts = Accounts(storage.accounts, commits, requests, passwords, runner, cursors, clock)
+    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock)
+    # WHERE
+    stored = StoredGrants(storage.casefiles, clock)
+    gate = Gate(FreshGrants(stored, freshness, clock), stored, storage.casefiles, commits, clock)
+    changing = Changing(gate, storage.casefiles, commits, requests, clock)
+    casefiles = Casefiles(
+        gate,
+        changing,
+        storage.casefiles,
+        commits,
+        requests,
+        runner,
+        cursors,
+        clock,
+        everybody_creates=settings.everybody_creates,
+    )
+    permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, runner, clock)
+    manager = CasefileSessionManager(
+        storage.sessions, gate, clock, timedelta(hours=settings.session_idle_hours)
+    )
+    # WHAT
+
+    registry = Registry([tools])
+    # RUN
+    sizes = Sizes(blobs)
+
+    def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
+        return CasefileDocuments(
+            storage.documents,
+            blobs,
+            cursors,
+            clock,
+            casefile_id=casefile_id,
+            user_id=user_id,
+            event_id=event_id,
+            write=write,
+        )
+
+    nesting = Nesting(gate, commits, sizes, live, documents, clock)
+    limits = Limits(settings.limit_user, settings.limit_casefile, clock)
+    executor = Executor(
+        manager,
+        gate,
+        requests,
+        registry,
+        limits,
+        runner,
+        commits,
+        sizes,
+        nesting.context,
+        clock,
+        owner=owner,
+    )
+    # RECORD, read
+    reading = Reading(storage.events, manager, gate, live, cursors, clock)
+    operations = Operations(manager, reading, runner, sizes, logins)
+    sessions = SessionService(
+        manager,
+        executor,
+        operations,
+        runner,
+        reading,
+        storage.sessions,
+        commits,
+        requests,
+        logins,
+        cursors,
+        clock,
+    )
+    filing = Filing(
+        gate,
+        storage.documents,
+        blobs,
+        commits,
+        requests,
+        cursors,
+        clock,
+        upload_limit=settings.upload_bytes,
+    )
+    explain = Explain(gate, storage.casefiles, accounts, registry)
+    return Server(
+        settings=settings,
+        storage=storage,
+        authenticator=authenticator,
+        signing_keys=signing_keys,
+        accounts=accounts,
+        logins=logins,
+        casefiles=casefiles,
+        permissions=permissions,
+        filing=filing,
+        sessions=sessions,
+        operations=operations,
+        reading=reading,
+        recording=Recording(storage.events, blobs, manager),
+        manager=manager,
+        explain=explain,
+        registry=registry,
+        runner=runner,
+        clock=clock,
+        first_login=first,
+    )
+
+
+def _tools(more: Iterable[Tool]) -> ToolRegistry:
+    for tool in (*BUILT_IN, *tools_of_packages()):
+        MANAGED_TOOLS.add(tool)
+    return ToolRegistry((*MANAGED_TOOLS.values(), *more))
+
+
+def _sweeper(server: Server, every: timedelta) -> Sweeper:
+    storage, clock = server.storage, server.clock
+    expiry = Expiry(storage.casefiles, storage.accounts, storage.commits, clock)
+    erasure = Erasure(storage.casefiles, storage.blobs, storage.commits)
+
+    async def forget() -> None:
+        await storage.commits.commit(Commit(records=(ForgetExpired(clock()),)))
+
+    return Sweeper([expiry.sweep, erasure.sweep, server.filing.sweep, forget], every)
+
+
+async def _first_operator(
+    settings: Settings, storage: Storage, passwords: Passwords, clock: Clock
+) -> FirstLogin | None:
+    if await storage.accounts.accounts("", 1):
+        return None
+    password = secrets.token_urlsafe(12)
+    account = Account(
+        user_id=settings.operator,
+        display_name="Operator",
+        is_operator=True,
+        created_at=clock(),
+        pseudonym=new_pseudonym(),
+    )
+    stored = StoredAccount(account, await passwords.hash(password))
+    await storage.commits.commit(Commit(records=(PutAccount(stored),)))
+    return FirstLogin(account.user_id, password)
+
+
+def _secret(directory: Path) -> bytes:
+    """The deployment's secret for cursors; made once."""
+    path = directory / "keys" / "cursor.secret"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.exists():
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> OperationSource:
+    raise NotImplementedError

@@ -1,0 +1,277 @@
+"""Reading the record: pages of one session, events across sessions, and following a session live."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, Protocol
+
+import orjson
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from casekeeper.acl import Action
+from casekeeper.casefiles.access import Gate
+from casekeeper.clock import Clock
+from casekeeper.errors import OperationNotFound, Refused, SessionNotFound
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import CasefileId, EventId, SessionId, UserId
+from casekeeper.journal.events import Kind, OperationType, StoredFact
+from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.stream import OpenedOperation
+from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
+from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
+
+# Stored JSON is passed on as it is; this says what it looks like.
+_EVENTS = {"type": "array", "items": {"$ref": "#/components/schemas/ExecutionEvent"}}
+
+HEARTBEAT = timedelta(seconds=15)
+_PAGE = 200
+
+
+class EventFilter(BaseModel):
+    """Which facts are wanted; what is not given does not restrict."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operation_type: OperationType | None = None
+    operation_name: Annotated[str, StringConstraints(max_length=200)] | None = None
+    kinds: Annotated[list[Kind], Field(max_length=len(Kind))] = []
+    actor: UserId | None = Field(default=None, description="User id of the account whose rights were used.")
+    parent_event_id: EventId | None = None
+    request_id: Annotated[str, StringConstraints(max_length=128)] | None = None
+    after: AwareDatetime | None = Field(default=None, description="At this instant or later.")
+    before: AwareDatetime | None = Field(default=None, description="Before this instant.")
+    text: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        default=None,
+        description="Text in inputs or outputs, ASCII letters in any case; large ones are not searched.",
+    )
+
+    @property
+    def restricts(self) -> bool:
+        """Whether anything is asked for at all."""
+        return bool(self.model_dump(exclude_defaults=True, include=set(EventFilter.model_fields)))
+
+
+class EventPage(EventFilter):
+    """Which page of a session's record."""
+
+    view: Literal["operations", "journal"] = Field(
+        default="operations", description="`operations`: how each operation ended. `journal`: every fact."
+    )
+    order: Literal["asc", "desc"] = "asc"
+    limit: Limit = DEFAULT_LIMIT
+    cursor: str | None = None
+
+
+class QueryEvents(EventPage):
+    """Events by their ids, or by filters, across all sessions that the caller may read. Ordered by time."""
+
+    event_ids: Annotated[list[EventId], Field(max_length=200)] = []
+    casefile_id: CasefileId | None = None
+    session_ids: Annotated[list[SessionId], Field(max_length=100)] = []
+    order: Literal["asc", "desc"] = "desc"
+
+
+@dataclass(frozen=True, slots=True)
+class FactPage:
+    """A page of facts as JSON that needs no more work."""
+
+    items: Annotated[list[Any], WithJsonSchema(_EVENTS)]
+    next_cursor: str | None
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenView:
+    """An operation that has not ended."""
+
+    event_id: str
+    parent_event_id: str | None
+    operation_type: str
+    operation_name: str
+    state: str
+    started_at: datetime
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedFact:
+    """A fact on its way to a follower; `seq` is where to resume."""
+
+    seq: int
+    kind: Kind
+    event_id: str
+    parent_event_id: str | None
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedDelta:
+    """Progress on its way to a follower; it has no number and is not repeated."""
+
+    event_id: str
+    data: Any
+
+
+class EventStore(Protocol):
+    """The record as a store reads it."""
+
+    async def facts(
+        self, session_id: str, wanted: EventPage, beyond: int | None, limit: int
+    ) -> Sequence[StoredFact]:
+        """Facts of one session by seq, beyond a seq in the wanted order. Cost does not grow with history."""
+        ...
+
+    async def facts_seen_by(
+        self,
+        user_id: str,
+        now: datetime,
+        wanted: QueryEvents,
+        beyond: tuple[int, str, int] | None,
+        limit: int,
+    ) -> Sequence[StoredFact]:
+        """Facts of all sessions that the user may read now, by (at_us, session_id, seq)."""
+        ...
+
+    async def operation(self, event_id: str) -> Sequence[StoredFact]:
+        """All facts of one operation, by seq."""
+        ...
+
+    async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
+        """What runs or waits in a session, oldest first."""
+        ...
+
+
+class Reading:
+    """The record, for those who may read it."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        manager: CasefileSessionManager,
+        gate: Gate,
+        live: LiveFeed,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._manager = manager
+        self._gate = gate
+        self._live = live
+        self._cursors = cursors
+        self._clock = clock
+
+    async def page(self, context: SessionContext, wanted: EventPage) -> FactPage:
+        """A page of one session's record, by seq."""
+        session_id = context.session.session_id
+        query = _query(session_id, wanted)
+        beyond = int(self._cursors.open(query, wanted.cursor)[0]) if wanted.cursor else None
+        rows = await self._store.facts(session_id, wanted, beyond, wanted.limit + 1)
+        return self._page(query, rows, wanted.limit, [(row.seq,) for row in rows])
+
+    async def open(self, context: SessionContext) -> list[OpenView]:
+        """What has not ended in the session."""
+        return [open_view(o) for o in await self._store.open_operations(context.session.session_id)]
+
+    async def query(self, caller: Principal, wanted: QueryEvents) -> FactPage:
+        """Events across sessions. What the caller may not read is not there."""
+        if wanted.casefile_id:
+            await self._gate.enter(caller, wanted.casefile_id, Action.WORK)
+        query = _query(caller.user_id, wanted)
+        beyond = None
+        if wanted.cursor:
+            at_us, session_id, seq = self._cursors.open(query, wanted.cursor)
+            beyond = (int(at_us), str(session_id), int(seq))
+        rows = await self._store.facts_seen_by(
+            caller.user_id, self._clock(), wanted, beyond, wanted.limit + 1
+        )
+        return self._page(query, rows, wanted.limit, [(r.at_us, r.session_id, r.seq) for r in rows])
+
+    async def operation(
+        self, caller: Principal, event_id: str
+    ) -> tuple[SessionContext, Sequence[StoredFact]]:
+        """All facts of one operation, with the proof that the caller may read its session.
+
+        Raises:
+            OperationNotFound: Missing, or in a session that the caller may not see.
+        """
+        facts = await self._store.operation(event_id)
+        if not facts:
+            raise OperationNotFound(event_id)
+        place = At(session_id=facts[0].session_id)
+        try:
+            context = await self._manager.validate_and_get_session(caller, place, Purpose.READ)
+        except SessionNotFound as error:
+            raise OperationNotFound(event_id) from error
+        return context, facts
+
+    async def follow(
+        self, context: SessionContext, after: int, heartbeat: timedelta = HEARTBEAT
+    ) -> AsyncGenerator[StreamedFact | StreamedDelta | None]:
+        """The session's facts behind `after`, then what comes; None is a heartbeat.
+
+        Permission is checked again before anything is sent and at every heartbeat; the stream ends without a
+        word when it is gone. Facts come once each, in order, whatever happens to wake-ups.
+        """
+        session_id, caller = context.session.session_id, context.caller
+        with self._live.watch(session_id) as watch:
+            while True:
+                rows = await self._store.facts(session_id, _JOURNAL, after, _PAGE)
+                if not await self._may_still_read(caller, session_id):
+                    return
+                for row in rows:
+                    after = row.seq
+                    yield _streamed(row)
+                if len(rows) == _PAGE:
+                    continue
+                deltas = await watch.wait(heartbeat.total_seconds())
+                if deltas is None:
+                    yield None
+                    continue
+                if deltas and not await self._may_still_read(caller, session_id):
+                    return
+                for delta in deltas:
+                    yield StreamedDelta(delta.event_id, delta.data)
+                # A burst of commits becomes one read.
+                await asyncio.sleep(0)
+
+    async def _may_still_read(self, caller: Principal, session_id: str) -> bool:
+        try:
+            await self._manager.validate_and_get_session(caller, At(session_id=session_id), Purpose.READ)
+        except Refused:
+            return False
+        return True
+
+    def _page(
+        self, query: str, rows: Sequence[StoredFact], limit: int, keys: Sequence[Sequence[int | str]]
+    ) -> FactPage:
+        more = len(rows) > limit
+        cursor = self._cursors.seal(query, keys[limit - 1]) if more else None
+        return FactPage([orjson.Fragment(row.json()) for row in rows[:limit]], cursor, more)
+
+
+_JOURNAL = EventPage(view="journal", limit=_PAGE)
+
+
+def open_view(opened: OpenedOperation) -> OpenView:
+    """An open operation as readers see it."""
+    row = opened.row
+    return OpenView(
+        row.event_id,
+        row.parent_event_id,
+        row.operation_type,
+        row.operation_name,
+        row.state,
+        row.started_at,
+        row.user_id,
+    )
+
+
+def _streamed(row: StoredFact) -> StreamedFact:
+    header = orjson.loads(row.header)
+    kind, parent = Kind(header["kind"]), header.get("parent_event_id")
+    return StreamedFact(row.seq, kind, header["event_id"], parent, row.json())
+
+
+def _query(where: str, wanted: EventPage) -> str:
+    return where + wanted.model_dump_json(exclude={"cursor", "limit"}, exclude_defaults=True)

@@ -1,0 +1,287 @@
+"""The session: what it is, what may be asked of it, and what a store keeps of it (SPEC §4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
+from casekeeper.ids import CasefileId, SessionId, UserId
+from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
+from casekeeper.paging import DEFAULT_LIMIT, Limit
+
+SessionTitle = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Reason = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]
+
+
+class SessionType(StrEnum):
+    """What a session is for. `record` is reserved: the casefile's own record."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    WORKFLOW = "workflow"
+    RECORD = "record"
+
+
+class Visibility(StrEnum):
+    """Who sees a session: its creator alone (and the casefile's admins), or every member."""
+
+    PRIVATE = "private"
+    CASEFILE = "casefile"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest fact of a session. Keep it: a record that lacks it later was cut or rewritten."""
+
+    seq: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnifiedSession:
+    """A stretch of work in one casefile by one user.
+
+    `auto` ones are made by an execute that names no session, and re-used by the next.
+    """
+
+    session_id: str
+    casefile_id: str
+    user_id: str
+    session_type: SessionType = SessionType.INTERACTIVE
+    visibility: Visibility = Visibility.PRIVATE
+    title: str | None = None
+    auto: bool = False
+    active: bool = True
+    created_at: datetime
+    last_activity_at: datetime
+    closed_at: datetime | None = None
+    head: Head | None = None
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CreateSession(_Command):
+    """Open a session in a casefile."""
+
+    casefile_id: CasefileId
+    session_type: Literal["interactive", "batch", "workflow"] = "interactive"
+    title: SessionTitle | None = None
+    visibility: Visibility = Visibility.PRIVATE
+    metadata: Annotated[dict[str, Any], Field(max_length=100)] = {}
+
+
+class ListSessions(_Command):
+    """Sessions that the caller may see, newest first."""
+
+    casefile_id: CasefileId | None = None
+    user_id: UserId | None = None
+    active: bool | None = None
+    session_type: Literal["interactive", "batch", "workflow"] | None = None
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+    text: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="Words in the title, in any case."
+    )
+    limit: Limit = DEFAULT_LIMIT
+    cursor: str | None = None
+
+
+class CloseSession(_Command):
+    """Close a session for good."""
+
+    session_id: SessionId
+    casefile_id: CasefileId | None = None
+    reason: Reason | None = None
+    cancel: bool = Field(default=False, description="Cancel what still runs, then close.")
+
+
+class OperationCounts(BaseModel):
+    """How operations ended."""
+
+    total: int = 0
+    succeeded: int = 0
+    failed: int = Field(default=0, description="Failed, cancelled, timed out or interrupted.")
+    denied: int = 0
+
+
+class Statistics(BaseModel):
+    """A session in figures."""
+
+    event_count: int
+    operations: OperationCounts
+    by_type: dict[str, int]
+    by_name: dict[str, int]
+    duration_s: float = Field(description="From opening to closing, in seconds.")
+    busy_ms: int = Field(description="Time spent in operations at top level, in milliseconds.")
+    tokens: int
+    cost: str = Field(description="Estimated cost of the models used, in US dollars.")
+
+
+class SessionClosedAnswer(BaseModel):
+    """A closed session and its statistics."""
+
+    session_id: str
+    closed_at: datetime
+    statistics: Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Operations of one name in one session that ended one way."""
+
+    operation_type: str
+    operation_name: str
+    kind: str
+    count: int
+    busy_ms: int
+    tokens: int
+    cost_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions a list asks for."""
+
+    casefile_id: str | None = None
+    user_id: str | None = None
+    active: bool | None = None
+    session_type: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    text: str | None = None
+
+
+class SessionStore(Protocol):
+    """Sessions as a store keeps them."""
+
+    async def session(self, session_id: str) -> UnifiedSession | None:
+        """One session of a casefile that is not deleted, with its head."""
+        ...
+
+    async def auto_session(
+        self, user_id: str, casefile_id: str, active_since: datetime
+    ) -> UnifiedSession | None:
+        """The user's open auto session of the casefile that was used last, if it was used since then."""
+        ...
+
+    async def sessions_seen_by(
+        self, user_id: str, now: datetime, wanted: SessionFilter, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[UnifiedSession]:
+        """Sessions that the user may see now, newest first, behind (created_us, session_id). No record sessions."""
+        ...
+
+    async def totals(self, session_id: str) -> Sequence[Total]:
+        """The session's operations, counted; costs the same for long sessions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionIsOpen(Condition):
+    """The session exists and is not closed. `found` is its closed_us, or None where it is missing."""
+
+    session_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        if found is None:
+            return SessionNotFound(self.session_id)
+        return SessionClosed() if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionIsIdle(Condition):
+    """No operation of the session is open. `found` are the open ones' ids."""
+
+    session_id: str
+
+    def refusal(self, found: Sequence[str]) -> Exception | None:
+        return SessionBusy(tuple(found)) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionIdIsFree(Condition):
+    """The session id is not taken."""
+
+    session_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        return IdTaken() if found else None
+
+
+class AutoSessionExists(Superseded):
+    """Another first call made the auto session meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class AutoSessionIsAbsent(Condition):
+    """The user has no auto session in the casefile that was used since then."""
+
+    user_id: str
+    casefile_id: str
+    active_since: datetime
+
+    def refusal(self, found: Any) -> Exception | None:
+        return AutoSessionExists() if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class PutSession(Record):
+    """A new session; its head is the store's business."""
+
+    session: UnifiedSession
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession(Record):
+    """The session is closed from now on."""
+
+    session_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PutConversation(Record):
+    """Where the session's conversation with agents goes on from: the snapshot's digest."""
+
+    session_id: str
+    event_id: str
+    blob: str
+
+
+def statistics(session: UnifiedSession, totals: Sequence[Total]) -> Statistics:
+    """The session in figures, out of its counted totals."""
+    counts, by_type, by_name = OperationCounts(), dict[str, int](), dict[str, int]()
+    for total in totals:
+        counts.total += total.count
+        match total.kind:
+            case "succeeded":
+                counts.succeeded += total.count
+            case "denied":
+                counts.denied += total.count
+            case _:
+                counts.failed += total.count
+        _add(by_type, total.operation_type, total.count)
+        _add(by_name, total.operation_name, total.count)
+    end = session.closed_at or session.last_activity_at
+    cost = sum(t.cost_micros for t in totals)
+    return Statistics(
+        event_count=session.head.seq if session.head else 0,
+        operations=counts,
+        by_type=by_type,
+        by_name=by_name,
+        duration_s=round((end - session.created_at).total_seconds(), 3),
+        busy_ms=sum(t.busy_ms for t in totals),
+        tokens=sum(t.tokens for t in totals),
+        cost=f"{cost // 1_000_000}.{cost % 1_000_000:06d}",
+    )
+
+
+def _add(counts: dict[str, int], name: str, count: int) -> None:
+    if name:
+        counts[name] = counts.get(name, 0) + count

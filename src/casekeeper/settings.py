@@ -1,0 +1,92 @@
+"""Every setting: default, unit, description. Read once at start, then frozen.
+
+Sources, the strongest first: what the command line says, environment variables `CASEKEEPER_*`, `casekeeper.toml` in
+the working directory (or where `CASEKEEPER_CONFIG` points), the defaults here. An unknown key stops start-up.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "CASEKEEPER_"
+CONFIG = f"{PREFIX}CONFIG"
+
+
+class UnknownSetting(ValueError):
+    """A key that casekeeper does not know: most likely a typing error, which must not pass in silence."""
+
+
+class Settings(BaseSettings):
+    """All settings of a server."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    data: Path = Field(default=Path(".casekeeper"), description="Directory of the embedded store, keys and blobs.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8377, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    issuer: str = Field(default=
+        "casekeeper", description="`iss` and `aud` of the access tokens that this server makes."
+    )
+    operator: str = Field(default="operator@localhost", description="User id of the operator made at first start.")
+    everybody_creates: bool = Field(default=True, description="Whether any active account may create casefiles.")
+    session_idle_hours: float = Field(default=
+        12, gt=0, description="Hours after which an auto session is not re-used."
+    )
+    limit_user: int = Field(default=6000, ge=0, description="Operations a minute per user; 0 means no limit.")
+    limit_casefile: int = Field(default=
+        12000, ge=0, description="Operations a minute per casefile; 0 means no limit."
+    )
+    upload_bytes: int = Field(default=2 * 1024**3, ge=1, description="Largest upload, in bytes.")
+    drain_s: float = Field(default=20, ge=0, description="Seconds that running operations get when the server stops.")
+    google_api_key: SecretStr | None = Field(default=None, description="Key for Google's models.")
+    google_base_url: str | None = Field(default=None, description="Address of Google's API, if not Google's own.")
+    google_api_version: str | None = Field(default=None, description="Version in the path of Google's API.")
+    openai_api_key: SecretStr | None = Field(default=
+        None, description="Key for OpenAI's models, or a compatible server's."
+    )
+    openai_base_url: str | None = Field(default=None, description="Address of an OpenAI-compatible API.")
+    anthropic_api_key: SecretStr | None = Field(default=None, description="Key for Anthropic's models.")
+    anthropic_base_url: str | None = Field(default=None, description="Address of Anthropic's API, if not its own.")
+    agent_aliases: dict[str, str] = Field(default=
+        default_factory=dict[str, str], description="Further agent names, as JSON: name to provider:model."
+    )
+    agent_requests: int = Field(default=30, ge=1, description="Requests to the model per agent run.")
+    agent_tool_calls: int = Field(default=60, ge=1, description="Tool calls per agent run.")
+    agent_tokens: int = Field(default=500_000, ge=1, description="Tokens per agent run.")
+    agent_timeout_s: float = Field(default=300, gt=0, description="Seconds per agent run.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown(cls, values: dict[str, Any]) -> dict[str, Any]:
+        known = {f"{PREFIX}{name.upper()}" for name in cls.model_fields} | {CONFIG}
+        unknown = sorted(k for k in os.environ if k.startswith(PREFIX) and k.upper() not in known)  # noqa: TID251
+        unknown += sorted(set(values) - set(cls.model_fields))
+        if unknown:
+            raise UnknownSetting(f"unknown setting: {', '.join(unknown)}")
+        return values
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order of the sources, the strongest first."""
+        path = os.environ.get(CONFIG, "casekeeper.toml")  # noqa: TID251
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """All settings in JSON, secrets as stars."""
+    return settings.model_dump(mode="json")

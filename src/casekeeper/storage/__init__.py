@@ -1,0 +1,1 @@
+"""Stores: what the rooms' protocols promise, kept on disk."""

@@ -1,0 +1,112 @@
+"""Opens a data directory: lock, migrations, store, blobs, keys' folder; and closes it again."""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from casekeeper.journal.events import Sealed
+from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.sql_accounts import SqlAccounts
+from casekeeper.storage.sql_casefiles import SqlCasefiles
+from casekeeper.storage.sql_documents import SqlDocuments
+from casekeeper.storage.sql_events import SqlEvents
+from casekeeper.storage.sql_sessions import SqlSessions
+from casekeeper.storage.sqlite import DirectoryLock, SqliteStore, connect
+
+NEWEST = "0001"
+"""The newest migration; a directory at it needs none."""
+
+
+class SchemaTooNew(Exception):
+    """The directory was written by a newer casekeeper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """All that the rooms need of the store."""
+
+    commits: SqliteStore
+    accounts: SqlAccounts
+    casefiles: SqlCasefiles
+    sessions: SqlSessions
+    events: SqlEvents
+    documents: SqlDocuments
+    blobs: DirectoryBlobs
+    directory: Path
+
+
+@asynccontextmanager
+async def open_storage(
+    directory: Path, announce: Callable[[Sequence[Sealed]], None]
+) -> AsyncGenerator[Storage]:
+    """The store in a directory, made or migrated where needed.
+
+    Raises:
+        DirectoryInUse: Another process holds it.
+        SchemaTooNew: It belongs to a newer version.
+    """
+    lock = DirectoryLock(directory)
+    try:
+        path = directory / "casekeeper.db"
+        migrate(path)
+        store = SqliteStore(path, announce)
+        try:
+            yield Storage(
+                store,
+                SqlAccounts(store),
+                SqlCasefiles(store),
+                SqlSessions(store),
+                SqlEvents(store),
+                SqlDocuments(store),
+                DirectoryBlobs(directory / "blobs"),
+                directory,
+            )
+        finally:
+            await store.close()
+    finally:
+        lock.release()
+
+
+def schema_version(path: Path) -> str | None:
+    """The migration at which a database is; None if it has none."""
+    if not path.exists():
+        return None
+    connection = connect(path, read_only=True)
+    try:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    finally:
+        connection.close()
+    return row[0] if row else None
+
+
+def migrate(path: Path) -> bool:
+    """Bring a database to the newest schema; returns whether there was anything to do.
+
+    Raises:
+        SchemaTooNew: It is newer than this version knows.
+    """
+    version = schema_version(path)
+    if version == NEWEST:
+        return False
+    if version is not None and version > NEWEST:
+        raise SchemaTooNew(f"{path} is at schema {version}; this casekeeper knows {NEWEST} at most")
+    # Alembic takes a quarter of a second to import, which only a migration should cost.
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+
+    config = Config()
+    config.set_main_option("script_location", "casekeeper:storage/migrations")
+    connect(path).close()
+    engine = create_engine(f"sqlite:///{path}")
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+    return True

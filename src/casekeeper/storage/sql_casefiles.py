@@ -1,0 +1,151 @@
+"""Casefiles and grants, read from SQL."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, bindparam, or_, select, tuple_
+
+from casekeeper.acl import Grant, Role
+from casekeeper.casefiles.casefile import Casefile, PublicRole, Status, StoredAccess
+from casekeeper.clock import from_us, to_us
+from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_statements import Row, Static
+from casekeeper.storage.sqlite import Reads
+
+_casefile = [c for c in t.casefiles.c if c.name not in ("deleted_us", "erased_us")]
+
+_CASEFILE = Static(
+    select(*_casefile).where(
+        t.casefiles.c.casefile_id == bindparam("casefile_id"), t.casefiles.c.deleted_us.is_(None)
+    )
+)
+# A deactivated account has no grant, whatever its rows say.
+_ACCESS = Static(
+    select(
+        t.casefiles.c.public_role,
+        t.acl_head.c.number,
+        t.grants,
+    )
+    .select_from(t.casefiles)
+    .join(t.acl_head, t.acl_head.c.id == 1)
+    .join(t.accounts, t.accounts.c.user_id == bindparam("user_id"))
+    .outerjoin(
+        t.grants,
+        (t.grants.c.casefile_id == t.casefiles.c.casefile_id) & (t.grants.c.user_id == t.accounts.c.user_id),
+    )
+    .where(
+        t.casefiles.c.casefile_id == bindparam("casefile_id"),
+        t.casefiles.c.deleted_us.is_(None),
+        t.accounts.c.is_active == 1,
+    )
+)
+_GRANTS = Static(
+    select(t.grants).where(t.grants.c.casefile_id == bindparam("casefile_id")).order_by(t.grants.c.user_id)
+)
+_EXPIRED = Static(
+    select(t.grants)
+    .where(t.grants.c.expires_us <= bindparam("now"))
+    .order_by(t.grants.c.expires_us)
+    .limit(bindparam("n"))
+)
+_DELETED = Static(
+    select(t.casefiles.c.casefile_id)
+    .where(t.casefiles.c.deleted_us.is_not(None), t.casefiles.c.erased_us.is_(None))
+    .limit(bindparam("n"))
+)
+
+
+class SqlCasefiles:
+    """Implements `CasefileStore`."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def access(self, user_id: str, casefile_id: str) -> StoredAccess | None:
+        row = await self._reads.point(lambda tx: tx.one(_ACCESS, user_id=user_id, casefile_id=casefile_id))
+        if row is None:
+            return None
+        public_role, number, *grant = row
+        return StoredAccess(_grant(tuple(grant)) if grant[0] else None, PublicRole(public_role), number)
+
+    async def casefile(self, casefile_id: str) -> Casefile | None:
+        row = await self._reads.point(lambda tx: tx.one(_CASEFILE, casefile_id=casefile_id))
+        return casefile_of(row) if row else None
+
+    async def casefiles_of(
+        self, user_id: str, now: datetime, status: Status | None, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[tuple[Casefile, Role]]:
+        query = (
+            select(*_casefile, t.grants.c.role)
+            .join(t.grants, t.grants.c.casefile_id == t.casefiles.c.casefile_id)
+            .where(t.grants.c.user_id == user_id, is_live(now), t.casefiles.c.deleted_us.is_(None))
+            .order_by(t.casefiles.c.created_us.desc(), t.casefiles.c.casefile_id.desc())
+            .limit(limit)
+        )
+        if status is not None:
+            query = query.where(t.casefiles.c.status == status.value)
+        if before is not None:
+            query = query.where(tuple_(t.casefiles.c.created_us, t.casefiles.c.casefile_id) < before)
+        rows = await self._reads.scan(lambda tx: tx.select(query))
+        return [(casefile_of(row[:-1]), Role(row[-1])) for row in rows]
+
+    async def grants(self, casefile_id: str) -> Sequence[Grant]:
+        rows = await self._reads.scan(lambda tx: tx.all(_GRANTS, casefile_id=casefile_id))
+        return [_grant(row) for row in rows]
+
+    async def expired_grants(self, now: datetime, limit: int) -> Sequence[Grant]:
+        rows = await self._reads.scan(lambda tx: tx.all(_EXPIRED, now=to_us(now), n=limit))
+        return [_grant(row) for row in rows]
+
+    async def deleted_casefiles(self, limit: int) -> Sequence[str]:
+        rows = await self._reads.scan(lambda tx: tx.all(_DELETED, n=limit))
+        return [row[0] for row in rows]
+
+
+def is_live(now: datetime) -> ColumnElement[bool]:
+    """The grant counts at this instant."""
+    return or_(t.grants.c.expires_us.is_(None), t.grants.c.expires_us > to_us(now))
+
+
+def casefile_of(row: Row) -> Casefile:
+    """The casefile in a row of its columns."""
+    (
+        casefile_id,
+        title,
+        description,
+        tags,
+        status,
+        public_role,
+        owner,
+        version,
+        created_us,
+        updated_us,
+        record_session_id,
+    ) = row
+    return Casefile(
+        casefile_id=casefile_id,
+        title=title,
+        description=description,
+        tags=json.loads(tags),
+        status=Status(status),
+        public_role=PublicRole(public_role),
+        owner=owner,
+        version=version,
+        created_at=from_us(created_us),
+        updated_at=from_us(updated_us),
+        record_session_id=record_session_id,
+    )
+
+
+def _grant(row: Row) -> Grant:
+    user_id, casefile_id, role, expires_us, granted_by, granted_us, note = row
+    return Grant(
+        casefile_id=casefile_id,
+        user_id=user_id,
+        role=Role(role),
+        expires_at=None if expires_us is None else from_us(expires_us),
+        granted_by=granted_by,
+        granted_at=from_us(granted_us),
+        note=note,
+    )

@@ -1,0 +1,184 @@
+"""Documents and their search, read from SQL."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, func, select, tuple_
+
+from casekeeper.clock import from_us, to_us
+from casekeeper.documents.document import CasefileCounts, Document, DocumentSummary, Hit, Upload
+from casekeeper.documents.query import After, Before, Field, Phrase, Query, Term, Word
+from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_records import scope_word
+from casekeeper.storage.sql_statements import Row, Static, Tx, is_in_json
+from casekeeper.storage.sqlite import Reads
+
+_d = t.documents.c
+_summary = (
+    _d.document_id,
+    _d.casefile_id,
+    _d.kind,
+    _d.title,
+    _d.sender,
+    _d.recipients,
+    _d.sent_us,
+    _d.size,
+    _d.sha256,
+    _d.created_us,
+    _d.created_by,
+    _d.event_id,
+)
+_DOCUMENT = Static(
+    select(*_summary, _d.source, _d.metadata, _d.body).where(
+        _d.document_id == bindparam("document_id"), _d.casefile_id == bindparam("casefile_id")
+    )
+)
+_RAW = Static(
+    select(t.document_raw.c.data)
+    .join(t.documents, _d.document_id == t.document_raw.c.document_id)
+    .where(_d.document_id == bindparam("document_id"), _d.casefile_id == bindparam("casefile_id"))
+)
+_KNOWN = Static(
+    select(_d.sha256).where(
+        _d.casefile_id == bindparam("casefile_id"),
+        is_in_json("documents.sha256", "digests"),
+    )
+)
+_in_casefile = _d.casefile_id == bindparam("casefile_id")
+_BY_KIND = Static(select(_d.kind, func.count(), func.sum(_d.size)).where(_in_casefile).group_by(_d.kind))
+_PERIOD = Static(select(func.min(_d.sent_us), func.max(_d.sent_us)).where(_in_casefile))
+_SENDERS = Static(
+    select(_d.sender, func.count())
+    .where(_in_casefile, _d.sender != "")
+    .group_by(_d.sender)
+    .order_by(func.count().desc(), _d.sender)
+    .limit(10)
+)
+_UPLOAD = Static(select(t.uploads).where(t.uploads.c.upload_id == bindparam("upload_id")))
+_OLD_UPLOADS = Static(
+    select(t.uploads)
+    .where(t.uploads.c.created_us < bindparam("before"))
+    .order_by(t.uploads.c.created_us)
+    .limit(bindparam("n"))
+)
+# bm25 weighs title, sender, recipients, body; the scope column counts for nothing.
+_FOUND = """SELECT {columns}, snippet(document_search, 3, '', '', '…', 24)
+FROM document_search JOIN documents ON documents.rid = document_search.rowid
+WHERE document_search MATCH :match AND {where}
+ORDER BY bm25(document_search, 4.0, 2.0, 1.0, 1.0, 0.0), documents.rid LIMIT :n OFFSET :skip"""
+
+
+class SqlDocuments:
+    """Implements `DocumentStore`."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def document(self, casefile_id: str, document_id: str) -> Document | None:
+        values = {"casefile_id": casefile_id, "document_id": document_id}
+        row = await self._reads.point(lambda tx: tx.one(_DOCUMENT, **values))
+        if row is None:
+            return None
+        *summary, source, metadata, text = row
+        return Document(**_summary_fields(summary), source=source, metadata=json.loads(metadata), text=text)
+
+    async def raw(self, casefile_id: str, document_id: str) -> bytes | None:
+        values = {"casefile_id": casefile_id, "document_id": document_id}
+        row = await self._reads.point(lambda tx: tx.one(_RAW, **values))
+        return row[0] if row else None
+
+    async def documents(
+        self, casefile_id: str, kind: str | None, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[DocumentSummary]:
+        query = select(*_summary).where(_d.casefile_id == casefile_id).limit(limit)
+        query = query.order_by(_d.created_us.desc(), _d.document_id.desc())
+        if kind is not None:
+            query = query.where(_d.kind == kind)
+        if before is not None:
+            query = query.where(tuple_(_d.created_us, _d.document_id) < before)
+        rows = await self._reads.scan(lambda tx: tx.select(query))
+        return [DocumentSummary(**_summary_fields(row)) for row in rows]
+
+    async def search(
+        self, casefile_id: str, query: Query, kind: str | None, limit: int, offset: int
+    ) -> list[Hit]:
+        words = [_match(term) for term in query.terms if not isinstance(term, After | Before)]
+        match = " AND ".join([f'scope : "{scope_word(casefile_id)}"', *words])
+        values: dict[str, Any] = {"match": match, "casefile_id": casefile_id, "n": limit, "skip": offset}
+        where = ["documents.casefile_id = :casefile_id"]
+        if kind is not None:
+            where.append("documents.kind = :kind")
+            values["kind"] = kind
+        for number, term in enumerate(query.terms):
+            if isinstance(term, After | Before):
+                where.append(f"documents.sent_us {'>=' if isinstance(term, After) else '<'} :day{number}")
+                values[f"day{number}"] = to_us(term.instant)
+        columns = ", ".join(f"documents.{column.name}" for column in _summary)
+        sql = _FOUND.format(columns=columns, where=" AND ".join(where))
+        rows = await self._reads.scan(lambda tx: tx.text(sql, values))
+        return [Hit(**_summary_fields(row[:-1]), snippet=" ".join((row[-1] or "").split())) for row in rows]
+
+    async def known(self, casefile_id: str, digests: Sequence[str]) -> set[str]:
+        values = {"casefile_id": casefile_id, "digests": json.dumps(list(digests))}
+        return {row[0] for row in await self._reads.scan(lambda tx: tx.all(_KNOWN, **values))}
+
+    async def counts(self, casefile_id: str) -> CasefileCounts:
+        def read(tx: Tx) -> CasefileCounts:
+            kinds = tx.all(_BY_KIND, casefile_id=casefile_id)
+            period = tx.one(_PERIOD, casefile_id=casefile_id) or (None, None)
+            senders = tx.all(_SENDERS, casefile_id=casefile_id)
+            return CasefileCounts(
+                documents=sum(row[1] for row in kinds),
+                by_kind={row[0]: row[1] for row in kinds},
+                bytes=sum(row[2] for row in kinds),
+                earliest=_instant(period[0]),
+                latest=_instant(period[1]),
+                top_senders=[(row[0], row[1]) for row in senders],
+            )
+
+        return await self._reads.scan(read)
+
+    async def upload(self, upload_id: str) -> Upload | None:
+        row = await self._reads.point(lambda tx: tx.one(_UPLOAD, upload_id=upload_id))
+        return _upload(row) if row else None
+
+    async def old_uploads(self, before: datetime, limit: int) -> Sequence[Upload]:
+        rows = await self._reads.scan(lambda tx: tx.all(_OLD_UPLOADS, before=to_us(before), n=limit))
+        return [_upload(row) for row in rows]
+
+
+def _match(term: Term) -> str:
+    match term:
+        case Word(text) | Phrase(text):
+            return f"{{title sender recipients body}} : {_quoted(text)}"
+        case Field(name, inner):
+            column = {"from": "sender", "to": "recipients", "subject": "title"}[name]
+            return f"{column} : {_quoted(inner.text)}"
+        case After() | Before():
+            raise TypeError("days are compared, not matched")
+
+
+def _quoted(text: str) -> str:
+    # A quoted string is taken literally by FTS5, whatever is in it; one without a letter would match nothing.
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _summary_fields(row: Sequence[Any]) -> dict[str, Any]:
+    names = [column.name for column in _summary]
+    fields = dict(zip(names, row, strict=True))
+    fields["sender"] = fields["sender"] or None
+    fields["recipients"] = [line for line in fields["recipients"].split("\n") if line]
+    fields["sent_at"] = _instant(fields.pop("sent_us"))
+    fields["created_at"] = from_us(fields.pop("created_us"))
+    return fields
+
+
+def _upload(row: Row) -> Upload:
+    upload_id, casefile_id, user_id, filename, sha256, size, created_us = row
+    return Upload(upload_id, casefile_id, user_id, filename, sha256, size, from_us(created_us))
+
+
+def _instant(us: int | None) -> datetime | None:
+    return None if us is None else from_us(us)

@@ -1,0 +1,233 @@
+"""The record, read from SQL."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    types,
+)
+
+from casekeeper.clock import from_us, to_us
+from casekeeper.journal.events import TERMINAL, OperationType, StoredFact
+from casekeeper.journal.stream import OpenedOperation, OpenOperation
+from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
+from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_sessions import seen_by
+from casekeeper.storage.sql_statements import Row, Static
+from casekeeper.storage.sqlite import Reads
+
+_e = t.events.c
+_asked = t.payloads.alias("asked")
+_TERMINAL = sorted(kind.value for kind in TERMINAL)
+
+
+def _facts() -> Select[*tuple[Any, ...]]:
+    return (
+        select(
+            _e.session_id,
+            _e.seq,
+            _e.at_us,
+            _e.header,
+            _e.hash,
+            t.accounts.c.user_id,
+            t.payloads.c.salt,
+            t.payloads.c.body,
+            t.payloads.c.blob,
+            func.coalesce(t.payloads.c.size, 0),
+            _asked.c.body,
+            _asked.c.blob,
+            func.coalesce(_asked.c.size, 0),
+        )
+        .select_from(t.events)
+        .outerjoin(t.payloads, (t.payloads.c.session_id == _e.session_id) & (t.payloads.c.seq == _e.seq))
+        .outerjoin(_asked, (_asked.c.session_id == _e.session_id) & (_asked.c.seq == _e.started_seq))
+        .outerjoin(t.accounts, t.accounts.c.pseudonym == _e.actor)
+    )
+
+
+def _constant(value: str) -> ColumnElement[str]:
+    """A constant of ours in the statement's text, so that the statement stays static."""
+    return literal_column(f"'{value}'", types.Text())
+
+
+def _page(view: str, order: str) -> Static:
+    query = _facts().where(_e.session_id == bindparam("session_id")).limit(bindparam("n"))
+    if view == "operations":
+        query = query.where(_e.kind.in_([_constant(kind) for kind in _TERMINAL]))
+    if order == "asc":
+        query = query.where(_e.seq > bindparam("beyond")).order_by(_e.seq)
+    else:
+        query = query.where(_e.seq < bindparam("beyond")).order_by(_e.seq.desc())
+    return Static(query)
+
+
+_PAGES = {
+    (view, order): _page(view, order) for view in ("operations", "journal") for order in ("asc", "desc")
+}
+_OPERATION = Static(_facts().where(_e.event_id == bindparam("event_id")).order_by(_e.seq))
+_o = t.open_operations.c
+_OPEN_IN = Static(
+    select(t.open_operations)
+    .where(_o.session_id == bindparam("session_id"))
+    .order_by(_o.started_us, _o.event_id)
+)
+_ORPHANS = Static(
+    # The deepest first: an operation never ends before those inside it.
+    select(t.open_operations)
+    .where(_o.owner != bindparam("owner"), _o.state == "running")
+    .order_by(_o.started_us.desc(), _o.started_seq.desc())
+    .limit(bindparam("n"))
+)
+_RECORD = Static(
+    select(_e.seq, _e.header, _e.hash, _e.commitment, t.payloads.c.salt, t.payloads.c.body, t.payloads.c.blob)
+    .select_from(t.events)
+    .outerjoin(t.payloads, (t.payloads.c.session_id == _e.session_id) & (t.payloads.c.seq == _e.seq))
+    .where(_e.session_id == bindparam("session_id"), _e.seq > bindparam("after"))
+    .order_by(_e.seq)
+    .limit(bindparam("n"))
+)
+_CONVERSATION = Static(
+    select(t.conversations.c.blob).where(t.conversations.c.session_id == bindparam("session_id"))
+)
+
+
+class SqlEvents:
+    """Implements `EventStore`, and what recovery, agents and the verifier read."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def facts(
+        self, session_id: str, wanted: EventPage, beyond: int | None, limit: int
+    ) -> Sequence[StoredFact]:
+        if beyond is None:
+            beyond = 0 if wanted.order == "asc" else 2**62
+        if not wanted.restricts:
+            page = _PAGES[wanted.view, wanted.order]
+            values = {"session_id": session_id, "beyond": beyond, "n": limit}
+            return [StoredFact(*row) for row in await self._reads.point(lambda tx: tx.all(page, **values))]
+        query = _facts().where(_e.session_id == session_id, *_filters(wanted)).limit(limit)
+        if wanted.order == "asc":
+            query = query.where(_e.seq > beyond).order_by(_e.seq)
+        else:
+            query = query.where(_e.seq < beyond).order_by(_e.seq.desc())
+        return [StoredFact(*row) for row in await self._reads.scan(lambda tx: tx.select(query))]
+
+    async def facts_seen_by(
+        self,
+        user_id: str,
+        now: datetime,
+        wanted: QueryEvents,
+        beyond: tuple[int, str, int] | None,
+        limit: int,
+    ) -> Sequence[StoredFact]:
+        query = _facts().join(t.sessions, t.sessions.c.session_id == _e.session_id)
+        query = seen_by(query, user_id, now).where(*_filters(wanted)).limit(limit)
+        if wanted.event_ids:
+            query = query.where(_e.event_id.in_(wanted.event_ids))
+        if wanted.casefile_id:
+            query = query.where(_e.casefile_id == wanted.casefile_id)
+        if wanted.session_ids:
+            query = query.where(_e.session_id.in_(wanted.session_ids))
+        place = tuple_(_e.at_us, _e.session_id, _e.seq)
+        if wanted.order == "asc":
+            query = query.order_by(_e.at_us, _e.session_id, _e.seq)
+            query = query.where(place > beyond) if beyond else query
+        else:
+            query = query.order_by(_e.at_us.desc(), _e.session_id.desc(), _e.seq.desc())
+            query = query.where(place < beyond) if beyond else query
+        return [StoredFact(*row) for row in await self._reads.scan(lambda tx: tx.select(query))]
+
+    async def operation(self, event_id: str) -> Sequence[StoredFact]:
+        rows = await self._reads.point(lambda tx: tx.all(_OPERATION, event_id=event_id))
+        return [StoredFact(*row) for row in rows]
+
+    async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
+        rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
+        return [_opened(row) for row in rows]
+
+    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
+        rows = await self._reads.scan(lambda tx: tx.all(_ORPHANS, owner=owner, n=limit))
+        return [_opened(row) for row in rows]
+
+    async def record(self, session_id: str, after: int, limit: int) -> Sequence[Row]:
+        """Raw record rows (seq, header, hash, commitment, salt, body, blob) behind a seq, for verification."""
+        return await self._reads.scan(lambda tx: tx.all(_RECORD, session_id=session_id, after=after, n=limit))
+
+    async def conversation(self, session_id: str) -> str | None:
+        """The blob of the session's newest conversation snapshot."""
+        row = await self._reads.point(lambda tx: tx.one(_CONVERSATION, session_id=session_id))
+        return row[0] if row else None
+
+
+def _filters(wanted: EventFilter) -> Iterator[Any]:
+    kinds = [kind.value for kind in wanted.kinds]
+    if isinstance(wanted, EventPage) and wanted.view == "operations":
+        kinds = [kind for kind in kinds or _TERMINAL if kind in _TERMINAL]
+        yield _e.kind.in_(kinds)
+    elif kinds:
+        yield _e.kind.in_(kinds)
+    if wanted.operation_type:
+        yield _e.operation_type == wanted.operation_type.value
+    if wanted.operation_name:
+        yield _e.operation_name == wanted.operation_name
+    if wanted.actor:
+        yield t.accounts.c.user_id == wanted.actor
+    if wanted.parent_event_id:
+        yield _e.parent_event_id == wanted.parent_event_id
+    if wanted.request_id:
+        yield _e.request_id == wanted.request_id
+    if wanted.after:
+        yield _e.at_us >= to_us(wanted.after)
+    if wanted.before:
+        yield _e.at_us < to_us(wanted.before)
+    if wanted.text:
+        bodies = (cast(t.payloads.c.body, types.Text), cast(_asked.c.body, types.Text))
+        yield or_(*(body.contains(wanted.text, autoescape=True) for body in bodies))
+
+
+def _opened(row: Row) -> OpenedOperation:
+    (
+        event_id,
+        casefile_id,
+        session_id,
+        parent_event_id,
+        root_event_id,
+        user_id,
+        actor,
+        operation_type,
+        operation_name,
+        request_id,
+        owner,
+        state,
+        started_us,
+        _,
+        started_seq,
+        inputs_commit,
+    ) = row
+    opened = OpenOperation(
+        event_id=event_id,
+        casefile_id=casefile_id,
+        session_id=session_id,
+        parent_event_id=parent_event_id,
+        root_event_id=root_event_id,
+        user_id=user_id,
+        actor=actor,
+        operation_type=OperationType(operation_type),
+        operation_name=operation_name,
+        request_id=request_id,
+        owner=owner,
+        state=state,
+        started_at=from_us(started_us),
+    )
+    return OpenedOperation(opened, started_seq, inputs_commit)

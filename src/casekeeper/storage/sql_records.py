@@ -1,0 +1,428 @@
+"""What each condition looks up and each record writes, by type."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Table, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from casekeeper.acl_feed import ANY
+from casekeeper.casefiles import casefile as cf
+from casekeeper.clock import from_us, to_us
+from casekeeper.documents import document as doc
+from casekeeper.identity import accounts as acc
+from casekeeper.identity import logins as log
+from casekeeper.journal import requests as req
+from casekeeper.journal import stream
+from casekeeper.sessions import session as ses
+from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_statements import Static, Tx
+
+
+def us(instant: datetime | None) -> int | None:
+    """Microseconds of an instant that may be missing."""
+    return None if instant is None else to_us(instant)
+
+
+def _insert(table: Table) -> Static:
+    return Static(insert(table).values({c.name: bindparam(c.name) for c in table.c if c.name != "rid"}))
+
+
+def _put(table: Table, *keys: str, keep: tuple[str, ...] = ()) -> Static:
+    """Insert, or replace all but the keys and what is to be kept."""
+    new = upsert(table).values({c.name: bindparam(c.name) for c in table.c if c.name not in keep})
+    changed = {c.name: new.excluded[c.name] for c in table.c if c.name not in (*keys, *keep)}
+    return Static(new.on_conflict_do_update(index_elements=list(keys), set_=changed))
+
+
+_OPEN = Static(
+    select(t.open_operations.c.event_id).where(t.open_operations.c.event_id == bindparam("event_id"))
+)
+_SESSION_CLOSED = Static(
+    select(func.coalesce(t.sessions.c.closed_us, 0)).where(t.sessions.c.session_id == bindparam("session_id"))
+)
+_SESSION_OPEN_OPERATIONS = Static(
+    select(t.open_operations.c.event_id).where(t.open_operations.c.session_id == bindparam("session_id"))
+)
+_AUTO = Static(
+    select(t.sessions.c.session_id).where(
+        t.sessions.c.user_id == bindparam("user_id"),
+        t.sessions.c.casefile_id == bindparam("casefile_id"),
+        t.sessions.c.auto == 1,
+        t.sessions.c.closed_us.is_(None),
+        t.sessions.c.last_us >= bindparam("since"),
+    )
+)
+_CLAIMED = Static(
+    select(t.requests.c.made).where(
+        t.requests.c.key == bindparam("key"),
+        or_(t.requests.c.expires_us.is_(None), t.requests.c.expires_us > bindparam("now")),
+    )
+)
+# One index, one short descent: of the pair, the whole casefile or the whole account.
+_NEWEST_CHANGE = Static(
+    select(func.coalesce(func.max(t.acl_feed.c.number), 0)).where(
+        t.acl_feed.c.user_id == bindparam("user_id"), t.acl_feed.c.casefile_id == bindparam("casefile_id")
+    )
+)
+_STATUS = Static(
+    select(t.casefiles.c.status).where(
+        t.casefiles.c.casefile_id == bindparam("casefile_id"), t.casefiles.c.deleted_us.is_(None)
+    )
+)
+_VERSION = Static(
+    select(t.casefiles.c.version).where(
+        t.casefiles.c.casefile_id == bindparam("casefile_id"), t.casefiles.c.deleted_us.is_(None)
+    )
+)
+_CASEFILE_ID = Static(
+    select(t.casefiles.c.casefile_id).where(t.casefiles.c.casefile_id == bindparam("casefile_id"))
+)
+_SESSION_ID = Static(
+    select(t.sessions.c.session_id).where(t.sessions.c.session_id == bindparam("session_id"))
+)
+_GRANT_END = Static(
+    select(t.grants.c.expires_us).where(
+        t.grants.c.user_id == bindparam("user_id"), t.grants.c.casefile_id == bindparam("casefile_id")
+    )
+)
+_ACCOUNT_ID = Static(select(t.accounts.c.user_id).where(t.accounts.c.user_id == bindparam("user_id")))
+_REFRESH = Static(select(t.refresh_tokens.c.digest).where(t.refresh_tokens.c.digest == bindparam("digest")))
+
+
+def _first(row: tuple[Any, ...] | None) -> Any:
+    return row[0] if row else None
+
+
+def _ids_taken(tx: Tx, c: cf.CasefileIdIsFree) -> bool:
+    return bool(
+        tx.one(_CASEFILE_ID, casefile_id=c.casefile_id) or tx.one(_SESSION_ID, session_id=c.session_id)
+    )
+
+
+def _grant_end(tx: Tx, c: cf.GrantEndsAt) -> datetime | None:
+    row = tx.one(_GRANT_END, user_id=c.user_id, casefile_id=c.casefile_id)
+    return from_us(row[0]) if row and row[0] is not None else None
+
+
+def _newest(tx: Tx, user_id: str, casefile_id: str) -> int:
+    places = ((user_id, casefile_id), (ANY, casefile_id), (user_id, ANY))
+    return max(
+        _first(tx.one(_NEWEST_CHANGE, user_id=user, casefile_id=casefile)) for user, casefile in places
+    )
+
+
+CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
+    stream.OperationIsOpen: lambda tx, c: tx.one(_OPEN, event_id=c.event_id),
+    req.Claim: lambda tx, c: tx.one(_CLAIMED, key=c.key, now=to_us(c.now)),
+    ses.SessionIsOpen: lambda tx, c: _first(tx.one(_SESSION_CLOSED, session_id=c.session_id)),
+    ses.SessionIsIdle: lambda tx, c: [
+        r[0] for r in tx.all(_SESSION_OPEN_OPERATIONS, session_id=c.session_id)
+    ],
+    ses.SessionIdIsFree: lambda tx, c: tx.one(_SESSION_ID, session_id=c.session_id),
+    ses.AutoSessionIsAbsent: lambda tx, c: tx.one(
+        _AUTO, user_id=c.user_id, casefile_id=c.casefile_id, since=to_us(c.active_since)
+    ),
+    cf.Fence: lambda tx, c: _newest(tx, c.user_id, c.casefile_id),
+    cf.CasefileIsActive: lambda tx, c: _first(tx.one(_STATUS, casefile_id=c.casefile_id)),
+    cf.CasefileIsAt: lambda tx, c: _first(tx.one(_VERSION, casefile_id=c.casefile_id)),
+    cf.CasefileIdIsFree: _ids_taken,
+    cf.GrantEndsAt: _grant_end,
+    acc.AccountAbsent: lambda tx, c: tx.one(_ACCOUNT_ID, user_id=c.user_id),
+    log.AccountStands: lambda tx, c: _newest(tx, c.user_id, ANY),
+    log.FamilyLives: lambda tx, c: tx.one(_REFRESH, digest=c.digest),
+}
+"""What a condition's `refusal` is given, found inside the transaction."""
+
+_PUT_CLAIM = _put(t.requests, "key")
+_RELEASE_CLAIM = Static(
+    update(t.requests)
+    .where(t.requests.c.made == bindparam("made_"), t.requests.c.expires_us.is_(None))
+    .values(expires_us=bindparam("expires"))
+)
+_CLOSE = Static(delete(t.open_operations).where(t.open_operations.c.event_id == bindparam("event_id")))
+_NEXT_NUMBER = Static(
+    update(t.acl_head).values(number=t.acl_head.c.number + 1).returning(t.acl_head.c.number)
+)
+_ADD_CHANGE = _insert(t.acl_feed)
+_PUT_ACCOUNT = _put(t.accounts, "user_id", keep=())
+_PUT_KEY = _put(t.api_keys, "key_id")
+_ADD_REFRESH = _insert(t.refresh_tokens)
+_USE_REFRESH = Static(
+    update(t.refresh_tokens)
+    .where(t.refresh_tokens.c.digest == bindparam("digest_"), t.refresh_tokens.c.used_us.is_(None))
+    .values(used_us=bindparam("used"))
+)
+_END_FAMILY = Static(delete(t.refresh_tokens).where(t.refresh_tokens.c.family == bindparam("family")))
+_END_FAMILIES = Static(delete(t.refresh_tokens).where(t.refresh_tokens.c.user_id == bindparam("user_id")))
+_PUT_CASEFILE = _put(t.casefiles, "casefile_id", keep=("deleted_us", "erased_us"))
+_DELETE_CASEFILE = Static(
+    update(t.casefiles)
+    .where(t.casefiles.c.casefile_id == bindparam("id_"))
+    .values(deleted_us=bindparam("at_us"))
+)
+_PUT_GRANT = _put(t.grants, "user_id", "casefile_id")
+_REMOVE_GRANT = Static(
+    delete(t.grants).where(
+        t.grants.c.user_id == bindparam("user_id"), t.grants.c.casefile_id == bindparam("casefile_id")
+    )
+)
+_ADD_SESSION = _insert(t.sessions)
+_END_SESSION = Static(
+    update(t.sessions).where(t.sessions.c.session_id == bindparam("id_")).values(closed_us=bindparam("at_us"))
+)
+_PUT_CONVERSATION = _put(t.conversations, "session_id")
+_ADD_UPLOAD = _insert(t.uploads)
+_DROP_UPLOAD = Static(delete(t.uploads).where(t.uploads.c.upload_id == bindparam("upload_id")))
+_new_document = upsert(t.documents).values(
+    {c.name: bindparam(c.name) for c in t.documents.c if c.name != "rid"}
+)
+_ADD_DOCUMENT = Static(_new_document.on_conflict_do_nothing().returning(t.documents.c.rid))
+_ADD_RAW = _insert(t.document_raw)
+_INDEX_DOCUMENT = (
+    "INSERT INTO document_search(rowid, title, sender, recipients, body, scope) "
+    "VALUES (:rid, :title, :sender, :recipients, :body, :scope)"
+)
+_in_casefile = select(t.sessions.c.session_id).where(t.sessions.c.casefile_id == bindparam("casefile_id"))
+_ERASE = (
+    Static(delete(t.payloads).where(t.payloads.c.session_id.in_(_in_casefile))),
+    Static(delete(t.conversations).where(t.conversations.c.session_id.in_(_in_casefile))),
+    Static(delete(t.uploads).where(t.uploads.c.casefile_id == bindparam("casefile_id"))),
+    Static(
+        delete(t.document_raw).where(
+            t.document_raw.c.document_id.in_(
+                select(t.documents.c.document_id).where(t.documents.c.casefile_id == bindparam("casefile_id"))
+            )
+        )
+    ),
+)
+_UNINDEX_DOCUMENTS = (
+    "INSERT INTO document_search(document_search, rowid, title, sender, recipients, body, scope) "
+    "SELECT 'delete', rid, title, sender, recipients, body, scope FROM documents WHERE casefile_id = :casefile_id"
+)
+_ERASE_DOCUMENTS = Static(delete(t.documents).where(t.documents.c.casefile_id == bindparam("casefile_id")))
+_ERASED = Static(
+    update(t.casefiles)
+    .where(t.casefiles.c.casefile_id == bindparam("id_"))
+    .values(erased_us=t.casefiles.c.deleted_us, title="", description="", tags="[]")
+)
+
+
+_FORGET = (
+    Static(delete(t.requests).where(t.requests.c.expires_us < bindparam("now"))),
+    Static(delete(t.refresh_tokens).where(t.refresh_tokens.c.expires_us < bindparam("now"))),
+)
+
+
+def scope_word(casefile_id: str) -> str:
+    """The casefile as one word of the search index."""
+    return casefile_id.replace("_", "")
+
+
+def _put_claim(tx: Tx, r: req.Claim) -> None:
+    tx.run(_PUT_CLAIM, key=r.key, fingerprint=r.fingerprint, made=r.made, expires_us=us(r.expires_at))
+
+
+def _change(tx: Tx, r: stream.PermissionChanged) -> None:
+    number = _first(tx.one(_NEXT_NUMBER))
+    tx.run(
+        _ADD_CHANGE,
+        number=number,
+        casefile_id=r.casefile_id,
+        user_id=r.user_id,
+        kind=r.kind,
+        at_us=to_us(r.at),
+    )
+
+
+def _put_account(tx: Tx, r: acc.PutAccount) -> None:
+    account = r.stored.account
+    tx.run(
+        _PUT_ACCOUNT,
+        user_id=account.user_id,
+        pseudonym=account.pseudonym,
+        display_name=account.display_name,
+        password_hash=r.stored.password_hash,
+        is_operator=int(account.is_operator),
+        is_active=int(account.is_active),
+        created_us=to_us(account.created_at),
+    )
+
+
+def _put_key(tx: Tx, r: log.PutKey) -> None:
+    tx.run(
+        _PUT_KEY,
+        key_id=r.key.key_id,
+        user_id=r.key.user_id,
+        name=r.key.name,
+        digest=r.digest,
+        created_us=to_us(r.key.created_at),
+        expires_us=us(r.key.expires_at),
+        revoked_us=us(r.key.revoked_at),
+    )
+
+
+def _add_refresh(tx: Tx, r: log.PutRefresh) -> None:
+    tx.run(
+        _ADD_REFRESH,
+        digest=r.digest,
+        family=r.family,
+        user_id=r.user_id,
+        expires_us=to_us(r.expires_at),
+        used_us=None,
+    )
+
+
+def _put_casefile(tx: Tx, r: cf.PutCasefile) -> None:
+    c = r.casefile
+    tx.run(
+        _PUT_CASEFILE,
+        casefile_id=c.casefile_id,
+        title=c.title,
+        description=c.description,
+        tags=json.dumps(c.tags),
+        status=c.status,
+        public_role=c.public_role,
+        owner=c.owner,
+        version=c.version,
+        created_us=to_us(c.created_at),
+        updated_us=to_us(c.updated_at),
+        record_session_id=c.record_session_id,
+    )
+
+
+def _put_grant(tx: Tx, r: cf.PutGrant) -> None:
+    g = r.grant
+    tx.run(
+        _PUT_GRANT,
+        user_id=g.user_id,
+        casefile_id=g.casefile_id,
+        role=g.role,
+        expires_us=us(g.expires_at),
+        granted_by=g.granted_by,
+        granted_us=to_us(g.granted_at),
+        note=g.note,
+    )
+
+
+def _open_record_session(tx: Tx, r: cf.OpenRecordSession) -> None:
+    session = ses.UnifiedSession(
+        session_id=r.session_id,
+        casefile_id=r.casefile_id,
+        user_id=r.user_id,
+        session_type=ses.SessionType.RECORD,
+        visibility=ses.Visibility.PRIVATE,
+        created_at=r.at,
+        last_activity_at=r.at,
+    )
+    _put_session(tx, ses.PutSession(session))
+
+
+def _put_session(tx: Tx, r: ses.PutSession) -> None:
+    s = r.session
+    tx.run(
+        _ADD_SESSION,
+        session_id=s.session_id,
+        casefile_id=s.casefile_id,
+        user_id=s.user_id,
+        session_type=s.session_type,
+        visibility=s.visibility,
+        title=s.title,
+        auto=int(s.auto),
+        metadata=json.dumps(s.metadata),
+        created_us=to_us(s.created_at),
+        last_us=to_us(s.created_at),
+        closed_us=None,
+        head_seq=0,
+        head_hash=b"",
+    )
+
+
+def _add_upload(tx: Tx, r: doc.PutUpload) -> None:
+    u = r.upload
+    tx.run(
+        _ADD_UPLOAD,
+        upload_id=u.upload_id,
+        casefile_id=u.casefile_id,
+        user_id=u.user_id,
+        filename=u.filename,
+        sha256=u.sha256,
+        size=u.size,
+        created_us=to_us(u.created_at),
+    )
+
+
+def _add_document(tx: Tx, r: doc.AddDocument) -> None:
+    d = r.document
+    words = {
+        "title": d.title,
+        "sender": d.sender or "",
+        "recipients": "\n".join(d.recipients),
+        "body": d.text,
+        "scope": scope_word(d.casefile_id),
+    }
+    row = tx.one(
+        _ADD_DOCUMENT,
+        document_id=d.document_id,
+        casefile_id=d.casefile_id,
+        kind=d.kind,
+        sent_us=us(d.sent_at),
+        size=d.size,
+        sha256=d.sha256,
+        source=d.source,
+        metadata=json.dumps(d.metadata),
+        created_us=to_us(d.created_at),
+        created_by=d.created_by,
+        event_id=d.event_id,
+        **words,
+    )
+    if row is None:
+        return
+    tx.text(_INDEX_DOCUMENT, {"rid": row[0], **words})
+    if r.raw is not None:
+        tx.run(_ADD_RAW, document_id=d.document_id, data=r.raw)
+
+
+def _erase(tx: Tx, r: cf.EraseContents) -> None:
+    for statement in _ERASE:
+        tx.run(statement, casefile_id=r.casefile_id)
+    tx.text(_UNINDEX_DOCUMENTS, {"casefile_id": r.casefile_id})
+    tx.run(_ERASE_DOCUMENTS, casefile_id=r.casefile_id)
+    tx.run(_ERASED, id_=r.casefile_id)
+
+
+def _forget(tx: Tx, r: stream.ForgetExpired) -> None:
+    for statement in _FORGET:
+        tx.run(statement, now=to_us(r.now))
+
+
+RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
+    req.Claim: _put_claim,
+    req.ReleaseClaim: lambda tx, r: tx.run(_RELEASE_CLAIM, made_=r.made, expires=to_us(r.expires_at)),
+    stream.CloseOperation: lambda tx, r: tx.run(_CLOSE, event_id=r.event_id),
+    stream.PermissionChanged: _change,
+    stream.ForgetExpired: _forget,
+    acc.PutAccount: _put_account,
+    acc.EndRefreshFamilies: lambda tx, r: tx.run(_END_FAMILIES, user_id=r.user_id),
+    log.PutKey: _put_key,
+    log.PutRefresh: _add_refresh,
+    log.UseRefresh: lambda tx, r: tx.run(_USE_REFRESH, digest_=r.digest, used=to_us(r.now)),
+    log.EndFamily: lambda tx, r: tx.run(_END_FAMILY, family=r.family),
+    cf.PutCasefile: _put_casefile,
+    cf.DeleteCasefile: lambda tx, r: tx.run(_DELETE_CASEFILE, id_=r.casefile_id, at_us=to_us(r.at)),
+    cf.EraseContents: _erase,
+    cf.OpenRecordSession: _open_record_session,
+    cf.PutGrant: _put_grant,
+    cf.RemoveGrant: lambda tx, r: tx.run(_REMOVE_GRANT, user_id=r.user_id, casefile_id=r.casefile_id),
+    ses.PutSession: _put_session,
+    ses.EndSession: lambda tx, r: tx.run(_END_SESSION, id_=r.session_id, at_us=to_us(r.at)),
+    ses.PutConversation: lambda tx, r: tx.run(
+        _PUT_CONVERSATION, session_id=r.session_id, event_id=r.event_id, blob=r.blob
+    ),
+    doc.AddDocument: _add_document,
+    doc.PutUpload: _add_upload,
+    doc.DropUpload: lambda tx, r: tx.run(_DROP_UPLOAD, upload_id=r.upload_id),
+}
+"""How each record is written."""

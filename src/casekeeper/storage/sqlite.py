@@ -1,0 +1,236 @@
+"""The embedded store: one directory, one process, one writer thread with group commit (WAL, synchronous=FULL).
+
+Three kinds of connections. The *writer's* thread takes whatever waits, makes one transaction of it and answers
+when it is on disk. *Points* (a row or a short page by its key) are read on the event loop itself: microseconds
+from the page cache, where a hop to a thread costs ten times as much. *Scans* (searches, filters, lists) go to a
+few reader threads.
+"""
+
+import asyncio
+import fcntl
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from casekeeper.errors import CasekeeperError, StoreUnavailable
+from casekeeper.journal.events import Sealed
+from casekeeper.journal.stream import Commit, Superseded
+from casekeeper.storage.sql_commit import Batch
+from casekeeper.storage.sql_statements import Tx
+
+T = TypeVar("T")
+
+# Past this many waiting commits the store is slower than its callers; more waiting helps nobody.
+_QUEUE_MAX = 10_000
+_BATCH_MAX = 256
+_READERS = 3
+_BUSY_MS = 5_000
+
+_log = logging.getLogger("casekeeper.storage")
+
+_Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
+_Answer = tuple["asyncio.Future[Sequence[Sealed]]", Sequence[Sealed] | BaseException]
+
+
+class DirectoryInUse(Exception):
+    """Another process holds the data directory."""
+
+
+class Reads(Protocol):
+    """How the readers of single rooms get at the database."""
+
+    async def point(self, read: Callable[[Tx], T]) -> T:
+        """Read a row or a short page by key; all statements of `read` see one snapshot."""
+        ...
+
+    async def scan(self, read: Callable[[Tx], T]) -> T:
+        """Read something that may take long."""
+        ...
+
+
+class DirectoryLock:
+    """Holds a data directory for this process; the operating system lets go when the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = open(directory / "lock", "a+")  # noqa: SIM115 - held as long as the process lives
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise DirectoryInUse(f"{directory} is in use by another process") from error
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._file.close()
+
+
+class SqliteStore:
+    """Commits and reads on one SQLite file."""
+
+    def __init__(self, path: Path, announce: Callable[[Sequence[Sealed]], None]) -> None:
+        self._path = path
+        self._announce = announce
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._broken: str | None = None
+        self._points = connect(path, read_only=True)
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="casekeeper-reader")
+        self._writer = threading.Thread(target=self._write, name="casekeeper-writer", daemon=True)
+        self._writer.start()
+
+    async def commit(self, commit: Commit) -> Sequence[Sealed]:
+        """See `journal.stream.Commits`."""
+        if self._broken is not None or self._waiting >= _QUEUE_MAX:
+            raise StoreUnavailable(self._broken or "Too many writes are waiting; try again in a moment.")
+        future: asyncio.Future[Sequence[Sealed]] = self._loop.create_future()
+        self._waiting += 1
+        self._queue.put((commit, future))
+        # A caller that goes away does not take the commit along: it may be on disk already.
+        return await asyncio.shield(future)
+
+    async def point(self, read: Callable[[Tx], T]) -> T:
+        """See `Reads`."""
+        return _snapshot(self._points, read)
+
+    async def scan(self, read: Callable[[Tx], T]) -> T:
+        """See `Reads`."""
+        return await self._loop.run_in_executor(self._readers, self._scan, read)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether commits can be taken; false after an error of the disk itself, until a restart."""
+        return self._broken is None
+
+    async def close(self) -> None:
+        """Write what waits, then let go of the file."""
+        self._queue.put(None)
+        await self._loop.run_in_executor(None, self._writer.join)
+        self._broken = self._broken or "The store is closed."
+        self._readers.shutdown()
+        for connection in (self._points, *self._opened):
+            connection.close()
+
+    def _scan(self, read: Callable[[Tx], T]) -> T:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect(self._path, read_only=True)
+            self._opened.append(connection)
+        return _snapshot(connection, read)
+
+    def _write(self) -> None:
+        connection = connect(self._path)
+        try:
+            while (first := self._queue.get()) is not None:
+                batch = [first]
+                last = False
+                while len(batch) < _BATCH_MAX and not last:
+                    try:
+                        item = self._queue.get_nowait()
+                    except queue.Empty:
+                        break
+                    if item is None:
+                        last = True
+                    else:
+                        batch.append(item)
+                answers = self._commit(connection, batch)
+                self._loop.call_soon_threadsafe(self._answer, answers)
+                if last:
+                    return
+        finally:
+            connection.close()
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> list[_Answer]:
+        try:
+            return _transaction(connection, batch)
+        except Exception as error:
+            _roll_back(connection)
+            if len(batch) > 1:
+                # One of them is poison: alone, each of the others goes through.
+                return [answer for item in batch for answer in self._commit(connection, [item])]
+            return [(batch[0][1], self._translated(error))]
+
+    def _translated(self, error: Exception) -> Exception:
+        if not _is_outage(error):
+            return error
+        if "disk I/O error" in str(error) or "malformed" in str(error):
+            # After a failed sync nobody knows what is on disk; going on would acknowledge the unknown.
+            self._broken = "The disk failed; the store takes no writes until the server is restarted."
+            _log.critical("the store is out of service: %s", error)
+        unavailable = StoreUnavailable(f"The store cannot write: {error}.")
+        unavailable.__cause__ = error
+        return unavailable
+
+    def _answer(self, answers: list[_Answer]) -> None:
+        self._waiting -= len(answers)
+        for future, result in answers:
+            if isinstance(result, BaseException):
+                if not future.done():
+                    future.set_exception(result)
+                    # The caller may have gone; then nobody asks for the exception, which is no news.
+                    future.exception()
+                continue
+            self._announce(result)
+            if not future.done():
+                future.set_result(result)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection as this store uses them: autocommit, transactions by hand."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    connection.execute("PRAGMA cache_size=-16384")
+    if read_only:
+        connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _snapshot(connection: sqlite3.Connection, read: Callable[[Tx], T]) -> T:
+    try:
+        connection.execute("BEGIN")
+        try:
+            return read(Tx(connection))
+        finally:
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if _is_outage(error):
+            raise StoreUnavailable("The store cannot be read.") from error
+        raise
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the database itself is in trouble; a wrong statement of ours is not an outage but a bug."""
+    ours = sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError | sqlite3.InterfaceError
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, ours)
+
+
+def _transaction(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[_Answer]:
+    connection.execute("BEGIN IMMEDIATE")
+    work = Batch(Tx(connection))
+    answers: list[_Answer] = []
+    for commit, future in batch:
+        try:
+            answers.append((future, work.add(commit)))
+        except (CasekeeperError, Superseded) as refusal:
+            answers.append((future, refusal))
+    work.flush()
+    connection.execute("COMMIT")
+    return answers
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            _log.exception("a transaction could not be rolled back")

@@ -1,0 +1,19 @@
+"""The built-in tools, registered as data."""
+
+from casekeeper.operations.tools import Tool
+from casekeeper.tools.documents import casefile_summary, document_get, document_list
+from casekeeper.tools.imports import document_import
+from casekeeper.tools.mail import gmail_search, mail_get, mail_search
+from casekeeper.tools.notes import note_add
+
+BUILT_IN: tuple[Tool, ...] = (
+    casefile_summary,
+    document_get,
+    document_import,
+    document_list,
+    gmail_search,
+    mail_get,
+    mail_search,
+    note_add,
+)
+"""All of them, by name."""
