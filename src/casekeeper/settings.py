@@ -29,33 +29,45 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    data: Path = Field(default=Path(".casekeeper"), description="Directory of the embedded store, keys and blobs.")
+    data: Path = Field(
+        default=Path(".casekeeper"), description="Directory of the embedded store, keys and blobs."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8377, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    issuer: str = Field(default=
-        "casekeeper", description="`iss` and `aud` of the access tokens that this server makes."
+    issuer: str = Field(
+        default="casekeeper", description="`iss` and `aud` of the access tokens that this server makes."
     )
-    operator: str = Field(default="operator@localhost", description="User id of the operator made at first start.")
-    everybody_creates: bool = Field(default=True, description="Whether any active account may create casefiles.")
-    session_idle_hours: float = Field(default=
-        12, gt=0, description="Hours after which an auto session is not re-used."
+    operator: str = Field(
+        default="operator@localhost", description="User id of the operator made at first start."
+    )
+    everybody_creates: bool = Field(
+        default=True, description="Whether any active account may create casefiles."
+    )
+    session_idle_hours: float = Field(
+        default=12, gt=0, description="Hours after which an auto session is not re-used."
     )
     limit_user: int = Field(default=6000, ge=0, description="Operations a minute per user; 0 means no limit.")
-    limit_casefile: int = Field(default=
-        12000, ge=0, description="Operations a minute per casefile; 0 means no limit."
+    limit_casefile: int = Field(
+        default=12000, ge=0, description="Operations a minute per casefile; 0 means no limit."
     )
     upload_bytes: int = Field(default=2 * 1024**3, ge=1, description="Largest upload, in bytes.")
-    drain_s: float = Field(default=20, ge=0, description="Seconds that running operations get when the server stops.")
+    drain_s: float = Field(
+        default=20, ge=0, description="Seconds that running operations get when the server stops."
+    )
     google_api_key: SecretStr | None = Field(default=None, description="Key for Google's models.")
-    google_base_url: str | None = Field(default=None, description="Address of Google's API, if not Google's own.")
+    google_base_url: str | None = Field(
+        default=None, description="Address of Google's API, if not Google's own."
+    )
     google_api_version: str | None = Field(default=None, description="Version in the path of Google's API.")
-    openai_api_key: SecretStr | None = Field(default=
-        None, description="Key for OpenAI's models, or a compatible server's."
+    openai_api_key: SecretStr | None = Field(
+        default=None, description="Key for OpenAI's models, or a compatible server's."
     )
     openai_base_url: str | None = Field(default=None, description="Address of an OpenAI-compatible API.")
     anthropic_api_key: SecretStr | None = Field(default=None, description="Key for Anthropic's models.")
-    anthropic_base_url: str | None = Field(default=None, description="Address of Anthropic's API, if not its own.")
-    agent_aliases: dict[str, str] = Field(default=
+    anthropic_base_url: str | None = Field(
+        default=None, description="Address of Anthropic's API, if not its own."
+    )
+    agent_aliases: dict[str, str] = Field(
         default_factory=dict[str, str], description="Further agent names, as JSON: name to provider:model."
     )
     agent_requests: int = Field(default=30, ge=1, description="Requests to the model per agent run.")
