@@ -29,6 +29,18 @@ _REFUSALS = {
 }
 
 
+_ROUTERS = (
+    sessions.router,
+    casefiles.router,
+    documents.router,
+    accounts.auth,
+    accounts.router,
+    monitor.catalogue,
+    monitor.health,
+    monitor.former,
+)
+
+
 def build_app(lifespan: Any) -> FastAPI:
     """The application; `lifespan` puts the server into `app.state.server`."""
     app = FastAPI(
@@ -42,17 +54,9 @@ def build_app(lifespan: Any) -> FastAPI:
     )
     app.add_middleware(SizeLimits)
     add_problem_handlers(app)
-    for router in (
-        monitor.former,
-        monitor.health,
-        monitor.catalogue,
-        accounts.auth,
-        accounts.router,
-        casefiles.router,
-        documents.router,
-        sessions.router,
-    ):
-        app.include_router(router)
+    # Matched one after the other, so the busiest come first. Including the routers would match each route twice.
+    for router in _ROUTERS:
+        app.router.routes.extend(router.routes)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

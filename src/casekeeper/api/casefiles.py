@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from casekeeper.api.dependencies import Caller, Door, GuardedRoute, Wired
+from casekeeper.api.dependencies import GuardedRoute, Inbound
 from casekeeper.api.envelope import Answer, Envelope
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.casefiles.commands import (
@@ -26,19 +26,19 @@ router = APIRouter(prefix="/v1", route_class=GuardedRoute)
     response_model=Answer[CasefileView],
     tags=["casefiles"],
 )
-async def create(body: Envelope[CreateCasefile], caller: Caller, server: Wired, door: Door) -> Response:
+async def create(body: Envelope[CreateCasefile], door: Inbound) -> Response:
     """Make a casefile; the caller becomes its owner."""
-    made, repeated = await server.casefiles.create(caller, body.payload, door.ask(body, caller))
+    made, repeated = await door.server.casefiles.create(door.caller, body.payload, door.ask(body))
     return door.answer(made, body, repeated=repeated)
 
 
 @router.post(
     "/casefiles/get", operation_id="casefiles_get", response_model=Answer[CasefileView], tags=["casefiles"]
 )
-async def get(body: Envelope[GetCasefile], caller: Caller, server: Wired, door: Door) -> Response:
+async def get(body: Envelope[GetCasefile], door: Inbound) -> Response:
     """Read a casefile."""
-    door.ask(body, caller)
-    return door.answer(await server.casefiles.get(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await door.server.casefiles.get(door.caller, body.payload), body)
 
 
 @router.post(
@@ -47,10 +47,10 @@ async def get(body: Envelope[GetCasefile], caller: Caller, server: Wired, door: 
     response_model=Answer[Page[CasefileView]],
     tags=["casefiles"],
 )
-async def list_(body: Envelope[ListCasefiles], caller: Caller, server: Wired, door: Door) -> Response:
+async def list_(body: Envelope[ListCasefiles], door: Inbound) -> Response:
     """The casefiles of which the caller is a member, newest first."""
-    door.ask(body, caller)
-    return door.answer(await server.casefiles.page(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await door.server.casefiles.page(door.caller, body.payload), body)
 
 
 @router.post(
@@ -59,18 +59,18 @@ async def list_(body: Envelope[ListCasefiles], caller: Caller, server: Wired, do
     response_model=Answer[CasefileView],
     tags=["casefiles"],
 )
-async def update(body: Envelope[UpdateCasefile], caller: Caller, server: Wired, door: Door) -> Response:
+async def update(body: Envelope[UpdateCasefile], door: Inbound) -> Response:
     """Change title, description, tags, public role or status."""
-    changed, repeated = await server.casefiles.update(caller, body.payload, door.ask(body, caller))
+    changed, repeated = await door.server.casefiles.update(door.caller, body.payload, door.ask(body))
     return door.answer(changed, body, repeated=repeated)
 
 
 @router.post(
     "/casefiles/delete", operation_id="casefiles_delete", response_model=Answer[Deleted], tags=["casefiles"]
 )
-async def delete(body: Envelope[DeleteTheCasefile], caller: Caller, server: Wired, door: Door) -> Response:
+async def delete(body: Envelope[DeleteTheCasefile], door: Inbound) -> Response:
     """Delete a casefile: for everybody, for good."""
-    gone, repeated = await server.casefiles.delete(caller, body.payload, door.ask(body, caller))
+    gone, repeated = await door.server.casefiles.delete(door.caller, body.payload, door.ask(body))
     return door.answer(gone, body, repeated=repeated)
 
 
@@ -80,9 +80,9 @@ async def delete(body: Envelope[DeleteTheCasefile], caller: Caller, server: Wire
     response_model=Answer[GrantView],
     tags=["permissions"],
 )
-async def grant(body: Envelope[GrantRole], caller: Caller, server: Wired, door: Door) -> Response:
+async def grant(body: Envelope[GrantRole], door: Inbound) -> Response:
     """Give a user a role, or change the one they have."""
-    granted, repeated = await server.permissions.grant(caller, body.payload, door.ask(body, caller))
+    granted, repeated = await door.server.permissions.grant(door.caller, body.payload, door.ask(body))
     return door.answer(granted, body, repeated=repeated)
 
 
@@ -92,9 +92,9 @@ async def grant(body: Envelope[GrantRole], caller: Caller, server: Wired, door: 
     response_model=Answer[GrantView],
     tags=["permissions"],
 )
-async def revoke(body: Envelope[RevokeRole], caller: Caller, server: Wired, door: Door) -> Response:
+async def revoke(body: Envelope[RevokeRole], door: Inbound) -> Response:
     """Take a user's role away; what they run in the casefile is stopped."""
-    revoked, repeated = await server.permissions.revoke(caller, body.payload, door.ask(body, caller))
+    revoked, repeated = await door.server.permissions.revoke(door.caller, body.payload, door.ask(body))
     return door.answer(revoked, body, repeated=repeated)
 
 
@@ -104,10 +104,10 @@ async def revoke(body: Envelope[RevokeRole], caller: Caller, server: Wired, door
     response_model=Answer[Page[GrantView]],
     tags=["permissions"],
 )
-async def list_grants(body: Envelope[ListGrants], caller: Caller, server: Wired, door: Door) -> Response:
+async def list_grants(body: Envelope[ListGrants], door: Inbound) -> Response:
     """Who has access to a casefile."""
-    door.ask(body, caller)
-    return door.answer(await server.permissions.page(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await door.server.permissions.page(door.caller, body.payload), body)
 
 
 @router.post(
@@ -116,9 +116,9 @@ async def list_grants(body: Envelope[ListGrants], caller: Caller, server: Wired,
     response_model=Answer[CasefileView],
     tags=["permissions"],
 )
-async def transfer(body: Envelope[TransferCasefile], caller: Caller, server: Wired, door: Door) -> Response:
+async def transfer(body: Envelope[TransferCasefile], door: Inbound) -> Response:
     """Make another user the owner; the former owner stays as admin."""
-    moved, repeated = await server.permissions.transfer(caller, body.payload, door.ask(body, caller))
+    moved, repeated = await door.server.permissions.transfer(door.caller, body.payload, door.ask(body))
     return door.answer(moved, body, repeated=repeated)
 
 
@@ -128,7 +128,7 @@ async def transfer(body: Envelope[TransferCasefile], caller: Caller, server: Wir
     response_model=Answer[Verdict],
     tags=["permissions"],
 )
-async def check(body: Envelope[CheckPermission], caller: Caller, server: Wired, door: Door) -> Response:
+async def check(body: Envelope[CheckPermission], door: Inbound) -> Response:
     """Whether somebody may do something, and if not, why and what would do. Nothing is executed."""
-    door.ask(body, caller)
-    return door.answer(await server.explain.check(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await door.server.explain.check(door.caller, body.payload), body)

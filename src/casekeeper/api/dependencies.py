@@ -1,18 +1,19 @@
 """What routes are given: the server's parts, the caller, and how a call is asked and answered."""
 
+import json
+import math
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from pydantic_core import from_json
+from starlette.exceptions import HTTPException
 
 from casekeeper.api.envelope import Envelope, Json, Status, answer
-from casekeeper.errors import ArgumentsInvalid, FieldError, UserMismatch
+from casekeeper.errors import ArgumentsInvalid, CasekeeperError, FieldError, TokenMissing, UserMismatch
 from casekeeper.execution.service import SessionService
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import REQUEST_ID, new_request_id
@@ -22,107 +23,82 @@ from casekeeper.server import Server
 
 _REQUEST_ID = re.compile(REQUEST_ID)
 _BEARER = "bearer "
+_CALLER = "casekeeper.caller"
+# Numbers that may be too large for a float.
+_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}[.eE]")
 
 
-async def get_server(request: Request) -> Server:
-    """The server behind this application."""
-    return request.app.state.server
-
-
-async def get_session_service(request: Request) -> SessionService:
-    """The five verbs."""
+def get_session_service(request: Request) -> SessionService:
+    """The five verbs of sessions."""
     return request.app.state.server.sessions
 
 
-async def get_caller(request: Request) -> Principal:
-    """The caller, authenticated before the body was looked at."""
-    return request.state.caller
+class Inbound(Request):
+    """A call as it came in: Starlette's request with the server, the caller, and how it is asked and answered.
 
-
-Wired = Annotated[Server, Depends(get_server)]
-Sessions = Annotated[SessionService, Depends(get_session_service)]
-Caller = Annotated[Principal, Depends(get_caller)]
-
-
-class StrictRequest(Request):
-    """Parses JSON strictly: no NaN, no lone surrogates, no endless nesting, big integers kept whole."""
+    A route that names it as a parameter is given it directly; dependencies of FastAPI would be solved anew for
+    every call, which costs more than some of the calls.
+    """
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
             try:
-                self._json = from_json(await self.body(), allow_inf_nan=False)
+                body = await self.body()
+                self._json = from_json(body, allow_inf_nan=False)
+                if _HUGE.search(body):
+                    # The quick parser makes an infinity of 1e999, and JSON could not give it back.
+                    json.loads(body, parse_float=_finite)
             except ValueError as error:
                 problem = {"type": "json_invalid", "loc": ("body",), "msg": f"is not valid JSON: {error}"}
                 raise RequestValidationError([problem]) from error
         return self._json
 
+    @property
+    def server(self) -> Server:
+        """The server behind this application."""
+        return self.app.state.server
 
-class OpenRoute(APIRoute):
-    """A route that needs no caller."""
+    @property
+    def caller(self) -> Principal:
+        """Who calls.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler on a strict request."""
-        handler = super().get_route_handler()
+        Raises:
+            TokenMissing: The route is not behind WHO.
+        """
+        if self.known_caller is None:
+            raise TokenMissing
+        return self.known_caller
 
-        async def handle(request: Request) -> Response:
-            return await handler(StrictRequest(request.scope, request.receive))
+    @property
+    def known_caller(self) -> Principal | None:
+        """Who calls, where the route asked for it."""
+        return self.scope.get(_CALLER)
 
-        return handle
-
-
-class GuardedRoute(APIRoute):
-    """A route behind WHO: the token is checked before anything else of the request is read."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler behind the authenticator."""
-        handler = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            server: Server = request.app.state.server
-            request.state.caller = await server.authenticator.authenticate(_bearer(request))
-            return await handler(StrictRequest(request.scope, request.receive))
-
-        return handle
-
-
-def _bearer(request: Request) -> str | None:
-    value = request.headers.get("authorization", "")
-    return value[len(_BEARER) :].strip() if value[: len(_BEARER)].lower() == _BEARER else None
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A call as it came in: its route, ids and caller."""
-
-    request: Request
-    server: Server
-
-    def ask(self, body: Envelope[Any], caller: Principal | None = None) -> Ask:
+    def ask(self, body: Envelope[Any]) -> Ask:
         """The call as idempotency sees it.
 
         Raises:
             UserMismatch: `user_id` is not the caller.
             ArgumentsInvalid: `request_id` and `Idempotency-Key` differ, or the header is ill-formed.
         """
-        request_id = self.request_id(body.request_id)
+        caller = self.known_caller
+        sent = self.sent_request_id(body.request_id)
         if caller is not None and body.user_id not in (None, caller.user_id):
             raise UserMismatch
-        if request_id is None:
-            made = self.request.state.request_id = new_request_id()
-            return Ask(caller.user_id if caller else "", self.request.url.path, made)
-        self.request.state.request_id = request_id
-        payload = body.payload.model_dump_json() if isinstance(body.payload, BaseModel) else ""
-        return Ask(
-            caller.user_id if caller else "",
-            self.request.url.path,
-            request_id,
-            payload.encode(),
-            is_repeatable=caller is not None,
-        )
+        payload = body.payload.model_dump_json().encode() if sent is not None else b""
+        return self.ask_about(sent, payload)
 
-    def request_id(self, sent: str | None) -> str | None:
+    def ask_about(self, sent: str | None, payload: bytes) -> Ask:
+        """Likewise, where the body is not an envelope."""
+        caller = self.known_caller
+        request_id = self.state.request_id = sent or new_request_id()
+        user_id = caller.user_id if caller else ""
+        repeatable = sent is not None and caller is not None
+        return Ask(user_id, self.scope["path"], request_id, payload, is_repeatable=repeatable)
+
+    def sent_request_id(self, sent: str | None) -> str | None:
         """The request id of body and header, which must agree."""
-        header = self.request.headers.get("idempotency-key")
+        header = self.headers.get("idempotency-key")
         if header is None:
             return sent
         if not _REQUEST_ID.fullmatch(header):
@@ -143,7 +119,7 @@ class Inbound:
         error: Failure | None = None,
     ) -> Json:
         """The answer in its envelope."""
-        request_id = getattr(self.request.state, "request_id", None) or new_request_id()
+        request_id = getattr(self.state, "request_id", None) or new_request_id()
         return answer(
             request_id=request_id,
             payload=payload,
@@ -155,9 +131,53 @@ class Inbound:
         )
 
 
-async def get_inbound(request: Request) -> Inbound:
-    """The call that is being answered."""
-    return Inbound(request, request.app.state.server)
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"the number {number[:20]} is too large")
+    return value
 
 
-Door = Annotated[Inbound, Depends(get_inbound)]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+async def _handled(handler: Handler, request: Request) -> Response:
+    try:
+        return await handler(Inbound(request.scope, request.receive))
+    except HTTPException as error:
+        # FastAPI makes a bare 400 of all that goes wrong while it reads a body; the cause names what it was.
+        if isinstance(error.__cause__, CasekeeperError | RequestValidationError):
+            raise error.__cause__ from None
+        raise
+
+
+class OpenRoute(APIRoute):
+    """A route that needs no caller."""
+
+    def get_route_handler(self) -> Handler:
+        """FastAPI's handler on an `Inbound`."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await _handled(handler, request)
+
+        return handle
+
+
+class GuardedRoute(APIRoute):
+    """A route behind WHO: the token is checked before anything else of the request is read."""
+
+    def get_route_handler(self) -> Handler:
+        """FastAPI's handler behind the authenticator."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            server: Server = request.app.state.server
+            request.scope[_CALLER] = await server.authenticator.authenticate(_bearer(request))
+            return await _handled(handler, request)
+
+        return handle
+
+
+def _bearer(request: Request) -> str | None:
+    value = request.headers.get("authorization", "")
+    return value[len(_BEARER) :].strip() if value[: len(_BEARER)].lower() == _BEARER else None

@@ -4,12 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from casekeeper.api.dependencies import Caller, Door, GuardedRoute, Wired
+from casekeeper.api.dependencies import GuardedRoute, Inbound
 from casekeeper.api.envelope import Answer, Envelope
 from casekeeper.documents.document import Document, DocumentSummary
 from casekeeper.documents.filing import GetDocument, ListDocuments, Uploaded
-from casekeeper.ids import CasefileId, new_request_id
-from casekeeper.journal.requests import Ask
+from casekeeper.ids import CasefileId
 from casekeeper.paging import Page
 
 router = APIRouter(prefix="/v1/documents", route_class=GuardedRoute, tags=["documents"])
@@ -21,17 +20,17 @@ FileName = Annotated[
 
 
 @router.post("/list", operation_id="documents_list", response_model=Answer[Page[DocumentSummary]])
-async def list_(body: Envelope[ListDocuments], caller: Caller, server: Wired, door: Door) -> Response:
+async def list_(body: Envelope[ListDocuments], door: Inbound) -> Response:
     """A casefile's documents, newest filed first."""
-    door.ask(body, caller)
-    return door.answer(await server.filing.page(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await door.server.filing.page(door.caller, body.payload), body)
 
 
 @router.post("/get", operation_id="documents_get", response_model=Answer[Document])
-async def get(body: Envelope[GetDocument], caller: Caller, server: Wired, door: Door) -> Response:
+async def get(body: Envelope[GetDocument], door: Inbound) -> Response:
     """One document with its text."""
-    door.ask(body, caller)
-    return door.answer(await server.filing.get(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await door.server.filing.get(door.caller, body.payload), body)
 
 
 @router.post(
@@ -45,15 +44,10 @@ async def get(body: Envelope[GetDocument], caller: Caller, server: Wired, door: 
         }
     },
 )
-async def upload(
-    casefile_id: Annotated[CasefileId, Query()], filename: FileName, caller: Caller, server: Wired, door: Door
-) -> Response:
+async def upload(casefile_id: Annotated[CasefileId, Query()], filename: FileName, door: Inbound) -> Response:
     """Bring bytes in, streamed as the raw body; `document_import` files them within 24 hours."""
-    sent = door.request_id(None)
-    request_id = door.request.state.request_id = sent or new_request_id()
-    # The body itself is not part of what makes two uploads the same request: it has not been read yet.
-    body = f"{casefile_id}\n{filename}".encode()
-    ask = Ask(caller.user_id, door.request.url.path, request_id, body, is_repeatable=sent is not None)
-    chunks = door.request.stream()
-    uploaded, repeated = await server.filing.upload(caller, casefile_id, filename, chunks, ask)
+    # The bytes themselves are not part of what makes two uploads the same request: they are yet to come.
+    ask = door.ask_about(door.sent_request_id(None), f"{casefile_id}\n{filename}".encode())
+    chunks = door.stream()
+    uploaded, repeated = await door.server.filing.upload(door.caller, casefile_id, filename, chunks, ask)
     return door.answer(uploaded, repeated=repeated)

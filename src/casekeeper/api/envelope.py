@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 import orjson
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticSerializationError, to_json
 
 from casekeeper.ids import RequestId, UserId
 from casekeeper.journal.events import Failure
@@ -50,6 +51,14 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
 
 
+def foreign(value: Any) -> orjson.Fragment:
+    """JSON of a value that others made up: integers of any size, and null for what JSON cannot say."""
+    try:
+        return orjson.Fragment(to_json(value, fallback=lambda _: None, inf_nan_mode="null"))
+    except (PydanticSerializationError, ValueError):
+        return orjson.Fragment(b"null")
+
+
 def answer(
     *,
     request_id: str,
@@ -67,9 +76,12 @@ def answer(
         "payload": payload,
         "error": error,
         "timestamp": now,
-        "metadata": metadata,
+        "metadata": foreign(metadata),
     }
-    headers = {"Idempotency-Replayed": "true"} if repeated else None
+    # Answers hold tokens and case material: no cache on the way may keep them.
+    headers = {"Cache-Control": "no-store"}
+    if repeated:
+        headers["Idempotency-Replayed"] = "true"
     return Json(dumps(body), 202 if status in ("pending", "running") else 200, headers)
 
 

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from casekeeper.api.dependencies import Caller, GuardedRoute, OpenRoute, Wired
+from casekeeper.api.dependencies import GuardedRoute, Inbound, OpenRoute
 from casekeeper.api.envelope import Json, dumps
 from casekeeper.errors import RouteGone, StoreUnavailable
 from casekeeper.operations.operation import CatalogEntry
@@ -20,18 +20,18 @@ async def livez() -> Response:
 
 
 @health.get("/readyz", operation_id="readyz", response_class=Json)
-async def readyz(server: Wired) -> Response:
+async def readyz(door: Inbound) -> Response:
     """Whether calls can be served: the store reads and writes, and the server is not stopping."""
-    if not server.is_ready:
+    if not door.server.is_ready:
         raise StoreUnavailable("The server is stopping, or its disk has failed.")
-    await server.storage.accounts.head()
+    await door.server.storage.accounts.head()
     return Json(b'{"status":"ok"}')
 
 
 @catalogue.get("/v1/catalog", operation_id="catalog", response_model=Page[CatalogEntry])
-async def catalog(caller: Caller, server: Wired) -> Response:
+async def catalog(door: Inbound) -> Response:
     """All operations: what they do, take and need."""
-    return Json(dumps(Page[CatalogEntry](items=server.registry.catalogue())))
+    return Json(dumps(Page[CatalogEntry](items=door.server.registry.catalogue())))
 
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from casekeeper.api.dependencies import Caller, Door, GuardedRoute, Inbound, Sessions, Wired
+from casekeeper.api.dependencies import GuardedRoute, Inbound, get_session_service
 from casekeeper.api.envelope import Answer, Envelope, Json
 from casekeeper.api.sse import frames
 from casekeeper.execution.outcomes import CancelOperation, Executed, GetOperation
@@ -39,9 +39,11 @@ _EVENT_STREAM = "text/event-stream"
     response_model=Answer[SessionCreated],
     tags=["sessions"],
 )
-async def create(body: Envelope[CreateSession], caller: Caller, service: Sessions, door: Door) -> Response:
+async def create(body: Envelope[CreateSession], door: Inbound) -> Response:
     """Open a session in a casefile."""
-    created, repeated = await service.create_session(caller, body.payload, door.ask(body, caller))
+    created, repeated = await get_session_service(door).create_session(
+        door.caller, body.payload, door.ask(body)
+    )
     return door.answer(created, body, repeated=repeated)
 
 
@@ -57,30 +59,27 @@ async def create(body: Envelope[CreateSession], caller: Caller, service: Session
 )
 async def execute(
     body: Envelope[Execute],
-    caller: Caller,
-    service: Sessions,
-    door: Door,
-    accept: Annotated[str, Header(include_in_schema=False)] = "",
+    door: Inbound,
 ) -> Response:
     """Run a tool or an agent. With `Accept: text/event-stream` its facts and progress are streamed."""
-    ask = door.ask(body, caller)
-    if _EVENT_STREAM in accept:
-        stream = service.stream_operation(caller, body.payload, ask)
+    ask = door.ask(body)
+    if _EVENT_STREAM in door.headers.get("accept", ""):
+        stream = get_session_service(door).stream_operation(door.caller, body.payload, ask)
         # The first item comes after the corridor let the call in; until then a refusal is a problem response.
         first = await anext(stream)
         return StreamingResponse(frames(_enveloped(first, stream, body, door)), media_type=_EVENT_STREAM)
-    work = service.execute_operation(caller, body.payload, ask)
-    executed, repeated = await _unless_gone(door.request, work)
+    work = get_session_service(door).execute_operation(door.caller, body.payload, ask)
+    executed, repeated = await _unless_gone(door, work)
     return _executed(executed, body, door, repeated=repeated)
 
 
 @router.post(
     "/sessions/get", operation_id="sessions_get", response_model=Answer[SessionDetail], tags=["sessions"]
 )
-async def get(body: Envelope[GetSession], caller: Caller, service: Sessions, door: Door) -> Response:
+async def get(body: Envelope[GetSession], door: Inbound) -> Response:
     """Read a session, a page of its record, and what has not ended."""
-    door.ask(body, caller)
-    return door.answer(await service.get_session(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await get_session_service(door).get_session(door.caller, body.payload), body)
 
 
 @router.post(
@@ -89,10 +88,10 @@ async def get(body: Envelope[GetSession], caller: Caller, service: Sessions, doo
     response_model=Answer[Page[UnifiedSession]],
     tags=["sessions"],
 )
-async def list_(body: Envelope[ListSessions], caller: Caller, service: Sessions, door: Door) -> Response:
+async def list_(body: Envelope[ListSessions], door: Inbound) -> Response:
     """List the sessions that the caller may see, newest first."""
-    door.ask(body, caller)
-    return door.answer(await service.list_sessions(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await get_session_service(door).list_sessions(door.caller, body.payload), body)
 
 
 @router.post(
@@ -101,9 +100,11 @@ async def list_(body: Envelope[ListSessions], caller: Caller, service: Sessions,
     response_model=Answer[SessionClosedAnswer],
     tags=["sessions"],
 )
-async def close(body: Envelope[CloseSession], caller: Caller, service: Sessions, door: Door) -> Response:
+async def close(body: Envelope[CloseSession], door: Inbound) -> Response:
     """Close a session for good and get its statistics."""
-    closed, repeated = await service.close_session(caller, body.payload, door.ask(body, caller))
+    closed, repeated = await get_session_service(door).close_session(
+        door.caller, body.payload, door.ask(body)
+    )
     return door.answer(closed, body, repeated=repeated)
 
 
@@ -116,15 +117,14 @@ async def close(body: Envelope[CloseSession], caller: Caller, service: Sessions,
 )
 async def stream(
     session_id: Annotated[SessionId, Path()],
-    caller: Caller,
-    server: Wired,
+    door: Inbound,
     after: Annotated[int | None, Query(ge=0, le=2**53, description="Resume behind this seq.")] = None,
-    last_event_id: Annotated[str | None, Header(max_length=20, pattern=r"^\d*$")] = None,
+    last_event_id: Annotated[str | None, Header(max_length=15, pattern=r"^[0-9]*$")] = None,
 ) -> Response:
     """Follow a session's record live. `id:` is the seq; `Last-Event-ID` or `after` resumes without loss."""
-    context = await server.manager.validate_and_get_session(caller, At(session_id), Purpose.READ)
+    context = await door.server.manager.validate_and_get_session(door.caller, At(session_id), Purpose.READ)
     resume = int(last_event_id) if last_event_id else after or 0
-    facts = server.reading.follow(context, resume)
+    facts = door.server.reading.follow(context, resume)
     return StreamingResponse(frames(facts), media_type=_EVENT_STREAM, headers={"Cache-Control": "no-store"})
 
 
@@ -135,9 +135,9 @@ async def stream(
     responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}},
     tags=["sessions"],
 )
-async def record(session_id: Annotated[SessionId, Path()], caller: Caller, server: Wired) -> Response:
+async def record(session_id: Annotated[SessionId, Path()], door: Inbound) -> Response:
     """The session's record as lines that `casekeeper verify` and `verify.py` check (docs/record-format.md)."""
-    lines = await server.recording.lines(caller, session_id)
+    lines = await door.server.recording.lines(door.caller, session_id)
     return StreamingResponse(lines, media_type="application/jsonl")
 
 
@@ -148,10 +148,10 @@ async def record(session_id: Annotated[SessionId, Path()], caller: Caller, serve
     responses={202: {"model": Answer[Executed]}},
     tags=["operations"],
 )
-async def get_operation(body: Envelope[GetOperation], caller: Caller, server: Wired, door: Door) -> Response:
+async def get_operation(body: Envelope[GetOperation], door: Inbound) -> Response:
     """How an operation stands, or how it ended, outputs in full."""
-    door.ask(body, caller)
-    return _executed(await server.operations.get(caller, body.payload), body, door)
+    door.ask(body)
+    return _executed(await door.server.operations.get(door.caller, body.payload), body, door)
 
 
 @router.post(
@@ -161,27 +161,27 @@ async def get_operation(body: Envelope[GetOperation], caller: Caller, server: Wi
     responses={202: {"model": Answer[Executed]}},
     tags=["operations"],
 )
-async def cancel(body: Envelope[CancelOperation], caller: Caller, server: Wired, door: Door) -> Response:
+async def cancel(body: Envelope[CancelOperation], door: Inbound) -> Response:
     """Stop an operation. Repeating it is safe; one that has ended is left as it is."""
-    door.ask(body, caller)
-    return _executed(await server.operations.cancel(caller, body.payload), body, door)
+    door.ask(body)
+    return _executed(await door.server.operations.cancel(door.caller, body.payload), body, door)
 
 
 @router.get(
     "/operations/{event_id}/{part}", operation_id="operations_part", response_class=Json, tags=["operations"]
 )
 async def part(
-    event_id: Annotated[EventId, Path()], part: Literal["inputs", "outputs"], caller: Caller, server: Wired
+    event_id: Annotated[EventId, Path()], part: Literal["inputs", "outputs"], door: Inbound
 ) -> Response:
     """Inputs or outputs of an operation in full, however large."""
-    return Json(await server.operations.part(caller, event_id, part))
+    return Json(await door.server.operations.part(door.caller, event_id, part))
 
 
 @router.post("/events/query", operation_id="events_query", response_model=Answer[FactPage], tags=["events"])
-async def query(body: Envelope[QueryEvents], caller: Caller, server: Wired, door: Door) -> Response:
+async def query(body: Envelope[QueryEvents], door: Inbound) -> Response:
     """Events by ids or filters, across all sessions that the caller may read."""
-    door.ask(body, caller)
-    return door.answer(await server.reading.query(caller, body.payload), body)
+    door.ask(body)
+    return door.answer(await door.server.reading.query(door.caller, body.payload), body)
 
 
 def _executed(executed: Executed, body: Envelope[Any], door: Inbound, *, repeated: bool = False) -> Json:

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from casekeeper.api.envelope import dumps
+from casekeeper.api.envelope import dumps, foreign
 from casekeeper.sessions.reading import StreamedDelta, StreamedFact
 
 # A client that lost its connection comes back after this many milliseconds.
@@ -27,7 +27,7 @@ async def frames(items: AsyncGenerator[Any]) -> AsyncGenerator[bytes]:
                     yield b"id: %d\nevent: %s\ndata: %s\n\n" % (item.seq, item.kind.encode(), item.json)
                 case StreamedDelta():
                     yield b"event: delta\ndata: %s\n\n" % dumps(
-                        {"event_id": item.event_id, "data": item.data}
+                        {"event_id": item.event_id, "data": foreign(item.data)}
                     )
                 case Response():
                     yield b"event: finished\ndata: %s\n\n" % bytes(item.body)

@@ -63,7 +63,7 @@ class Decision:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-Decide = Callable[[Present], Decision]
+Decide = Callable[[Present], Awaitable[Decision]]
 
 
 class Changing:
@@ -121,7 +121,7 @@ class Changing:
                 raise StaleVersion(command.expected_version or 0, casefile.version)
             # Read behind the version: grants that change in between make the commit stale.
             grants = {grant.user_id: grant for grant in await self._store.grants(casefile_id)}
-            decision = decide(Present(access, casefile, grants))
+            decision = await decide(Present(access, casefile, grants))
             changes = {"version": casefile.version + 1, "updated_at": self._clock()}
             changed = PutCasefile(decision.casefile.model_copy(update=changes))
             claim = self._requests.claim(ask, casefile_id)

@@ -183,7 +183,7 @@ class Casefiles:
         """Change title, description, tags, public role or status."""
         changes = command.model_dump(exclude={"casefile_id", "expected_version"}, exclude_none=True)
 
-        def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> Decision:
             casefile = present.casefile
             if casefile.status is Status.ARCHIVED and changes.get("status") is not Status.ACTIVE:
                 raise CasefileArchived
@@ -202,7 +202,7 @@ class Casefiles:
     async def delete(self, caller: Principal, command: DeleteTheCasefile, ask: Ask) -> tuple[Deleted, bool]:
         """Put the tombstone, then cancel what runs. Contents are erased later; the record's headers stay."""
 
-        def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> Decision:
             casefile_id, now = present.casefile.casefile_id, self._clock()
             gone = PermissionChanged(casefile_id, ANY, Kind.CASEFILE_DELETED, now)
             return Decision(present.casefile, Kind.CASEFILE_DELETED, [DeleteCasefile(casefile_id, now), gone])

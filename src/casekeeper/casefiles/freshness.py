@@ -24,8 +24,9 @@ _PAIRS_KEPT = 100_000
 class Freshness:
     """What this worker knows of the permission feed."""
 
-    def __init__(self, feed: AclFeed) -> None:
+    def __init__(self, feed: AclFeed, *, pairs_kept: int = _PAIRS_KEPT) -> None:
         self._feed = feed
+        self._pairs_kept = pairs_kept
         self._epoch = ""
         self._applied = -1
         self._floor = -1
@@ -54,7 +55,7 @@ class Freshness:
 
     async def _catch_up(self) -> None:
         head = await self._feed.head()
-        if head.epoch != self._epoch or len(self._changed) > _PAIRS_KEPT:
+        if head.epoch != self._epoch or len(self._changed) > self._pairs_kept:
             # What came before is not known here: older tokens take the slow path.
             self._epoch, self._floor, self._applied = head.epoch, head.number, head.number
             self._changed.clear()

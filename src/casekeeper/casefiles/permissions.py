@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from casekeeper.acl import Action, Grant, Role
 from casekeeper.acl_feed import Stops
@@ -12,7 +12,7 @@ from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Pre
 from casekeeper.casefiles.commands import Casefiles, GetCasefile, Line
 from casekeeper.clock import Clock
 from casekeeper.errors import ArgumentsInvalid, FieldError, OwnerRequired
-from casekeeper.identity.accounts import AccountStore
+from casekeeper.identity.accounts import AccountStore, EndsAt
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.journal.events import Kind
@@ -26,7 +26,7 @@ class GrantRole(ChangeCommand):
 
     user_id: UserId
     role: Role
-    expires_at: AwareDatetime | None = None
+    expires_at: EndsAt | None = None
     note: Line | None = None
 
 
@@ -90,15 +90,14 @@ class Permissions:
             ArgumentsInvalid: The role is owner, the expiry is past, or there is no such active account.
             OwnerRequired: The user is the owner.
         """
-        await self._gate.enter(caller, command.casefile_id, Action.GRANT)
-        if command.role is Role.OWNER:
-            raise _field("role", "an owner is made by transfer, not by grant")
-        if command.expires_at and command.expires_at <= self._clock():
-            raise _field("expires_at", "is in the past")
-        await self._must_be_active(command.user_id)
 
-        def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> Decision:
             casefile, now = present.casefile, self._clock()
+            if command.role is Role.OWNER:
+                raise _field("role", "an owner is made by transfer, not by grant")
+            if command.expires_at and command.expires_at <= now:
+                raise _field("expires_at", "is in the past")
+            await self._must_be_active(command.user_id)
             must_not_be_archived(casefile)
             if command.user_id == casefile.owner:
                 raise OwnerRequired
@@ -123,7 +122,7 @@ class Permissions:
     async def revoke(self, caller: Principal, command: RevokeRole, ask: Ask) -> tuple[GrantView, bool]:
         """Take a role away. When it answers, no further operation of that user starts in the casefile."""
 
-        def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> Decision:
             casefile = present.casefile
             must_not_be_archived(casefile)
             if command.user_id == casefile.owner:
@@ -158,8 +157,9 @@ class Permissions:
         async def answer(casefile_id: str) -> CasefileView:
             return await self._casefiles.get(caller, GetCasefile(casefile_id=casefile_id))
 
-        def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> Decision:
             casefile, now, records = present.casefile, self._clock(), list[Record]()
+            await self._must_be_active(command.user_id)
             must_not_be_archived(casefile)
             for user_id, role in ((casefile.owner, Role.ADMIN), (command.user_id, Role.OWNER)):
                 grant = Grant(
@@ -175,8 +175,6 @@ class Permissions:
             changed = casefile.model_copy(update={"owner": command.user_id})
             return Decision(changed, Kind.TRANSFERRED, records, inputs)
 
-        await self._gate.enter(caller, command.casefile_id, Action.READ)
-        await self._must_be_active(command.user_id)
         return await self._changing.change(
             caller, command, Action.TRANSFER, decide, ask, answer, ends_access=True
         )

@@ -55,7 +55,10 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call on its way through the corridor."""
+    """One call on its way through the corridor.
+
+    `outlives_caller`: it was asked for in the background, or will be asked for again, so nobody's leaving ends it.
+    """
 
     caller: Principal
     place: Place
@@ -63,6 +66,7 @@ class Call:
     ask: Ask
     timeout: timedelta | None = None
     parent: Parent | None = None
+    outlives_caller: bool = False
 
     @property
     def asked(self) -> Asked:
@@ -154,15 +158,17 @@ class Executor:
             if not spent:
                 self._limits.spend(call.caller.user_id, context.access.casefile_id)  # limits
                 spent = True
+            starting = asyncio.ensure_future(self._launch(context, call, operation, parameters))
             try:
-                started = await self._start(context, call, operation)  # started, one commit
+                return context, await asyncio.shield(starting)  # started, one commit; run, ended
+            except asyncio.CancelledError:
+                # The commit may be on its way to the disk: then the operation is there, and has to be ended.
+                starting.add_done_callback(lambda done: _abandoned(done, call))
+                raise
             except FenceBroken:
                 overtaken = True
             except (IdTaken, AutoSessionExists, AlreadyClaimed):
                 pass
-            else:
-                self._runner.begin(started.running, self._run_and_end(started, parameters))  # run, ended
-                return context, started
         raise StoreUnavailable("The permission or the session changed again and again; try once more.")
 
     async def _admit(self, context: SessionContext, call: Call) -> tuple[Operation, Any]:
@@ -186,6 +192,13 @@ class Executor:
             context.access, context.session.session_id, asked, refusal.code, payload, self._clock()
         )
         await self._commits.commit(Commit((fact,), context.opening.conditions))
+
+    async def _launch(
+        self, context: SessionContext, call: Call, operation: Operation, parameters: Any
+    ) -> Started:
+        started = await self._start(context, call, operation)
+        self._runner.begin(started.running, self._run_and_end(started, parameters))
+        return started
 
     async def _start(self, context: SessionContext, call: Call, operation: Operation) -> Started:
         now, parent, access, opening = self._clock(), call.parent, context.access, context.opening
@@ -260,7 +273,8 @@ class Executor:
 
     async def _commit_end(self, commit: Commit) -> None:
         # What ran must be told: a store that is away for a while must not leave the operation open for ever.
-        for attempt in range(1_000_000):
+        attempt = 0
+        while True:
             try:
                 await self._commits.commit(commit)
             except OperationEnded:
@@ -269,5 +283,11 @@ class Executor:
                 if self._runner.is_draining and attempt >= len(_WAIT_S):
                     raise
                 await asyncio.sleep(_WAIT_S[min(attempt, len(_WAIT_S) - 1)])
+                attempt += 1
             else:
                 return
+
+
+def _abandoned(launched: "asyncio.Task[Started]", call: Call) -> None:
+    if not launched.cancelled() and launched.exception() is None and not call.outlives_caller:
+        launched.result().running.stop(Kind.CANCELLED, "client_gone", "Nobody waits for it any more.")

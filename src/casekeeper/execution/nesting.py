@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic_core import from_json
-
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
@@ -17,7 +15,7 @@ from casekeeper.documents.document import CasefileDocuments, FencedWrite
 from casekeeper.errors import NotFound, Refused
 from casekeeper.execution.executor import Call, Executor, Outcome, Parent, Started
 from casekeeper.execution.facts import Asked, denied_fact
-from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.sizes import Sizes, parsed
 from casekeeper.journal.events import Kind, OperationType
 from casekeeper.journal.feed import Delta, LiveFeed
 from casekeeper.journal.requests import Ask
@@ -152,4 +150,4 @@ async def _outputs(started: Started) -> Any:
     if outcome.failure is not None:
         failure = outcome.failure
         raise NestedFailed(failure.type, failure.message, retryable=failure.retryable)
-    return from_json(outcome.outputs or b"null")
+    return parsed(outcome.outputs or b"null")

@@ -107,7 +107,7 @@ class Operations:
 
     async def get(self, caller: Principal, command: GetOperation) -> Executed:
         """An operation's present state, outputs in full."""
-        context, facts = await self._reading.operation(caller, command.event_id)
+        context, facts = await self._find(caller, command.event_id)
         return await self.executed(await self.outcome(facts), context)
 
     async def cancel(self, caller: Principal, command: CancelOperation) -> Executed:
@@ -116,7 +116,7 @@ class Operations:
         Raises:
             RoleTooLow: It is another's, and the caller is no admin of the casefile.
         """
-        context, facts = await self._reading.operation(caller, command.event_id)
+        context, facts = await self._find(caller, command.event_id)
         if facts[0].actor_user_id != caller.user_id:
             place = At(context.session.session_id)
             await self._manager.validate_and_get_session(caller, place, Purpose.SUPERVISE)
@@ -125,6 +125,13 @@ class Operations:
             await asyncio.wait((running.ended,), timeout=_CANCEL_WAIT_S)
             _, facts = await self._reading.operation(caller, command.event_id)
         return await self.executed(await self.outcome(facts), context)
+
+    async def _find(self, caller: Principal, event_id: str) -> tuple[SessionContext, Sequence[StoredFact]]:
+        context, facts = await self._reading.operation(caller, event_id)
+        if "operation_type" not in from_json(facts[0].header):
+            # A grant, the opening of a session and their like have event ids too, and are no operations.
+            raise OperationNotFound(event_id)
+        return context, facts
 
     async def part(self, caller: Principal, event_id: str, part: Literal["inputs", "outputs"]) -> bytes:
         """Inputs or outputs of an operation in full, as JSON, however large.

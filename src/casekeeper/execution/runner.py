@@ -140,24 +140,27 @@ def _ending(task: "asyncio.Task[Finished]", running: Running) -> Ending:
         return Ending(Kind.SUCCEEDED, finished=task.result())
     if running.ending is not None:
         return running.ending
+    kind, type_, message, retryable = Kind.FAILED, "operation_raised", _said(error), False
     match error:
-        case Denied():
-            return Ending(Kind.DENIED, failure=Failure(type=error.code, message=error.detail))
         case CasekeeperError():
-            return Ending(
-                Kind.FAILED, failure=Failure(type=error.code, message=error.detail, retryable=error.retryable)
-            )
+            kind = Kind.DENIED if isinstance(error, Denied) else kind
+            type_, message, retryable = error.code, error.detail, error.retryable
         case NestedFailed():
-            return Ending(
-                Kind.FAILED,
-                failure=Failure(type=error.type, message=error.message, retryable=error.retryable),
-            )
+            type_, message, retryable = error.type, error.message, error.retryable
         case TimeoutError():
-            failure = Failure(type="operation_timeout", message=str(error)[:_MESSAGE_MAX], retryable=True)
-            return Ending(Kind.FAILED, failure=failure)
+            type_, retryable = "operation_timeout", True
         case _:
-            text = f"{type(error).__name__}: {error}"[:_MESSAGE_MAX]
-            return Ending(Kind.FAILED, failure=Failure(type="operation_raised", message=text))
+            message = f"{type(error).__name__}: {message}"
+    # The record is UTF-8, and what a tool says may not be.
+    message = message[:_MESSAGE_MAX].encode(errors="backslashreplace").decode()
+    return Ending(kind, failure=Failure(type=type_, message=message, retryable=retryable))
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "it cannot say why"
 
 
 def _swallow(tasks: set[asyncio.Task[Any]]) -> Callable[[asyncio.Task[Any]], None]:

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import to_json
 
 from casekeeper.casefiles.casefile import FenceBroken
 from casekeeper.clock import Clock, to_us
-from casekeeper.errors import SessionBusy, SessionNotFound, StoreUnavailable
+from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound, StoreUnavailable
 from casekeeper.execution.executor import Call, Executor, Outcome, Started
 from casekeeper.execution.outcomes import Executed, Operations, UpdatedScopes, not_ended, updated_scopes
 from casekeeper.execution.runner import Runner
@@ -83,8 +85,11 @@ class SessionCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionDetail(UnifiedSession):
-    """A session, a page of its record, and what has not ended."""
+    """A session, a page of its record, and what has not ended. `metadata` is JSON already."""
 
+    metadata: Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties": True})] = field(
+        default_factory=dict[str, Any]
+    )
     events: FactPage | None
     open: list[OpenView]
     user_permission: str
@@ -129,13 +134,14 @@ class SessionService:
     ) -> tuple[SessionCreated, bool]:
         """Open a session in a casefile."""
 
+        planned = await self._manager.plan(caller, command)
+
         async def make() -> SessionContext:
-            return await self._open(caller, command, ask)
+            return await self._open(planned, command, ask)
 
         async def again(session_id: str) -> SessionContext:
             return await self._manager.validate_and_get_session(caller, At(session_id), Purpose.READ)
 
-        await self._manager.plan(caller, command)
         context, repeated = await self._requests.once(ask, make, again)
         session = context.session
         created = SessionCreated(
@@ -164,7 +170,7 @@ class SessionService:
         if command.mode == "background":
             outcome = not_ended(started)
         else:
-            outcome = await _wait(started, ask)
+            outcome = await _wait(started)
         return await self._operations.executed(outcome, context, created=context.is_new), False
 
     async def stream_operation(
@@ -185,9 +191,9 @@ class SessionService:
                         yield item
                     if isinstance(item, StreamedFact) and _ends(item, started):
                         break
-            outcome = await _wait(started, ask)
+            outcome = await _wait(started)
         except (GeneratorExit, asyncio.CancelledError):
-            _client_gone(started, ask)
+            _client_gone(started)
             raise
         yield await self._operations.executed(outcome, context, created=context.is_new)
 
@@ -196,7 +202,12 @@ class SessionService:
         place = At(command.session_id, command.casefile_id)
         context = await self._manager.validate_and_get_session(caller, place, Purpose.READ)
         return SessionDetail(
-            **{f.name: getattr(context.session, f.name) for f in fields(UnifiedSession)},
+            **{
+                f.name: getattr(context.session, f.name)
+                for f in fields(UnifiedSession)
+                if f.name != "metadata"
+            },
+            metadata=orjson.Fragment(to_json(context.session.metadata)),
             events=await self._reading.page(context, command.events) if command.include_events else None,
             open=await self._reading.open(context),
             user_permission=context.access.role_name,
@@ -206,6 +217,8 @@ class SessionService:
 
     async def list_sessions(self, caller: Principal, command: ListSessions) -> Page[UnifiedSession]:
         """A page of the sessions that the caller may see, newest first."""
+        if command.casefile_id is not None:
+            await self._manager.enter(caller, command.casefile_id)
         wanted = SessionFilter(**command.model_dump(exclude={"limit", "cursor"}))
         query = f"sessions {caller.user_id} {wanted}"
         before = None
@@ -237,18 +250,15 @@ class SessionService:
 
         return await self._requests.once(ask, make, self._closed)
 
-    async def _open(self, caller: Principal, command: CreateSession, ask: Ask) -> SessionContext:
-        overtaken = False
+    async def _open(self, context: SessionContext, command: CreateSession, ask: Ask) -> SessionContext:
         for _ in range(_TRIES):
-            context = await self._manager.plan(caller, command, again=overtaken)
             opening, claim = context.opening, self._requests.claim(ask, context.session.session_id)
             conditions = (*claim, context.access.fence, *opening.conditions)
             try:
                 await self._commits.commit(Commit(opening.facts, conditions, (*claim, *opening.records)))
-            except FenceBroken:
-                overtaken = True
-            except IdTaken:
-                pass
+            except (FenceBroken, IdTaken) as lost:
+                overtaken = isinstance(lost, FenceBroken)
+                context = await self._manager.plan(context.caller, command, again=overtaken)
             else:
                 return context
         raise StoreUnavailable("The permission changed again and again; try once more.")
@@ -283,6 +293,9 @@ class SessionService:
             except SessionBusy:
                 if not command.cancel or attempt == _TRIES - 1:
                     raise
+            except SessionClosed:
+                # Another call closed it meanwhile, which is what this one wanted.
+                return
             else:
                 return
         raise StoreUnavailable("The permission changed again and again; try once more.")
@@ -306,20 +319,22 @@ class SessionService:
 
 def _call(caller: Principal, command: Execute, ask: Ask) -> Call:
     timeout = timedelta(seconds=command.timeout_s) if command.timeout_s else None
-    return Call(caller, At(command.session_id, command.casefile_id), command.operation, ask, timeout)
+    outlives = ask.is_repeatable or command.mode == "background"
+    place = At(command.session_id, command.casefile_id)
+    return Call(caller, place, command.operation, ask, timeout, outlives_caller=outlives)
 
 
-async def _wait(started: Started, ask: Ask) -> Outcome:
+async def _wait(started: Started) -> Outcome:
     try:
         return await asyncio.shield(started.running.ended)
     except asyncio.CancelledError:
-        _client_gone(started, ask)
+        _client_gone(started)
         raise
 
 
-def _client_gone(started: Started, ask: Ask) -> None:
+def _client_gone(started: Started) -> None:
     # A request that can be repeated will be asked for again; nobody will ever see the end of any other.
-    if not ask.is_repeatable:
+    if not started.call.outlives_caller:
         started.running.stop(Kind.CANCELLED, "client_gone", "The client went away.")
 
 

@@ -1,28 +1,39 @@
 """Accounts: who may log in. Made and ended by operators; an operator has no right in any casefile by itself."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
 from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import UserId, new_pseudonym
-from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, Condition, PermissionChanged, Record
+from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
+from casekeeper.journal.stream import Commit, Commits, Condition, PermissionChanged, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
 Password = Annotated[str, StringConstraints(min_length=10, max_length=256)]
 """Ten characters at least (NIST SP 800-63B asks for eight), 256 at most, so that hashing stays cheap."""
 
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from error
+
+
+EndsAt = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""When a key or a grant ends. In UTC, so that every store can write it and read it back."""
 
 # Each hash takes 64 MiB for a moment; two at a time keep a flood of logins from filling the memory.
 _HASHES_AT_ONCE = 2
@@ -101,6 +112,17 @@ class AccountAbsent(Condition):
 
 
 @dataclass(frozen=True, slots=True)
+class AccountStands(Condition):
+    """No user-wide change came after this number: what was decided on an older state gets nothing that outlives it."""
+
+    user_id: str
+    asof: int
+
+    def refusal(self, found: Any) -> Exception | None:
+        return Superseded() if found > self.asof else None
+
+
+@dataclass(frozen=True, slots=True)
 class PutAccount(Record):
     """The account as it is from now on."""
 
@@ -121,6 +143,10 @@ class AccountStore(Protocol):
 
     async def accounts(self, after: str, limit: int) -> Sequence[Account]:
         """Accounts with a greater user id, in the order of user ids."""
+        ...
+
+    async def user_changed(self, user_id: str) -> int:
+        """The number of the account's newest change in the permission feed, 0 if there was none."""
         ...
 
 
@@ -227,12 +253,17 @@ class Accounts:
             right = await self._passwords.matches(command.current_password or "", stored.password_hash)
             if not right:
                 raise CredentialsRejected("current_password is missing or wrong.")
+        new_hash = await self._passwords.hash(command.password) if command.password else None
         changes = command.model_dump(include={"display_name", "is_operator", "is_active"}, exclude_none=True)
-        account = stored.account.model_copy(update=changes)
-        password_hash = (
-            await self._passwords.hash(command.password) if command.password else stored.password_hash
-        )
-        await self._put(StoredAccount(account, password_hash), ask, "account_changed")
+
+        def change(now: StoredAccount) -> StoredAccount:
+            if own and command.password is not None and now.password_hash != stored.password_hash:
+                raise CredentialsRejected("The password was changed meanwhile.")
+            return StoredAccount(now.account.model_copy(update=changes), new_hash or now.password_hash)
+
+        account = await self._change(command.user_id, change, ask, "account_changed")
+        if not account.is_active:
+            await self._stop(account)
         return account
 
     async def deactivate(
@@ -243,11 +274,15 @@ class Accounts:
         return await self._requests.once(ask, lambda: self._deactivate(command.user_id, ask), self._get)
 
     async def _deactivate(self, user_id: str, ask: Ask) -> Account:
-        stored = await self._stored(user_id)
-        account = stored.account.model_copy(update={"is_active": False})
-        await self._put(StoredAccount(account, stored.password_hash), ask, "deactivated")
-        await self._stops.stop("the account was deactivated", user_id=user_id)
+        def end(now: StoredAccount) -> StoredAccount:
+            return StoredAccount(now.account.model_copy(update={"is_active": False}), now.password_hash)
+
+        account = await self._change(user_id, end, ask, "deactivated")
+        await self._stop(account)
         return account
+
+    async def _stop(self, account: Account) -> None:
+        await self._stops.stop("the account was deactivated", user_id=account.user_id)
 
     async def active_principal(self, user_id: str, epoch: str, asof: int) -> Principal | None:
         """The stored user as a caller without a token, for work that goes on without one."""
@@ -264,20 +299,28 @@ class Accounts:
             expires_at=self._clock(),
         )
 
-    async def _put(self, stored: StoredAccount, ask: Ask, kind: str) -> None:
-        user_id = stored.account.user_id
-        claim = self._requests.claim(ask, user_id)
-        await self._commits.commit(
-            Commit(
-                conditions=claim,
-                records=(
-                    *claim,
-                    PutAccount(stored),
-                    EndRefreshFamilies(user_id),
-                    PermissionChanged(ANY, user_id, kind, self._clock()),
-                ),
+    async def _change(
+        self, user_id: str, change: Callable[[StoredAccount], StoredAccount], ask: Ask, kind: str
+    ) -> Account:
+        while True:
+            # The number comes first: whatever changes the account after it makes the commit start over.
+            asof = await self._store.user_changed(user_id)
+            changed = change(await self._stored(user_id))
+            claim = self._requests.claim(ask, user_id)
+            records = (
+                PutAccount(changed),
+                EndRefreshFamilies(user_id),
+                PermissionChanged(ANY, user_id, kind, self._clock()),
             )
-        )
+            try:
+                await self._commits.commit(
+                    Commit(conditions=(*claim, AccountStands(user_id, asof)), records=(*claim, *records))
+                )
+            except AlreadyClaimed:
+                raise
+            except Superseded:
+                continue
+            return changed.account
 
     async def _stored(self, user_id: str) -> StoredAccount:
         stored = await self._store.account(user_id)

@@ -7,6 +7,7 @@ lifetime after its successor appeared.
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from joserfc.jwk import OKPKey
@@ -18,8 +19,9 @@ _RELOAD_AFTER_S = 5.0
 class SigningKeys:
     """The keys in a directory, read at start, again when a token names a key that is not known."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, elapsed_s: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
+        self._elapsed_s = elapsed_s
         self._keys: dict[str, OKPKey] = {}
         self._read_at = 0.0
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -35,7 +37,7 @@ class SigningKeys:
 
     def find(self, kid: str) -> OKPKey | None:
         """The key of this kid, looked for on disk at most every five seconds."""
-        if kid not in self._keys and time.monotonic() - self._read_at > _RELOAD_AFTER_S:
+        if kid not in self._keys and self._elapsed_s() - self._read_at > _RELOAD_AFTER_S:
             self._read()
         return self._keys.get(kid)
 
@@ -50,7 +52,7 @@ class SigningKeys:
         return kid
 
     def _read(self) -> None:
-        self._read_at = time.monotonic()
+        self._read_at = self._elapsed_s()
         for path in self._directory.glob("*.pem"):
             if path.stem not in self._keys:
                 self._keys[path.stem] = OKPKey.import_key(path.read_bytes())

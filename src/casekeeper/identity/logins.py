@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Scope, Stops
 from casekeeper.clock import Clock, to_us
 from casekeeper.errors import AccountNotFound, CredentialsRejected, KeyNotFound, OperatorOnly, TokenRejected
-from casekeeper.identity.accounts import Account, AccountStore, EndRefreshFamilies, Name, Passwords
+from casekeeper.identity.accounts import (
+    Account,
+    AccountStands,
+    AccountStore,
+    EndRefreshFamilies,
+    EndsAt,
+    Name,
+    Passwords,
+)
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import MAX_SCOPES, Minted, Tokens
 from casekeeper.ids import CasefileId, KeyId, UserId, new_key_id
@@ -100,7 +108,7 @@ class CreateKey(BaseModel):
 
     name: Name = ""
     user_id: UserId | None = None
-    expires_at: datetime | None = None
+    expires_at: EndsAt | None = None
 
 
 class ListKeys(BaseModel):
@@ -160,17 +168,6 @@ class FamilyLives(Condition):
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found else Superseded()
-
-
-@dataclass(frozen=True, slots=True)
-class AccountStands(Condition):
-    """No user-wide change came after this number: a login that raced with one gets nothing that outlives it."""
-
-    user_id: str
-    asof: int
-
-    def refusal(self, found: Any) -> Exception | None:
-        return Superseded() if found > self.asof else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +325,10 @@ class Logins:
 
     async def list_keys(self, caller: Principal, command: ListKeys) -> Sequence[ApiKey]:
         """All keys of an account, oldest first, without their secrets."""
-        return await self._store.keys(_own_or_operator(caller, command.user_id))
+        user_id = _own_or_operator(caller, command.user_id)
+        if await self._store.account(user_id) is None:
+            raise AccountNotFound(user_id)
+        return await self._store.keys(user_id)
 
     async def revoke_key(self, caller: Principal, command: RevokeKey, ask: Ask) -> tuple[ApiKey, bool]:
         """End a key and every token of its account; repeating it changes nothing."""
@@ -340,8 +340,10 @@ class Logins:
         )
 
     async def _revoke_key(self, key: ApiKey, digest: str, ask: Ask) -> ApiKey:
+        if key.revoked_at is not None:
+            return key
         now = self._clock()
-        key = key.model_copy(update={"revoked_at": key.revoked_at or now})
+        key = key.model_copy(update={"revoked_at": now})
         claim = self._requests.claim(ask, key.key_id)
         change = PermissionChanged(ANY, key.user_id, "key_revoked", now)
         records = (*claim, PutKey(key, digest), EndRefreshFamilies(key.user_id), change)

@@ -1,6 +1,6 @@
 """Access tokens: JWT signed with Ed25519 (RFC 7519, RFC 8037, RFC 9068 for `typ`), and how scopes live in them.
 
-Checked on every token: size, `typ`, `alg`, `kid`, signature, `iss`, `aud`, `exp`, `iat`, `sub` (RFC 8725).
+Checked on every token: size, `typ`, `alg`, `kid`, signature, `iss`, `aud`, `exp`, `iat`, `nbf`, `sub` (RFC 8725).
 """
 
 import hashlib
@@ -46,6 +46,7 @@ class Claims(BaseModel):
     sub: str
     exp: int
     iat: int
+    nbf: int = 0
     jti: str = Field(min_length=8)
     psn: str
     operator: bool = False
@@ -86,11 +87,20 @@ def _wire(scopes: Mapping[str, Scope]) -> dict[str, tuple[str, int | None]]:
 class Tokens:
     """Mints and verifies the deployment's own access tokens."""
 
-    def __init__(self, keys: SigningKeys, issuer: str, audience: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        keys: SigningKeys,
+        issuer: str,
+        audience: str,
+        clock: Clock,
+        *,
+        cache_size: int = _CACHE_SIZE,
+    ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
+        self._cache_size = cache_size
         self._verified: OrderedDict[bytes, tuple[datetime, Principal]] = OrderedDict()
 
     def mint(
@@ -147,7 +157,7 @@ class Tokens:
             del self._verified[digest]
         principal = self._check(token, now)
         self._verified[digest] = (min(principal.expires_at, now + _CACHED), principal)
-        while len(self._verified) > _CACHE_SIZE:
+        while len(self._verified) > self._cache_size:
             self._verified.popitem(last=False)
         return principal
 
@@ -157,9 +167,9 @@ class Tokens:
             raise TokenRejected("The access token was made by or for another server.")
         issued = _instant(claims.iat)
         expires = _instant(claims.exp)
-        if issued > now + _LEEWAY:
-            raise TokenRejected("The access token was issued in the future.")
-        if expires + _LEEWAY <= now or issued + LIFETIME + _LEEWAY <= now:
+        if max(issued, _instant(claims.nbf)) > now + _LEEWAY:
+            raise TokenRejected("The access token begins in the future.")
+        if expires <= now - _LEEWAY or issued <= now - LIFETIME - _LEEWAY:
             raise TokenExpired
         try:
             scopes = {c: Scope(Role(role), until) for c, (role, until) in claims.casefile_scopes.items()}
@@ -218,5 +228,5 @@ class Authenticator:
 def _instant(seconds: int) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, OSError) as error:
+    except (OverflowError, OSError, ValueError) as error:
         raise TokenRejected from error

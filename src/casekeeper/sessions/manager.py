@@ -150,6 +150,10 @@ class CasefileSessionManager:
             raise await self._refuse_private(access, session)
         return SessionContext(access, session)
 
+    async def enter(self, caller: Principal, casefile_id: str) -> Access:
+        """The proof that the caller is a member of the casefile, for lists of its sessions."""
+        return await self._gate.enter(caller, casefile_id, Action.WORK)
+
     async def plan(self, caller: Principal, command: CreateSession, *, again: bool = False) -> SessionContext:
         """A new session, not written yet."""
         access = await self._gate.enter(caller, command.casefile_id, Action.WORK, again=again)

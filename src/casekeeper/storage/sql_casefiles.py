@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, or_, select, tuple_
+from sqlalchemy import bindparam, exists, or_, select, tuple_, types
 
 from casekeeper.acl import Grant, Role
 from casekeeper.casefiles.casefile import Casefile, PublicRole, Status, StoredAccess
@@ -51,9 +53,38 @@ _EXPIRED = Static(
 )
 _DELETED = Static(
     select(t.casefiles.c.casefile_id)
-    .where(t.casefiles.c.deleted_us.is_not(None), t.casefiles.c.erased_us.is_(None))
+    .where(
+        t.casefiles.c.deleted_us.is_not(None),
+        t.casefiles.c.erased_us.is_(None),
+        # What still runs will write its end, and that has to be erased as well.
+        ~exists().where(t.open_operations.c.casefile_id == t.casefiles.c.casefile_id),
+    )
     .limit(bindparam("n"))
 )
+
+
+is_live = or_(
+    t.grants.c.expires_us.is_(None), t.grants.c.expires_us > bindparam("now", None, types.BigInteger())
+)
+"""The grant counts at the instant `:now`."""
+
+
+@cache
+def _listing(by_status: bool, behind: bool) -> Static:
+    c = t.casefiles.c
+    query = (
+        select(*_casefile, t.grants.c.role)
+        .join(t.grants, t.grants.c.casefile_id == c.casefile_id)
+        .where(t.grants.c.user_id == bindparam("me"), is_live, c.deleted_us.is_(None))
+        .order_by(c.created_us.desc(), c.casefile_id.desc())
+        .limit(bindparam("n"))
+    )
+    if by_status:
+        query = query.where(c.status == bindparam("status"))
+    if behind:
+        place = tuple_(bindparam("before_us"), bindparam("before_id"))
+        query = query.where(tuple_(c.created_us, c.casefile_id) < place)
+    return Static(query)
 
 
 class SqlCasefiles:
@@ -76,18 +107,13 @@ class SqlCasefiles:
     async def casefiles_of(
         self, user_id: str, now: datetime, status: Status | None, before: tuple[int, str] | None, limit: int
     ) -> Sequence[tuple[Casefile, Role]]:
-        query = (
-            select(*_casefile, t.grants.c.role)
-            .join(t.grants, t.grants.c.casefile_id == t.casefiles.c.casefile_id)
-            .where(t.grants.c.user_id == user_id, is_live(now), t.casefiles.c.deleted_us.is_(None))
-            .order_by(t.casefiles.c.created_us.desc(), t.casefiles.c.casefile_id.desc())
-            .limit(limit)
-        )
+        values: dict[str, Any] = {"me": user_id, "now": to_us(now), "n": limit}
         if status is not None:
-            query = query.where(t.casefiles.c.status == status.value)
+            values["status"] = status.value
         if before is not None:
-            query = query.where(tuple_(t.casefiles.c.created_us, t.casefiles.c.casefile_id) < before)
-        rows = await self._reads.scan(lambda tx: tx.select(query))
+            values["before_us"], values["before_id"] = before
+        listing = _listing(status is not None, before is not None)
+        rows = await self._reads.scan(lambda tx: tx.all(listing, **values))
         return [(casefile_of(row[:-1]), Role(row[-1])) for row in rows]
 
     async def grants(self, casefile_id: str) -> Sequence[Grant]:
@@ -101,11 +127,6 @@ class SqlCasefiles:
     async def deleted_casefiles(self, limit: int) -> Sequence[str]:
         rows = await self._reads.scan(lambda tx: tx.all(_DELETED, n=limit))
         return [row[0] for row in rows]
-
-
-def is_live(now: datetime) -> ColumnElement[bool]:
-    """The grant counts at this instant."""
-    return or_(t.grants.c.expires_us.is_(None), t.grants.c.expires_us > to_us(now))
 
 
 def casefile_of(row: Row) -> Casefile:

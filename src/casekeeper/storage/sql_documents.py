@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, tuple_
@@ -70,6 +71,18 @@ WHERE document_search MATCH :match AND {where}
 ORDER BY bm25(document_search, 4.0, 2.0, 1.0, 1.0, 0.0), documents.rid LIMIT :n OFFSET :skip"""
 
 
+@cache
+def _listing(by_kind: bool, behind: bool) -> Static:
+    query = select(*_summary).where(_in_casefile).limit(bindparam("n"))
+    query = query.order_by(_d.created_us.desc(), _d.document_id.desc())
+    if by_kind:
+        query = query.where(_d.kind == bindparam("kind"))
+    if behind:
+        place = tuple_(bindparam("before_us"), bindparam("before_id"))
+        query = query.where(tuple_(_d.created_us, _d.document_id) < place)
+    return Static(query)
+
+
 class SqlDocuments:
     """Implements `DocumentStore`."""
 
@@ -92,13 +105,13 @@ class SqlDocuments:
     async def documents(
         self, casefile_id: str, kind: str | None, before: tuple[int, str] | None, limit: int
     ) -> Sequence[DocumentSummary]:
-        query = select(*_summary).where(_d.casefile_id == casefile_id).limit(limit)
-        query = query.order_by(_d.created_us.desc(), _d.document_id.desc())
+        values: dict[str, Any] = {"casefile_id": casefile_id, "n": limit}
         if kind is not None:
-            query = query.where(_d.kind == kind)
+            values["kind"] = kind
         if before is not None:
-            query = query.where(tuple_(_d.created_us, _d.document_id) < before)
-        rows = await self._reads.scan(lambda tx: tx.select(query))
+            values["before_us"], values["before_id"] = before
+        listing = _listing(kind is not None, before is not None)
+        rows = await self._reads.scan(lambda tx: tx.all(listing, **values))
         return [DocumentSummary(**_summary_fields(row)) for row in rows]
 
     async def search(

@@ -132,7 +132,7 @@ class SqlEvents:
         limit: int,
     ) -> Sequence[StoredFact]:
         query = _facts().join(t.sessions, t.sessions.c.session_id == _e.session_id)
-        query = seen_by(query, user_id, now).where(*_filters(wanted)).limit(limit)
+        query = seen_by(query).where(*_filters(wanted)).limit(limit)
         if wanted.event_ids:
             query = query.where(_e.event_id.in_(wanted.event_ids))
         if wanted.casefile_id:
@@ -146,7 +146,8 @@ class SqlEvents:
         else:
             query = query.order_by(_e.at_us.desc(), _e.session_id.desc(), _e.seq.desc())
             query = query.where(place < beyond) if beyond else query
-        return [StoredFact(*row) for row in await self._reads.scan(lambda tx: tx.select(query))]
+        values = {"me": user_id, "now": to_us(now)}
+        return [StoredFact(*row) for row in await self._reads.scan(lambda tx: tx.select(query, values))]
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
         rows = await self._reads.point(lambda tx: tx.all(_OPERATION, event_id=event_id))

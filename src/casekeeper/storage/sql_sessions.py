@@ -3,10 +3,12 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, tuple_
+from sqlalchemy import Select, and_, bindparam, func, or_, select, tuple_, types
 
+from casekeeper.acl import Role
 from casekeeper.clock import from_us, to_us
 from casekeeper.sessions.session import Head, SessionFilter, SessionType, Total, UnifiedSession, Visibility
 from casekeeper.storage import sql_schema as t
@@ -45,27 +47,63 @@ _TOTALS = Static(
 )
 
 
-def seen_by(query: Select[*tuple[Any, ...]], user_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
-    """Restricts a query over sessions to those that the user may see now.
+def seen_by(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    """Restricts a query over sessions to those that the user `:me` may see at `:now`.
 
     Same rule as `sessions.manager`: own ones, shared ones, and for admins all; the record session for admins.
     """
-    supervises = t.grants.c.role.in_(("admin", "owner"))
+    supervises = t.grants.c.role.in_((Role.ADMIN.value, Role.OWNER.value))
     is_record = t.sessions.c.session_type == SessionType.RECORD.value
-    visible: ColumnElement[bool] = or_(
-        supervises,
-        and_(
-            ~is_record,
-            or_(t.sessions.c.user_id == user_id, t.sessions.c.visibility == Visibility.CASEFILE.value),
-        ),
+    shared = t.sessions.c.visibility == Visibility.CASEFILE.value
+    own = t.sessions.c.user_id == bindparam("me", None, types.Text())
+    mine = (t.grants.c.casefile_id == t.sessions.c.casefile_id) & (
+        t.grants.c.user_id == bindparam("me", None, types.Text())
     )
     return (
         query.join(t.casefiles, t.casefiles.c.casefile_id == t.sessions.c.casefile_id)
-        .join(
-            t.grants, and_(t.grants.c.casefile_id == t.sessions.c.casefile_id, t.grants.c.user_id == user_id)
+        .join(t.grants, mine)
+        .where(
+            is_live, t.casefiles.c.deleted_us.is_(None), or_(supervises, and_(~is_record, or_(own, shared)))
         )
-        .where(is_live(now), t.casefiles.c.deleted_us.is_(None), visible)
     )
+
+
+def sessions_values(wanted: SessionFilter, before: tuple[int, str] | None) -> dict[str, Any]:
+    """The values of a list's filters, by the names of their parameters; only those that restrict."""
+    values: dict[str, Any] = {
+        "casefile_id": wanted.casefile_id,
+        "user_id": wanted.user_id,
+        "active": None if wanted.active is None else int(wanted.active),
+        "session_type": wanted.session_type,
+        "created_after": wanted.created_after and to_us(wanted.created_after),
+        "created_before": wanted.created_before and to_us(wanted.created_before),
+        "text": wanted.text and wanted.text.lower(),
+    }
+    if before is not None:
+        values["before_us"], values["before_id"] = before
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@cache
+def _listing(names: frozenset[str]) -> Static:
+    """The list's statement for these parameters; there are few combinations, and compiling is dear."""
+    s = t.sessions.c
+    restrictions = {
+        "casefile_id": s.casefile_id == bindparam("casefile_id"),
+        "user_id": s.user_id == bindparam("user_id"),
+        "active": s.closed_us.is_(None) == bindparam("active"),
+        "session_type": s.session_type == bindparam("session_type"),
+        "created_after": s.created_us >= bindparam("created_after"),
+        "created_before": s.created_us < bindparam("created_before"),
+        "text": func.instr(func.lower(s.title), bindparam("text")) > 0,
+        "before_us": tuple_(s.created_us, s.session_id)
+        < tuple_(bindparam("before_us"), bindparam("before_id")),
+    }
+    query = seen_by(select(t.sessions)).where(
+        s.session_type != SessionType.RECORD.value,
+        *(restrictions[n] for n in sorted(names & restrictions.keys())),
+    )
+    return Static(query.order_by(s.created_us.desc(), s.session_id.desc()).limit(bindparam("n")))
 
 
 class SqlSessions:
@@ -90,26 +128,8 @@ class SqlSessions:
     async def sessions_seen_by(
         self, user_id: str, now: datetime, wanted: SessionFilter, before: tuple[int, str] | None, limit: int
     ) -> Sequence[UnifiedSession]:
-        s = t.sessions.c
-        query = seen_by(select(t.sessions), user_id, now).where(s.session_type != SessionType.RECORD.value)
-        query = query.order_by(s.created_us.desc(), s.session_id.desc()).limit(limit)
-        if wanted.casefile_id:
-            query = query.where(s.casefile_id == wanted.casefile_id)
-        if wanted.user_id:
-            query = query.where(s.user_id == wanted.user_id)
-        if wanted.active is not None:
-            query = query.where(s.closed_us.is_(None) if wanted.active else s.closed_us.is_not(None))
-        if wanted.session_type:
-            query = query.where(s.session_type == wanted.session_type)
-        if wanted.created_after:
-            query = query.where(s.created_us >= to_us(wanted.created_after))
-        if wanted.created_before:
-            query = query.where(s.created_us < to_us(wanted.created_before))
-        if wanted.text:
-            query = query.where(func.lower(s.title).contains(wanted.text.lower(), autoescape=True))
-        if before is not None:
-            query = query.where(tuple_(s.created_us, s.session_id) < before)
-        rows = await self._reads.scan(lambda tx: tx.select(query))
+        values = sessions_values(wanted, before) | {"me": user_id, "now": to_us(now), "n": limit}
+        rows = await self._reads.scan(lambda tx: tx.all(_listing(frozenset(values)), **values))
         return [_session(row) for row in rows]
 
     async def totals(self, session_id: str) -> Sequence[Total]:

@@ -4,6 +4,9 @@ Three kinds of connections. The *writer's* thread takes whatever waits, makes on
 when it is on disk. *Points* (a row or a short page by its key) are read on the event loop itself: microseconds
 from the page cache, where a hop to a thread costs ten times as much. *Scans* (searches, filters, lists) go to a
 few reader threads.
+
+Points share one snapshot until the next batch is answered. Nobody has been told of a commit before its answer, and
+the snapshot is let go before the answer, so whoever has been told sees it.
 """
 
 import asyncio
@@ -81,6 +84,7 @@ class SqliteStore:
         self._waiting = 0
         self._broken: str | None = None
         self._points = connect(path, read_only=True)
+        self._point = Tx(self._points)
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="casekeeper-reader")
@@ -99,7 +103,12 @@ class SqliteStore:
 
     async def point(self, read: Callable[[Tx], T]) -> T:
         """See `Reads`."""
-        return _snapshot(self._points, read)
+        try:
+            if not self._points.in_transaction:
+                self._points.execute("BEGIN")
+            return read(self._point)
+        except sqlite3.Error as error:
+            raise _of_reading(error) from error
 
     async def scan(self, read: Callable[[Tx], T]) -> T:
         """See `Reads`."""
@@ -171,6 +180,8 @@ class SqliteStore:
 
     def _answer(self, answers: list[_Answer]) -> None:
         self._waiting -= len(answers)
+        if self._points.in_transaction:
+            self._points.execute("COMMIT")
         for future, result in answers:
             if isinstance(result, BaseException):
                 if not future.done():
@@ -203,9 +214,11 @@ def _snapshot(connection: sqlite3.Connection, read: Callable[[Tx], T]) -> T:
         finally:
             connection.execute("COMMIT")
     except sqlite3.Error as error:
-        if _is_outage(error):
-            raise StoreUnavailable("The store cannot be read.") from error
-        raise
+        raise _of_reading(error) from error
+
+
+def _of_reading(error: sqlite3.Error) -> Exception:
+    return StoreUnavailable("The store cannot be read.") if _is_outage(error) else error
 
 
 def _is_outage(error: Exception) -> bool:

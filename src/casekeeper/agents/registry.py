@@ -1,0 +1,253 @@
+"""The agents that can be run: registered ones, aliases of models, and the rule-based one that is always there."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from casekeeper.acl import Effect, role_for_effects
+from casekeeper.agents.routes import ALIASES, RULES, AgentMisconfigured, Providers, Route, route
+from casekeeper.documents.blobs import BlobStore
+from casekeeper.errors import ModelUnavailable
+from casekeeper.journal.events import OperationType
+from casekeeper.operations.context import MDSContext
+from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished
+from casekeeper.operations.registry import ToolRegistry
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+
+OFFLINE = "offline-researcher"
+DEFAULT_TIMEOUT = timedelta(minutes=5)
+"""How long a run may take: room for thirty answers of ten seconds each."""
+
+_EFFECTS = frozenset({Effect.READ})
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredAgent:
+    """An agent of this deployment.
+
+    Attributes:
+        instructions: What it is told besides the house rules.
+        model: An alias, or `provider:model`.
+        tools: The tools that it may call, where the caller's rights cover them; None for all.
+    """
+
+    name: str
+    description: str
+    instructions: str
+    model: str
+    tools: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What one run may spend before it is stopped as `budget_spent`. Its time is the operation's deadline.
+
+    Attributes:
+        requests: Answers of the model.
+        tool_calls: Calls of tools that entered the corridor, refused and failed ones too.
+        total_tokens: In and out, as the provider counts them.
+        cost: In US dollars, where the model's price is known; None for no limit.
+    """
+
+    requests: int = 30
+    tool_calls: int = 60
+    total_tokens: int = 500_000
+    cost: Decimal | None = None
+
+
+class Conversations(Protocol):
+    """Where a session's conversation goes on from."""
+
+    async def conversation(self, session_id: str) -> str | None:
+        """The blob of the session's newest snapshot, None before its first agent run."""
+        ...
+
+
+class AgentRegistry:
+    """Agents by name. Their models are made at first use and kept until `close`."""
+
+    def __init__(
+        self,
+        tools: ToolRegistry,
+        conversations: Conversations,
+        blobs: BlobStore,
+        *,
+        providers: Providers | None = None,
+        aliases: Mapping[str, str] | None = None,
+        agents: Iterable[RegisteredAgent] = (),
+        budgets: Budgets | None = None,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> None:
+        """Check everything that can be checked without a provider.
+
+        Args:
+            tools: What agents may call. An agent's own list of tools must name registered ones.
+            aliases: Further names of models, as `provider:model`; they win over the built-in ones.
+            timeout: How long a run may take.
+
+        Raises:
+            AgentMisconfigured: An alias or an agent names an unknown provider or tool, or a name is taken.
+        """
+        self.tools = tools
+        self.conversations = conversations
+        self.blobs = blobs
+        self.providers = providers or Providers()
+        self.budgets = budgets or Budgets()
+        self.timeout = timeout
+        self._models: dict[Route, Model] = {}
+        self._opened = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        names = {**ALIASES, **(aliases or {})}
+        self._operations = {
+            OFFLINE: AgentOperation(_OFFLINE_AGENT, Route(RULES, RULES), self),
+            **{name: AgentOperation(_plain(name, names), route(name, names), self) for name in names},
+        }
+        for agent in agents:
+            self._register(agent, names)
+
+    def _register(self, agent: RegisteredAgent, aliases: Mapping[str, str]) -> None:
+        if agent.name in self._operations:
+            raise AgentMisconfigured(f"the agent {agent.name!r} has the name of another agent or model")
+        if unknown := sorted((agent.tools or frozenset[str]()) - set(self.tools)):
+            raise AgentMisconfigured(f"the agent {agent.name!r} names unknown tools: {', '.join(unknown)}")
+        self._operations[agent.name] = AgentOperation(agent, route(agent.model, aliases), self)
+
+    @property
+    def type(self) -> OperationType:
+        """Always `agent`."""
+        return OperationType.AGENT
+
+    def find(self, name: str) -> "AgentOperation | None":
+        """The agent of this name."""
+        return self._operations.get(name)
+
+    def catalogue(self) -> Sequence[CatalogEntry]:
+        """All agents, by name; those without a key too, with the reason why they cannot run."""
+        return [self._operations[name].entry() for name in sorted(self._operations)]
+
+    async def model(self, wanted: Route) -> "Model":
+        """The model, made at first use, off the event loop."""
+        async with self._opening:
+            if wanted not in self._models:
+                made = await asyncio.to_thread(_build_model, wanted, self.providers)
+                self._models[wanted] = await self._opened.enter_async_context(made)
+        return self._models[wanted]
+
+    async def close(self) -> None:
+        """End the connections to providers."""
+        self._models.clear()
+        await self._opened.aclose()
+
+
+class AgentOperation:
+    """One agent as an operation. Every role may run it: what it may do is decided call by call, by its caller's."""
+
+    def __init__(self, agent: RegisteredAgent, to: Route, registry: AgentRegistry) -> None:
+        self.agent = agent
+        self.route = to
+        self._registry = registry
+
+    @property
+    def type(self) -> OperationType:
+        """Always `agent`."""
+        return OperationType.AGENT
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self.agent.name
+
+    @property
+    def effects(self) -> frozenset[Effect]:
+        """Only `read`: a viewer's agent is cut to what a viewer may do."""
+        return _EFFECTS
+
+    @property
+    def timeout(self) -> timedelta:
+        """How long a run may take."""
+        return self._registry.timeout
+
+    def parse(self, call: Any) -> AgentCall:
+        """The call itself, which the door has validated.
+
+        Raises:
+            ModelUnavailable: A key or a package is missing; it is named.
+        """
+        self.route.must_be_open(self._registry.providers)
+        return call
+
+    async def run(self, context: MDSContext, parameters: Any) -> Finished:
+        """Let the agent answer, with the casefile's tools.
+
+        Raises:
+            NestedFailed: `budget_spent`, or `model_failed`.
+            RightsLost: The caller's permission ended while it ran.
+        """
+        run_agent = await asyncio.to_thread(_load_run_agent)
+        model = await self._registry.model(self.route)
+        return await run_agent(self, model, parameters, context, self._registry)
+
+    def entry(self) -> CatalogEntry:
+        """The agent in the catalogue."""
+        because = None
+        try:
+            self.route.must_be_open(self._registry.providers)
+        except ModelUnavailable as error:
+            because = error.detail
+        return CatalogEntry(
+            operation_type=OperationType.AGENT,
+            name=self.name,
+            description=self.agent.description,
+            effects=sorted(self.effects),
+            role=role_for_effects(self.effects),
+            timeout_s=self.timeout.total_seconds(),
+            parameters=_PARAMETERS,
+            rule_based=self.route.is_rule_based,
+            available=because is None,
+            unavailable_because=because,
+        )
+
+
+_OFFLINE_AGENT = RegisteredAgent(
+    name=OFFLINE,
+    description=(
+        "Rule-based, no model: turns the prompt into a search of the casefile's mail and answers with what it found, "
+        "word for word, with document ids."
+    ),
+    instructions="",
+    model=RULES,
+    tools=frozenset({"mail_search", "mail_get"}),
+)
+
+_SCHEMA = AgentCall.model_json_schema()
+_PARAMETERS = {
+    **_SCHEMA,
+    "properties": {k: v for k, v in _SCHEMA["properties"].items() if k in ("prompt", "message_history")},
+    "required": ["prompt"],
+}
+
+
+def _plain(name: str, aliases: Mapping[str, str]) -> RegisteredAgent:
+    description = f"The model {aliases[name]} with every tool that the caller may use."
+    return RegisteredAgent(name, description, instructions="", model=name)
+
+
+# PydanticAI and the providers' libraries are imported by these two, each of which is called in a thread.
+
+
+def _build_model(wanted: Route, providers: Providers) -> "Model":
+    from casekeeper.agents.models import build_model
+
+    return build_model(wanted, providers)
+
+
+def _load_run_agent():
+    from casekeeper.agents.runs import run_agent
+
+    return run_agent
