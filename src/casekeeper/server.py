@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from casekeeper.agents.registry import AgentRegistry, Budgets
+from casekeeper.agents.routes import Providers
 from casekeeper.casefiles.access import FreshGrants, Gate, StoredGrants
 from casekeeper.casefiles.changing import Changing
 from casekeeper.casefiles.commands import Casefiles
@@ -34,7 +38,6 @@ from casekeeper.ids import new_pseudonym
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.requests import Requests
 from casekeeper.journal.stream import Commit, ForgetExpired
-from casekeeper.operations.operation import OperationSource
 from casekeeper.operations.registry import MANAGED_TOOLS, Registry, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
 from casekeeper.paging import Cursors
@@ -103,7 +106,9 @@ async def open_server(
         first = await _first_operator(settings, storage, passwords, clock)
         # Another process, or this one after a restart, is another owner: what it left open is an orphan.
         owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-        server = _wire(settings, storage, live, runner, passwords, clock, _tools(tools), first, owner)
+        registry = _tools(tools)
+        agents = _agents(settings, registry, storage)
+        server = _wire(settings, storage, live, runner, passwords, clock, registry, agents, first, owner)
         await Recovery(storage.events, storage.commits, clock, owner=owner).run()
         sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
         try:
@@ -111,6 +116,7 @@ async def open_server(
         finally:
             sweeper.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
+            await agents.close()
 
 
 def _wire(
@@ -121,6 +127,7 @@ def _wire(
     passwords: Passwords,
     clock: Clock,
     tools: ToolRegistry,
+    agents: AgentRegistry,
     first: FirstLogin | None,
     owner: str,
 ) -> Server:
@@ -155,7 +162,7 @@ def _wire(
     )
     # WHAT
 
-    registry = Registry([tools])
+    registry = Registry([tools, agents])
     # RUN
     sizes = Sizes(blobs)
 
@@ -281,5 +288,28 @@ def _secret(directory: Path) -> bytes:
     return path.read_bytes()
 
 
-def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> OperationSource:
-    raise NotImplementedError
+def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> AgentRegistry:
+    def secret(value: SecretStr | None) -> str | None:
+        return value.get_secret_value() if value else None
+
+    return AgentRegistry(
+        tools,
+        storage.events,
+        storage.blobs,
+        providers=Providers(
+            google_api_key=secret(settings.google_api_key),
+            google_base_url=settings.google_base_url,
+            google_api_version=settings.google_api_version,
+            openai_api_key=secret(settings.openai_api_key),
+            openai_base_url=settings.openai_base_url,
+            anthropic_api_key=secret(settings.anthropic_api_key),
+            anthropic_base_url=settings.anthropic_base_url,
+        ),
+        aliases=settings.agent_aliases,
+        budgets=Budgets(
+            requests=settings.agent_requests,
+            tool_calls=settings.agent_tool_calls,
+            total_tokens=settings.agent_tokens,
+        ),
+        timeout=timedelta(seconds=settings.agent_timeout_s),
+    )

@@ -69,7 +69,10 @@ async def execute(
         first = await anext(stream)
         return StreamingResponse(frames(_enveloped(first, stream, body, door)), media_type=_EVENT_STREAM)
     work = get_session_service(door).execute_operation(door.caller, body.payload, ask)
-    executed, repeated = await _unless_gone(door, work)
+    if (ended := await _unless_gone(door, work)) is None:
+        # Nobody reads it; the number is what proxies log for a client that went away.
+        return Response(status_code=499)
+    executed, repeated = ended
     return _executed(executed, body, door, repeated=repeated)
 
 
@@ -200,19 +203,29 @@ async def _enveloped(
             return
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work; if the client goes away first, the work is cancelled and decides what that means."""
-    task = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait((task,), timeout=_WATCH_AFTER_S)
-    if not done:
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of the work; None if the client goes away first: then the work is cancelled, and decides what that means."""
+    task = asyncio.current_task()
+    assert task is not None
+    watches: list[asyncio.Task[None]] = []
+
+    def watch() -> None:
         gone = asyncio.ensure_future(_disconnected(request))
-        try:
-            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
+        gone.add_done_callback(lambda done: done.cancelled() or task.cancel())
+        watches.append(gone)
+
+    starting = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, watch)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not any(gone.done() for gone in watches):
+            raise
+        task.uncancel()
+        return None
+    finally:
+        starting.cancel()
+        for gone in watches:
             gone.cancel()
-        if not task.done():
-            task.cancel()
-    return await task
 
 
 async def _disconnected(request: Request) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from casekeeper.acl import Effect
@@ -158,12 +159,14 @@ class Executor:
             if not spent:
                 self._limits.spend(call.caller.user_id, context.access.casefile_id)  # limits
                 spent = True
-            starting = asyncio.ensure_future(self._launch(context, call, operation, parameters))
+            begun: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
+            life = asyncio.ensure_future(self._live(context, call, operation, parameters, begun))
+            life.add_done_callback(partial(_tell, begun))
             try:
-                return context, await asyncio.shield(starting)  # started, one commit; run, ended
+                return context, await asyncio.shield(begun)  # started, one commit; run, ended
             except asyncio.CancelledError:
                 # The commit may be on its way to the disk: then the operation is there, and has to be ended.
-                starting.add_done_callback(lambda done: _abandoned(done, call))
+                begun.add_done_callback(partial(_abandon, call))
                 raise
             except FenceBroken:
                 overtaken = True
@@ -193,12 +196,21 @@ class Executor:
         )
         await self._commits.commit(Commit((fact,), context.opening.conditions))
 
-    async def _launch(
-        self, context: SessionContext, call: Call, operation: Operation, parameters: Any
-    ) -> Started:
+    async def _live(
+        self,
+        context: SessionContext,
+        call: Call,
+        operation: Operation,
+        parameters: Any,
+        begun: "asyncio.Future[Started]",
+    ) -> None:
+        """The operation's life, in a task of its own: nobody who waits for it can end it by going away."""
         started = await self._start(context, call, operation)
-        self._runner.begin(started.running, self._run_and_end(started, parameters))
-        return started
+        task = asyncio.current_task()
+        assert task is not None
+        self._runner.adopt(started.running, task)
+        begun.set_result(started)
+        await self._run_and_end(started, parameters)
 
     async def _start(self, context: SessionContext, call: Call, operation: Operation) -> Started:
         now, parent, access, opening = self._clock(), call.parent, context.access, context.opening
@@ -254,8 +266,9 @@ class Executor:
         fact, operation = started.fact, started.operation
         ending, payload, outputs = await self._sizes.ending(fact.casefile_id, ending)
         terminal = terminal_fact(fact, started.seq, ending, payload, self._clock())
-        released = ReleaseClaim(fact.event_id, (terminal.ended_at or fact.started_at) + KEPT)
-        records: list[Record] = [CloseOperation(fact.event_id), released]
+        records: list[Record] = [CloseOperation(fact.event_id)]
+        if started.call.ask.is_repeatable:
+            records.append(ReleaseClaim(fact.event_id, (terminal.ended_at or fact.started_at) + KEPT))
         if ending.finished is not None:
             records += ending.finished.records
         await self._commit_end(Commit((terminal,), (OperationIsOpen(fact.event_id),), records))
@@ -288,6 +301,15 @@ class Executor:
                 return
 
 
-def _abandoned(launched: "asyncio.Task[Started]", call: Call) -> None:
-    if not launched.cancelled() and launched.exception() is None and not call.outlives_caller:
-        launched.result().running.stop(Kind.CANCELLED, "client_gone", "Nobody waits for it any more.")
+def _tell(begun: "asyncio.Future[Started]", life: "asyncio.Task[None]") -> None:
+    if begun.done():
+        return
+    if life.cancelled():
+        begun.cancel()
+    elif error := life.exception():
+        begun.set_exception(error)
+
+
+def _abandon(call: Call, begun: "asyncio.Future[Started]") -> None:
+    if not begun.cancelled() and begun.exception() is None and not call.outlives_caller:
+        begun.result().running.stop(Kind.CANCELLED, "client_gone", "Nobody waits for it any more.")

@@ -61,8 +61,11 @@ class Runner:
 
     def begin(self, running: Running, life: Coroutine[Any, Any, None]) -> None:
         """Give the operation a life of its own: nobody who waits for it can end it by going away."""
+        self.adopt(running, asyncio.ensure_future(life))
+
+    def adopt(self, running: Running, task: "asyncio.Task[None]") -> None:
+        """Take a life that has begun already."""
         self._running[running.fact.event_id] = running
-        task = asyncio.ensure_future(life)
         self._tasks.add(task)
 
         def forget(done: asyncio.Task[Any]) -> None:
@@ -81,6 +84,9 @@ class Runner:
         A tool that ignores its cancellation is left to itself after a grace period; nothing that it does later
         reaches the record, since the operation is closed by then.
         """
+        if running.ending is not None:
+            # Stopped before its first step: not even that may happen.
+            return running.ending
         task = asyncio.ensure_future(_guarded(work))
         await asyncio.wait(
             (task, running.stopping), timeout=within.total_seconds(), return_when=asyncio.FIRST_COMPLETED

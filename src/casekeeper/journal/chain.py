@@ -8,17 +8,18 @@ the chain still verifies.
 """
 
 import hashlib
-import secrets
 from typing import Any
 
 import orjson
+
+from casekeeper.ids import random_bytes
 
 SALT_BYTES = 16
 
 
 def new_salt() -> bytes:
     """Sixteen random bytes, one salt a fact, so that equal payloads cannot be told to be equal."""
-    return secrets.token_bytes(SALT_BYTES)
+    return random_bytes(SALT_BYTES)
 
 
 def commitment(salt: bytes, payload: bytes) -> bytes:

@@ -7,20 +7,29 @@ one drops out alone before anything of it is numbered. Facts and heads are writt
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from casekeeper.clock import to_us
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
-from casekeeper.journal.stream import Commit, OpenOperation
+from casekeeper.journal.stream import (
+    CloseOperation,
+    Commit,
+    Condition,
+    OpenOperation,
+    OperationIsOpen,
+    Record,
+)
+from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_records import CONDITIONS, RECORDS
 from casekeeper.storage.sql_statements import Parameters, Static, Tx
 
 _HEAD = Static(
-    select(t.sessions.c.head_seq, t.sessions.c.head_hash).where(
+    select(t.sessions.c.head_seq, t.sessions.c.head_hash, func.coalesce(t.sessions.c.closed_us, 0)).where(
         t.sessions.c.session_id == bindparam("session_id")
     )
 )
@@ -48,8 +57,11 @@ _ADD_TOTAL = Static(
 
 @dataclass(slots=True)
 class _Head:
+    """Where a session's chain stands within the batch; `closed_us` None: there is no such session yet."""
+
     seq: int
     hash: bytes
+    closed_us: int | None
     at_us: int = 0
 
 
@@ -62,6 +74,7 @@ class Batch:
     _events: list[Parameters] = field(default_factory=list[Parameters])
     _payloads: list[Parameters] = field(default_factory=list[Parameters])
     _totals: list[Parameters] = field(default_factory=list[Parameters])
+    _opened: dict[str, Parameters] = field(default_factory=dict[str, Parameters])
 
     def add(self, commit: Commit) -> Sequence[Sealed]:
         """Judge one commit and take it in.
@@ -71,45 +84,76 @@ class Batch:
             Superseded: Likewise, because of a race.
         """
         for condition in commit.conditions:
-            refusal = condition.refusal(CONDITIONS[type(condition)](self.tx, condition))
+            refusal = condition.refusal(self._find(condition))
             if refusal is not None:
                 raise refusal
         sealed = [self._seal(fact) for fact in commit.facts]
         for record in commit.records:
-            if isinstance(record, OpenOperation):
-                self._open(record, sealed[-1])
-            else:
-                RECORDS[type(record)](self.tx, record)
+            self._write(record, sealed)
         return sealed
 
     def flush(self) -> None:
         """Write what was numbered; the transaction can be committed then."""
         tx = self.tx
+        self._flush_opened()
         if self._events:
             tx.many(_ADD_EVENT, self._events)
             tx.many(_ADD_PAYLOAD, self._payloads)
             rows = [
                 {"id_": session_id, "seq": head.seq, "hash": head.hash, "at_us": head.at_us}
                 for session_id, head in self._heads.items()
+                if head.at_us
             ]
             if tx.many(_SET_HEAD, rows) != len(rows):
                 raise LookupError("a fact was written for a session that does not exist")
         if self._totals:
             tx.many(_ADD_TOTAL, self._totals)
 
-    def _seal(self, fact: Fact) -> Sealed:
-        head = self._heads.get(fact.session_id)
+    def _find(self, condition: Condition) -> Any:
+        """What the condition asks for: out of the batch where it knows, from the database otherwise."""
+        match condition:
+            case SessionIsOpen(session_id):
+                return self._head(session_id).closed_us
+            case OperationIsOpen(event_id) if event_id in self._opened:
+                return event_id
+            case SessionIsIdle():
+                self._flush_opened()
+            case _:
+                pass
+        return CONDITIONS[type(condition)](self.tx, condition)
+
+    def _write(self, record: Record, sealed: Sequence[Sealed]) -> None:
+        match record:
+            case OpenOperation():
+                self._opened[record.event_id] = _open_row(record, sealed[-1])
+                return
+            case CloseOperation(event_id) if event_id in self._opened:
+                del self._opened[event_id]
+                return
+            case EndSession(session_id, at):
+                self._head(session_id).closed_us = to_us(at)
+            case _:
+                pass
+        RECORDS[type(record)](self.tx, record)
+
+    def _flush_opened(self) -> None:
+        if self._opened:
+            self.tx.many(_ADD_OPEN, list(self._opened.values()))
+            self._opened.clear()
+
+    def _head(self, session_id: str) -> _Head:
+        head = self._heads.get(session_id)
         if head is None:
-            row = self.tx.one(_HEAD, session_id=fact.session_id)
-            head = (
-                _Head(row[0], row[1])
-                if row and row[0]
-                else _Head(0, genesis(fact.casefile_id, fact.session_id))
-            )
-            self._heads[fact.session_id] = head
+            row = self.tx.one(_HEAD, session_id=session_id)
+            head = self._heads[session_id] = _Head(*row) if row else _Head(0, b"", None)
+        return head
+
+    def _seal(self, fact: Fact) -> Sealed:
+        head = self._head(fact.session_id)
         seq, at_us = head.seq + 1, fact.at_us
         header = canonical(fact.header(seq))
-        hash_ = link(head.hash, header, fact.payload.commit)
+        previous = head.hash if head.seq else genesis(fact.casefile_id, fact.session_id)
+        hash_ = link(previous, header, fact.payload.commit)
         head.seq, head.hash, head.at_us = seq, hash_, max(at_us, head.at_us)
         self._events.append(_event_row(fact, seq, at_us, header, hash_))
         payload = fact.payload
@@ -127,26 +171,26 @@ class Batch:
             self._totals.append(_total_row(fact))
         return Sealed(fact, seq, hash_)
 
-    def _open(self, row: OpenOperation, started: Sealed) -> None:
-        self.tx.run(
-            _ADD_OPEN,
-            event_id=row.event_id,
-            casefile_id=row.casefile_id,
-            session_id=row.session_id,
-            parent_event_id=row.parent_event_id,
-            root_event_id=row.root_event_id,
-            user_id=row.user_id,
-            actor=row.actor,
-            operation_type=row.operation_type,
-            operation_name=row.operation_name,
-            request_id=row.request_id,
-            owner=row.owner,
-            state=row.state,
-            started_us=to_us(row.started_at),
-            heartbeat_us=to_us(row.started_at),
-            started_seq=started.seq,
-            inputs_commit=started.fact.payload.commit.hex(),
-        )
+
+def _open_row(row: OpenOperation, started: Sealed) -> Parameters:
+    return {
+        "event_id": row.event_id,
+        "casefile_id": row.casefile_id,
+        "session_id": row.session_id,
+        "parent_event_id": row.parent_event_id,
+        "root_event_id": row.root_event_id,
+        "user_id": row.user_id,
+        "actor": row.actor,
+        "operation_type": row.operation_type.value,
+        "operation_name": row.operation_name,
+        "request_id": row.request_id,
+        "owner": row.owner,
+        "state": row.state,
+        "started_us": to_us(row.started_at),
+        "heartbeat_us": to_us(row.started_at),
+        "started_seq": started.seq,
+        "inputs_commit": started.fact.payload.commit.hex(),
+    }
 
 
 def _event_row(fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) -> Parameters:
@@ -156,8 +200,8 @@ def _event_row(fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) ->
         "casefile_id": fact.casefile_id,
         "event_id": fact.event_id,
         "parent_event_id": fact.parent_event_id,
-        "kind": fact.kind,
-        "operation_type": fact.operation_type,
+        "kind": fact.kind.value,
+        "operation_type": fact.operation_type and fact.operation_type.value,
         "operation_name": fact.operation_name,
         "actor": fact.actor,
         "request_id": fact.request_id,
@@ -174,9 +218,9 @@ def _total_row(fact: Fact) -> Parameters:
     top = fact.parent_event_id is None
     return {
         "session_id": fact.session_id,
-        "operation_type": fact.operation_type,
+        "operation_type": fact.operation_type and fact.operation_type.value,
         "operation_name": fact.operation_name or "",
-        "kind": fact.kind,
+        "kind": fact.kind.value,
         "count": 1,
         "busy_ms": (fact.duration_ms or 0) if top else 0,
         "tokens": int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0)),

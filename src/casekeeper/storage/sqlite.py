@@ -150,7 +150,7 @@ class SqliteStore:
                         last = True
                     else:
                         batch.append(item)
-                answers = self._commit(connection, batch)
+                answers = _refused(batch, self._broken) if self._broken else self._commit(connection, batch)
                 self._loop.call_soon_threadsafe(self._answer, answers)
                 if last:
                     return
@@ -162,21 +162,15 @@ class SqliteStore:
             return _transaction(connection, batch)
         except Exception as error:
             _roll_back(connection)
+            if _is_disk_failure(error):
+                # After a failed sync nobody knows what is on disk; going on would acknowledge the unknown.
+                self._broken = "The disk failed; the store takes no writes until the server is restarted."
+                _log.critical("the store is out of service: %s", error)
+                return _refused(batch, self._broken)
             if len(batch) > 1:
                 # One of them is poison: alone, each of the others goes through.
                 return [answer for item in batch for answer in self._commit(connection, [item])]
-            return [(batch[0][1], self._translated(error))]
-
-    def _translated(self, error: Exception) -> Exception:
-        if not _is_outage(error):
-            return error
-        if "disk I/O error" in str(error) or "malformed" in str(error):
-            # After a failed sync nobody knows what is on disk; going on would acknowledge the unknown.
-            self._broken = "The disk failed; the store takes no writes until the server is restarted."
-            _log.critical("the store is out of service: %s", error)
-        unavailable = StoreUnavailable(f"The store cannot write: {error}.")
-        unavailable.__cause__ = error
-        return unavailable
+            return [(batch[0][1], _of_writing(error))]
 
     def _answer(self, answers: list[_Answer]) -> None:
         self._waiting -= len(answers)
@@ -219,6 +213,24 @@ def _snapshot(connection: sqlite3.Connection, read: Callable[[Tx], T]) -> T:
 
 def _of_reading(error: sqlite3.Error) -> Exception:
     return StoreUnavailable("The store cannot be read.") if _is_outage(error) else error
+
+
+def _of_writing(error: Exception) -> Exception:
+    if not _is_outage(error):
+        return error
+    unavailable = StoreUnavailable(f"The store cannot write: {error}.")
+    unavailable.__cause__ = error
+    return unavailable
+
+
+def _refused(batch: Sequence[_Waiting], why: str) -> list[_Answer]:
+    return [(future, StoreUnavailable(why)) for _, future in batch]
+
+
+def _is_disk_failure(error: Exception) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and (
+        "disk I/O error" in str(error) or "malformed" in str(error)
+    )
 
 
 def _is_outage(error: Exception) -> bool:
