@@ -89,9 +89,12 @@ async def run_agent(
         except UsageLimitExceeded as error:
             unreached = "budget_spent"
             # What follows is advice to programmers.
-            raise NestedFailed(unreached, str(error).partition(". Consider ")[0] + ".") from error
+            said = str(error).partition(". Consider ")[0] + "."
+            used = _usage(usage, tools.entered, operation.route)
+            raise NestedFailed(unreached, said, usage=used) from error
         except _MODEL_ERRORS as error:
-            raise _model_failed(error, operation.route) from error
+            used = _usage(usage, tools.entered, operation.route)
+            raise _model_failed(error, operation.route, used) from error
         finally:
             await tools.note_refusals(context, messages, unreached=unreached)
     blob = await memory.keep(context, result.all_messages())
@@ -152,7 +155,7 @@ def _tool_piece(type_: str, part: ToolCallPart | ToolReturnPart) -> dict[str, An
     return {"type": type_, "tool_name": _clean(part.tool_name), "call_id": request_id(part.tool_call_id)}
 
 
-def _model_failed(error: Exception, route: Route) -> NestedFailed:
+def _model_failed(error: Exception, route: Route, used: dict[str, int | str]) -> NestedFailed:
     """What went wrong with the model, in our own words: providers' messages quote keys and prompts."""
     retryable = isinstance(
         error, ModelRateLimitError | ModelUnavailableError | ModelServerError | ModelConnectionError
@@ -167,7 +170,7 @@ def _model_failed(error: Exception, route: Route) -> NestedFailed:
             said = f"The provider of {route.model} reported an error ({type(error).__name__})."
         case _:
             said = f"The model {route.model} gave no answer that can be used ({type(error).__name__})."
-    return NestedFailed("model_failed", said, retryable=retryable)
+    return NestedFailed("model_failed", said, retryable=retryable, usage=used)
 
 
 def _clean(text: str) -> str:

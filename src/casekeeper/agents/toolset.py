@@ -52,10 +52,20 @@ class Called:
     call_id: str
     outcome: str = "failed"
     error_type: str | None = None
+    event_id: str = ""
+
+    def begun(self, event_id: str) -> None:
+        """The child has facts under this id from now on."""
+        self.event_id = event_id
 
     def output(self) -> dict[str, str]:
         """As the run's outputs name it. The child's fact has `call_id` as its `request_id`."""
-        shown = {"tool_name": self.tool_name, "call_id": self.call_id, "outcome": self.outcome}
+        shown = {
+            "event_id": self.event_id,
+            "tool_name": self.tool_name,
+            "call_id": self.call_id,
+            "outcome": self.outcome,
+        }
         return {**shown, "error_type": self.error_type} if self.error_type else shown
 
 
@@ -99,7 +109,7 @@ class CasefileTools(AbstractToolset[MDSContext]):
         self.called.append(called)
         call = ToolCall(operation_type="tool", tool_name=name, parameters=tool_args)
         try:
-            outputs = await ctx.deps.invoke(call, call_id=call_id)
+            outputs = await ctx.deps.invoke(call, call_id=call_id, begun=called.begun)
         except NestedFailed as error:
             called.error_type = error.type
             raise ToolFailed(f"{error.type}: {error.message}") from error
@@ -124,14 +134,14 @@ class CasefileTools(AbstractToolset[MDSContext]):
             if error_type is None:
                 continue
             name = _UNSAFE_IN_NAMES.sub("_", part.tool_name)[:_NAME_MAX] or "_"
-            await context.note_refusal(
+            event_id = await context.note_refusal(
                 name=name,
                 inputs=_inputs(part),
                 error_type=error_type,
                 message=_MESSAGES[error_type].format(name=name),
                 call_id=call_id,
             )
-            self.called.append(Called(name, call_id, "denied", error_type))
+            self.called.append(Called(name, call_id, "denied", error_type, event_id))
 
     def _shows(self, name: str, context: MDSContext) -> bool:
         return (self._allowed is None or name in self._allowed) and context.may(self._registry[name].effects)

@@ -306,7 +306,9 @@ def _tell(begun: "asyncio.Future[Started]", life: "asyncio.Task[None]") -> None:
         return
     if life.cancelled():
         begun.cancel()
-    elif error := life.exception():
+    else:
+        error = life.exception()
+        assert error is not None, "a life that begins well says so itself"
         begun.set_exception(error)
 
 

@@ -57,7 +57,7 @@ def terminal_fact(started: Fact, started_seq: int, ending: Ending, payload: Payl
         ended_at=max(now, started.started_at),
         payload=payload,
         error_type=ending.failure.type if ending.failure else None,
-        usage=finished.usage if finished else None,
+        usage=finished.usage if finished else ending.usage,
         conversation=finished.conversation if finished else None,
         started_seq=started_seq,
         inputs_commit=started.payload.commit.hex(),

@@ -6,6 +6,7 @@ A nested call goes through the same corridor with the caller's rights at that mo
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from casekeeper.casefiles.access import Access, Gate
@@ -57,14 +58,14 @@ class Nesting:
         root = outer.root_event_id if outer else fact.event_id
         inside = Parent(fact.event_id, root, outer.depth + 1 if outer else 0, started.deadline)
 
-        async def invoke(call: OperationCall, *, call_id: str | None = None) -> Any:
-            return await self._invoke(executor, started, inside, call, call_id)
+        async def invoke(
+            call: OperationCall, *, call_id: str | None = None, begun: Callable[[str], None] | None = None
+        ) -> Any:
+            return await self._invoke(executor, started, inside, call, call_id, begun or _unheard)
 
-        async def note_refusal(
-            *, name: str, inputs: Any, error_type: str, message: str, call_id: str
-        ) -> None:
+        async def note_refusal(*, name: str, inputs: Any, error_type: str, message: str, call_id: str) -> str:
             asked = Asked(OperationType.TOOL, name, inputs, call_id, fact.event_id)
-            await self._deny(started, asked, error_type, message)
+            return await self._deny(started, asked, error_type, message)
 
         async def write(records: Sequence[Record]) -> None:
             await self._write(started, records)
@@ -89,6 +90,7 @@ class Nesting:
         inside: Parent,
         operation: OperationCall,
         call_id: str | None,
+        begun: Callable[[str], None],
     ) -> Any:
         caller = outer.call.caller
         ask = Ask(caller.user_id, "nested", call_id or outer.call.ask.request_id)
@@ -101,22 +103,22 @@ class Nesting:
             raise NestedFailed("cancelled", "The operation around this one has ended.") from error
         except NotFound as refusal:
             # The caller was let into this very session when the outer operation started.
-            await self._deny(outer, call.asked, RightsLost.code, RightsLost.title)
+            begun(await self._deny(outer, call.asked, RightsLost.code, RightsLost.title))
             raise RightsLost from refusal
         except Refused as refusal:
-            await self._deny(outer, call.asked, refusal.code, refusal.detail)
+            begun(await self._deny(outer, call.asked, refusal.code, refusal.detail))
             raise NestedFailed(refusal.code, refusal.detail, retryable=refusal.retryable) from refusal
         assert isinstance(started, Started)
+        begun(started.fact.event_id)
         return await _outputs(started)
 
-    async def _deny(self, outer: Started, asked: Asked, error_type: str, message: str) -> None:
+    async def _deny(self, outer: Started, asked: Asked, error_type: str, message: str) -> str:
         access, error = outer.context.access, {"message": message}
         payload = await self._sizes.inputs(access.casefile_id, asked.inputs, error=error)
         fact = denied_fact(access, outer.fact.session_id, asked, error_type, payload, self._clock())
-        try:
+        with suppress(OperationEnded):
             await self._commits.commit(Commit((fact,), (OperationIsOpen(outer.fact.event_id),)))
-        except OperationEnded:
-            return
+        return fact.event_id
 
     async def _write(self, started: Started, records: Sequence[Record]) -> None:
         """Write for a running operation: while it is open, its casefile active and its caller allowed."""
@@ -137,6 +139,10 @@ class Nesting:
             raise RightsLost
         must_cover(access, started.operation)
         return access
+
+
+def _unheard(event_id: str) -> None:
+    """Nobody asked for the child's id."""
 
 
 async def _outputs(started: Started) -> Any:

@@ -24,6 +24,7 @@ class Ending:
     kind: Kind
     finished: Finished | None = None
     failure: Failure | None = None
+    usage: dict[str, int | str] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -146,20 +147,20 @@ def _ending(task: "asyncio.Task[Finished]", running: Running) -> Ending:
         return Ending(Kind.SUCCEEDED, finished=task.result())
     if running.ending is not None:
         return running.ending
-    kind, type_, message, retryable = Kind.FAILED, "operation_raised", _said(error), False
+    kind, type_, message, retryable, usage = Kind.FAILED, "operation_raised", _said(error), False, None
     match error:
         case CasekeeperError():
             kind = Kind.DENIED if isinstance(error, Denied) else kind
             type_, message, retryable = error.code, error.detail, error.retryable
         case NestedFailed():
-            type_, message, retryable = error.type, error.message, error.retryable
+            type_, message, retryable, usage = error.type, error.message, error.retryable, error.usage
         case TimeoutError():
             type_, retryable = "operation_timeout", True
         case _:
             message = f"{type(error).__name__}: {message}"
     # The record is UTF-8, and what a tool says may not be.
     message = message[:_MESSAGE_MAX].encode(errors="backslashreplace").decode()
-    return Ending(kind, failure=Failure(type=type_, message=message, retryable=retryable))
+    return Ending(kind, failure=Failure(type=type_, message=message, retryable=retryable), usage=usage)
 
 
 def _said(error: BaseException) -> str:

@@ -29,7 +29,15 @@ class TooDeep(Denied):
 class NestedFailed(Exception):
     """A nested operation was refused or did not succeed. The caller decides whether it can go on without."""
 
-    def __init__(self, type_: str, message: str, *, retryable: bool = False) -> None:
+    def __init__(
+        self,
+        type_: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        usage: dict[str, int | str] | None = None,
+    ) -> None:
+        self.usage = usage
         self.type = type_
         self.message = message
         self.retryable = retryable
@@ -39,10 +47,13 @@ class NestedFailed(Exception):
 class Invoke(Protocol):
     """Runs another operation inside this one, through the same corridor, with the caller's rights at that moment."""
 
-    async def __call__(self, call: Any, *, call_id: str | None = None) -> Any:
+    async def __call__(
+        self, call: Any, *, call_id: str | None = None, begun: Callable[[str], None] | None = None
+    ) -> Any:
         """Its outputs.
 
-        `call` is a `ToolCall` or `AgentCall`; `call_id` is kept as the child's request id.
+        `call` is a `ToolCall` or `AgentCall`; `call_id` is kept as the child's request id; `begun` is told the
+        child's event id as soon as it has one.
 
         Raises:
             NestedFailed: Refused, failed, cancelled, timed out. The child's own fact says why.
@@ -51,11 +62,14 @@ class Invoke(Protocol):
 
 
 class NoteRefusal(Protocol):
-    """Leaves one `denied` child for a call that never became an operation: invented, forbidden, or ill-formed."""
+    """Leaves one `denied` child for a call that never became an operation: invented, forbidden, or ill-formed.
+
+    Returns the child's event id.
+    """
 
     async def __call__(
         self, *, name: str, inputs: Any, error_type: str, message: str, call_id: str
-    ) -> None: ...
+    ) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ DEFAULT_TIMEOUT = timedelta(seconds=60)
 
 Function = Callable[..., Awaitable[Any]]
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -71,7 +73,7 @@ def tool(
     """Make a tool of an async function whose first parameter is the `MDSContext`.
 
     Raises:
-        TypeError: The function is not async, has no docstring, or a parameter has no type.
+        TypeError: The function is not async, has no docstring, takes no context, or a parameter has no type or name.
     """
 
     def decorate(function: Function) -> Tool:
@@ -100,9 +102,13 @@ def field_errors(error: ValidationError, prefix: str) -> tuple[FieldError, ...]:
 
 def _parameters(function: Function) -> type[BaseModel]:
     hints = get_type_hints(function, include_extras=True)
-    _, *parameters = inspect.signature(function).parameters.values()
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        raise TypeError(f"tool {function.__name__} must take the MDSContext first")
     fields: dict[str, Any] = {}
-    for parameter in parameters:
+    for parameter in parameters[1:]:
+        if parameter.kind not in _BY_NAME:
+            raise TypeError(f"parameter {parameter.name} of tool {function.__name__} cannot be given by name")
         if parameter.name not in hints:
             raise TypeError(f"parameter {parameter.name} of tool {function.__name__} has no type")
         required = parameter.default is inspect.Parameter.empty

@@ -1,5 +1,6 @@
 """A casefile's desk at which agents run. What the corridor does to a tool call is a short function here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -160,10 +161,14 @@ class Desk:
             progress=self.progress.append,
         )
 
-    async def _invoke(self, call: Any, *, call_id: str | None = None) -> Any:
+    async def _invoke(
+        self, call: Any, *, call_id: str | None = None, begun: Callable[[str], None] | None = None
+    ) -> Any:
         assert isinstance(call, ToolCall)
         self.invoked.append((call.tool_name, call.parameters))
         self.call_ids.append(call_id)
+        if begun is not None:
+            begun(f"evt_child{len(self.invoked)}")
         wanted = self.tools[call.tool_name]
         try:
             finished = await wanted.run(self.context(), wanted.parse(call))
@@ -173,11 +178,12 @@ class Desk:
 
     async def _note_refusal(
         self, *, name: str, inputs: Any, error_type: str, message: str, call_id: str
-    ) -> None:
+    ) -> str:
         assert name in message
         to_json(inputs)
         self.refused.append((name, error_type))
         self.refused_inputs.append(inputs)
+        return f"evt_refused{len(self.refused)}"
 
     @property
     def streamed(self) -> str:

@@ -75,8 +75,18 @@ Found 1 document for `tax after:2024/01/01 before:2025/01/01`:
                 "cost": "0.000000",
             },
             "tool_events": [
-                {"tool_name": "mail_search", "call_id": "call_1_0", "outcome": "succeeded"},
-                {"tool_name": "mail_get", "call_id": "call_3_0", "outcome": "succeeded"},
+                {
+                    "event_id": "evt_child1",
+                    "tool_name": "mail_search",
+                    "call_id": "call_1_0",
+                    "outcome": "succeeded",
+                },
+                {
+                    "event_id": "evt_child2",
+                    "tool_name": "mail_get",
+                    "call_id": "call_3_0",
+                    "outcome": "succeeded",
+                },
             ],
         }
     )

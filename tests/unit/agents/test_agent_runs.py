@@ -63,7 +63,14 @@ async def test_a_run_answers_with_its_usage_and_its_tool_calls(desk: Desk) -> No
                 "tool_calls": 1,
                 "cost": "0.000000",
             },
-            "tool_events": [{"tool_name": "mail_search", "call_id": "call_1_0", "outcome": "succeeded"}],
+            "tool_events": [
+                {
+                    "event_id": "evt_child1",
+                    "tool_name": "mail_search",
+                    "call_id": "call_1_0",
+                    "outcome": "succeeded",
+                }
+            ],
         }
     )
     assert finished.usage == finished.outputs["usage"]
@@ -100,7 +107,13 @@ async def test_a_forbidden_tool_leaves_one_denial_and_never_runs(tmp_path: Path)
     assert desk.refused_inputs == [{"text": "x"}]
     assert finished.outputs["usage"]["tool_calls"] == 0
     assert finished.outputs["tool_events"] == [
-        {"tool_name": "note_add", "call_id": "call_1_0", "outcome": "denied", "error_type": "tool_forbidden"}
+        {
+            "event_id": "evt_refused1",
+            "tool_name": "note_add",
+            "call_id": "call_1_0",
+            "outcome": "denied",
+            "error_type": "tool_forbidden",
+        }
     ]
 
 
@@ -139,6 +152,7 @@ async def test_arguments_that_do_not_fit_are_refused_by_the_corridor_and_told_to
     assert "payload.operation.parameters.colour" in told[0]
     assert finished.outputs["tool_events"] == [
         {
+            "event_id": "evt_child1",
             "tool_name": "mail_search",
             "call_id": "call_1_0",
             "outcome": "failed",
