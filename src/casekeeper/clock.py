@@ -26,4 +26,4 @@ def from_us(us: int) -> datetime:
 
 def rfc3339(instant: datetime) -> str:
     """The instant as the record writes it: UTC, six fractional digits, `Z` (RFC 3339 §5.6)."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

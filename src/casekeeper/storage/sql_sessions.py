@@ -52,7 +52,7 @@ def seen_by(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
 
     Same rule as `sessions.manager`: own ones, shared ones, and for admins all; the record session for admins.
     """
-    supervises = t.grants.c.role.in_((Role.ADMIN.value, Role.OWNER.value))
+    supervises = or_(t.grants.c.role == Role.ADMIN.value, t.grants.c.role == Role.OWNER.value)
     is_record = t.sessions.c.session_type == SessionType.RECORD.value
     shared = t.sessions.c.visibility == Visibility.CASEFILE.value
     own = t.sessions.c.user_id == bindparam("me", None, types.Text())
