@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Response
 
 from casekeeper.api.dependencies import GuardedRoute, Inbound, OpenRoute
-from casekeeper.api.envelope import Answer, Envelope
+from casekeeper.api.envelope import Envelope
+from casekeeper.api.verbs import verb
 from casekeeper.identity.accounts import (
     Account,
     CreateAccount,
@@ -27,67 +28,56 @@ auth = APIRouter(prefix="/v1/auth", route_class=OpenRoute)
 router = APIRouter(prefix="/v1", route_class=GuardedRoute)
 
 
-@auth.post("/token", operation_id="auth_token", response_model=Answer[TokenSet], tags=["auth"])
+@verb(auth, "/token", TokenSet)
 async def token(body: Envelope[Login], door: Inbound) -> Response:
     """Tokens for a password or an API key."""
     door.ask(body)
     return door.answer(await door.server.logins.log_in(body.payload), body)
 
 
-@auth.post("/refresh", operation_id="auth_refresh", response_model=Answer[TokenSet], tags=["auth"])
+@verb(auth, "/refresh", TokenSet)
 async def refresh(body: Envelope[Refresh], door: Inbound) -> Response:
     """The next tokens for a refresh token."""
     door.ask(body)
     return door.answer(await door.server.logins.refresh(body.payload), body)
 
 
-@router.post(
-    "/accounts/create", operation_id="accounts_create", response_model=Answer[Account], tags=["accounts"]
-)
+@verb(router, "/accounts/create", Account)
 async def create(body: Envelope[CreateAccount], door: Inbound) -> Response:
     """Make an account; operators only."""
     made, repeated = await door.server.accounts.create(door.caller, body.payload, door.ask(body))
     return door.answer(made, body, repeated=repeated)
 
 
-@router.post(
-    "/accounts/list", operation_id="accounts_list", response_model=Answer[Page[Account]], tags=["accounts"]
-)
+@verb(router, "/accounts/list", Page[Account])
 async def list_(body: Envelope[ListAccounts], door: Inbound) -> Response:
     """All accounts, by user id; operators only."""
     door.ask(body)
     return door.answer(await door.server.accounts.page(door.caller, body.payload), body)
 
 
-@router.post(
-    "/accounts/update", operation_id="accounts_update", response_model=Answer[Account], tags=["accounts"]
-)
+@verb(router, "/accounts/update", Account)
 async def update(body: Envelope[UpdateAccount], door: Inbound) -> Response:
     """Change an account (operators), or one's own password. Tokens of the account end."""
     changed, repeated = await door.server.accounts.update(door.caller, body.payload, door.ask(body))
     return door.answer(changed, body, repeated=repeated)
 
 
-@router.post(
-    "/accounts/deactivate",
-    operation_id="accounts_deactivate",
-    response_model=Answer[Account],
-    tags=["accounts"],
-)
+@verb(router, "/accounts/deactivate", Account)
 async def deactivate(body: Envelope[DeactivateAccount], door: Inbound) -> Response:
     """End an account everywhere at once; operators only."""
     ended, repeated = await door.server.accounts.deactivate(door.caller, body.payload, door.ask(body))
     return door.answer(ended, body, repeated=repeated)
 
 
-@router.post("/keys/create", operation_id="keys_create", response_model=Answer[NewApiKey], tags=["keys"])
+@verb(router, "/keys/create", NewApiKey)
 async def create_key(body: Envelope[CreateKey], door: Inbound) -> Response:
     """Make an API key; its secret is shown this once."""
     made, repeated = await door.server.logins.create_key(door.caller, body.payload, door.ask(body))
     return door.answer(made, body, repeated=repeated)
 
 
-@router.post("/keys/list", operation_id="keys_list", response_model=Answer[Page[ApiKey]], tags=["keys"])
+@verb(router, "/keys/list", Page[ApiKey])
 async def list_keys(body: Envelope[ListKeys], door: Inbound) -> Response:
     """The keys of an account, oldest first."""
     door.ask(body)
@@ -95,7 +85,7 @@ async def list_keys(body: Envelope[ListKeys], door: Inbound) -> Response:
     return door.answer(Page[ApiKey](items=list(keys)), body)
 
 
-@router.post("/keys/revoke", operation_id="keys_revoke", response_model=Answer[ApiKey], tags=["keys"])
+@verb(router, "/keys/revoke", ApiKey)
 async def revoke_key(body: Envelope[RevokeKey], door: Inbound) -> Response:
     """End a key, and all tokens of its account with it."""
     revoked, repeated = await door.server.logins.revoke_key(door.caller, body.payload, door.ask(body))

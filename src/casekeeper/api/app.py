@@ -10,6 +10,7 @@ from casekeeper.api import accounts, casefiles, documents, monitor, sessions
 from casekeeper.api.examples import EXAMPLES
 from casekeeper.api.limits import SizeLimits
 from casekeeper.api.problems import MEDIA_TYPE, Problem, add_problem_handlers
+from casekeeper.api.verbs import describe_answer
 from casekeeper.journal.events import ExecutionEvent
 
 VERSION = "0.1.0"
@@ -85,6 +86,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             operation["security"] = [] if is_open else [{"token": []}]
             for status, description in _REFUSALS.items():
                 operation["responses"][status] = {"description": description, "content": problem}
+            describe_answer(operation, schemas)
             if operation["operationId"] in EXAMPLES:
                 content = operation["requestBody"]["content"]["application/json"]
                 content["examples"] = EXAMPLES[operation["operationId"]]

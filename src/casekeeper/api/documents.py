@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from casekeeper.api.dependencies import GuardedRoute, Inbound
-from casekeeper.api.envelope import Answer, Envelope
+from casekeeper.api.envelope import Envelope
+from casekeeper.api.verbs import verb
 from casekeeper.documents.document import Document, DocumentSummary
 from casekeeper.documents.filing import GetDocument, ListDocuments, Uploaded
 from casekeeper.ids import CasefileId
@@ -19,24 +20,24 @@ FileName = Annotated[
 ]
 
 
-@router.post("/list", operation_id="documents_list", response_model=Answer[Page[DocumentSummary]])
+@verb(router, "/list", Page[DocumentSummary])
 async def list_(body: Envelope[ListDocuments], door: Inbound) -> Response:
     """A casefile's documents, newest filed first."""
     door.ask(body)
     return door.answer(await door.server.filing.page(door.caller, body.payload), body)
 
 
-@router.post("/get", operation_id="documents_get", response_model=Answer[Document])
+@verb(router, "/get", Document)
 async def get(body: Envelope[GetDocument], door: Inbound) -> Response:
     """One document with its text."""
     door.ask(body)
     return door.answer(await door.server.filing.get(door.caller, body.payload), body)
 
 
-@router.post(
+@verb(
+    router,
     "/upload",
-    operation_id="documents_upload",
-    response_model=Answer[Uploaded],
+    Uploaded,
     openapi_extra={
         "requestBody": {
             "required": True,

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from casekeeper.api.dependencies import GuardedRoute, Inbound, get_session_service
-from casekeeper.api.envelope import Answer, Envelope, Json
+from casekeeper.api.envelope import Envelope, Json
 from casekeeper.api.sse import frames
+from casekeeper.api.verbs import EVENT_STREAM, verb
 from casekeeper.execution.outcomes import CancelOperation, Executed, GetOperation
 from casekeeper.execution.service import Execute, GetSession, SessionCreated, SessionDetail, Streamed
 from casekeeper.ids import EventId, SessionId
@@ -30,15 +31,9 @@ router = APIRouter(prefix="/v1", route_class=GuardedRoute)
 
 # Most calls have ended by then; only the others cost a watch on the connection.
 _WATCH_AFTER_S = 0.05
-_EVENT_STREAM = "text/event-stream"
 
 
-@router.post(
-    "/sessions/create",
-    operation_id="sessions_create",
-    response_model=Answer[SessionCreated],
-    tags=["sessions"],
-)
+@verb(router, "/sessions/create", SessionCreated)
 async def create(body: Envelope[CreateSession], door: Inbound) -> Response:
     """Open a session in a casefile."""
     created, repeated = await get_session_service(door).create_session(
@@ -47,27 +42,18 @@ async def create(body: Envelope[CreateSession], door: Inbound) -> Response:
     return door.answer(created, body, repeated=repeated)
 
 
-@router.post(
-    "/sessions/execute",
-    operation_id="sessions_execute",
-    response_model=Answer[Executed],
-    responses={
-        200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
-        202: {"model": Answer[Executed], "description": "It runs, or waits for an approval."},
-    },
-    tags=["sessions"],
-)
+@verb(router, "/sessions/execute", Executed, may_wait=True, streams=True)
 async def execute(
     body: Envelope[Execute],
     door: Inbound,
 ) -> Response:
     """Run a tool or an agent. With `Accept: text/event-stream` its facts and progress are streamed."""
     ask = door.ask(body)
-    if _EVENT_STREAM in door.headers.get("accept", ""):
+    if EVENT_STREAM in door.headers.get("accept", ""):
         stream = get_session_service(door).stream_operation(door.caller, body.payload, ask)
         # The first item comes after the corridor let the call in; until then a refusal is a problem response.
         first = await anext(stream)
-        return StreamingResponse(frames(_enveloped(first, stream, body, door)), media_type=_EVENT_STREAM)
+        return StreamingResponse(frames(_enveloped(first, stream, body, door)), media_type=EVENT_STREAM)
     work = get_session_service(door).execute_operation(door.caller, body.payload, ask)
     if (ended := await _unless_gone(door, work)) is None:
         # Nobody reads it; the number is what proxies log for a client that went away.
@@ -76,33 +62,21 @@ async def execute(
     return _executed(executed, body, door, repeated=repeated)
 
 
-@router.post(
-    "/sessions/get", operation_id="sessions_get", response_model=Answer[SessionDetail], tags=["sessions"]
-)
+@verb(router, "/sessions/get", SessionDetail)
 async def get(body: Envelope[GetSession], door: Inbound) -> Response:
     """Read a session, a page of its record, and what has not ended."""
     door.ask(body)
     return door.answer(await get_session_service(door).get_session(door.caller, body.payload), body)
 
 
-@router.post(
-    "/sessions/list",
-    operation_id="sessions_list",
-    response_model=Answer[Page[UnifiedSession]],
-    tags=["sessions"],
-)
+@verb(router, "/sessions/list", Page[UnifiedSession])
 async def list_(body: Envelope[ListSessions], door: Inbound) -> Response:
     """List the sessions that the caller may see, newest first."""
     door.ask(body)
     return door.answer(await get_session_service(door).list_sessions(door.caller, body.payload), body)
 
 
-@router.post(
-    "/sessions/close",
-    operation_id="sessions_close",
-    response_model=Answer[SessionClosedAnswer],
-    tags=["sessions"],
-)
+@verb(router, "/sessions/close", SessionClosedAnswer)
 async def close(body: Envelope[CloseSession], door: Inbound) -> Response:
     """Close a session for good and get its statistics."""
     closed, repeated = await get_session_service(door).close_session(
@@ -115,7 +89,7 @@ async def close(body: Envelope[CloseSession], door: Inbound) -> Response:
     "/sessions/{session_id}/events/stream",
     operation_id="sessions_stream",
     response_class=StreamingResponse,
-    responses={200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
     tags=["sessions"],
 )
 async def stream(
@@ -128,7 +102,7 @@ async def stream(
     context = await door.server.manager.validate_and_get_session(door.caller, At(session_id), Purpose.READ)
     resume = int(last_event_id) if last_event_id else after or 0
     facts = door.server.reading.follow(context, resume)
-    return StreamingResponse(frames(facts), media_type=_EVENT_STREAM, headers={"Cache-Control": "no-store"})
+    return StreamingResponse(frames(facts), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
 
 
 @router.get(
@@ -144,26 +118,14 @@ async def record(session_id: Annotated[SessionId, Path()], door: Inbound) -> Res
     return StreamingResponse(lines, media_type="application/jsonl")
 
 
-@router.post(
-    "/operations/get",
-    operation_id="operations_get",
-    response_model=Answer[Executed],
-    responses={202: {"model": Answer[Executed]}},
-    tags=["operations"],
-)
+@verb(router, "/operations/get", Executed, may_wait=True)
 async def get_operation(body: Envelope[GetOperation], door: Inbound) -> Response:
     """How an operation stands, or how it ended, outputs in full."""
     door.ask(body)
     return _executed(await door.server.operations.get(door.caller, body.payload), body, door)
 
 
-@router.post(
-    "/operations/cancel",
-    operation_id="operations_cancel",
-    response_model=Answer[Executed],
-    responses={202: {"model": Answer[Executed]}},
-    tags=["operations"],
-)
+@verb(router, "/operations/cancel", Executed, may_wait=True)
 async def cancel(body: Envelope[CancelOperation], door: Inbound) -> Response:
     """Stop an operation. Repeating it is safe; one that has ended is left as it is."""
     door.ask(body)
@@ -180,7 +142,7 @@ async def part(
     return Json(await door.server.operations.part(door.caller, event_id, part))
 
 
-@router.post("/events/query", operation_id="events_query", response_model=Answer[FactPage], tags=["events"])
+@verb(router, "/events/query", FactPage)
 async def query(body: Envelope[QueryEvents], door: Inbound) -> Response:
     """Events by ids or filters, across all sessions that the caller may read."""
     door.ask(body)

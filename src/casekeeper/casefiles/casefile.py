@@ -72,7 +72,9 @@ class CasefileStore(Protocol):
         """The user's grant, expired or not; None where the casefile is missing or deleted."""
         ...
 
-    async def casefile(self, casefile_id: str) -> Casefile | None: ...
+    async def casefile(self, casefile_id: str) -> Casefile | None:
+        """The casefile as it is now."""
+        ...
 
     async def casefiles_of(
         self, user_id: str, now: datetime, status: Status | None, before: tuple[int, str] | None, limit: int

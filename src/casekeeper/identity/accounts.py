@@ -139,7 +139,9 @@ class EndRefreshFamilies(Record):
 class AccountStore(Protocol):
     """Accounts as a store keeps them."""
 
-    async def account(self, user_id: str) -> StoredAccount | None: ...
+    async def account(self, user_id: str) -> StoredAccount | None:
+        """The account, active or not."""
+        ...
 
     async def accounts(self, after: str, limit: int) -> Sequence[Account]:
         """Accounts with a greater user id, in the order of user ids."""

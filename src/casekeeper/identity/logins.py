@@ -191,7 +191,9 @@ class CredentialStore(AccountStore, Protocol):
         """All keys of an account, oldest first."""
         ...
 
-    async def refresh(self, digest: str) -> StoredRefresh | None: ...
+    async def refresh(self, digest: str) -> StoredRefresh | None:
+        """The refresh token of this digest, used or not; None where its family has ended."""
+        ...
 
 
 def _digest(secret: str) -> str:

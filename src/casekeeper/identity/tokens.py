@@ -68,7 +68,9 @@ class Minted:
 class Standing(Protocol):
     """Whether an account's tokens still stand: no user-wide change (logout, deactivation) since they were made."""
 
-    async def stands(self, user_id: str, epoch: str, asof: int) -> bool: ...
+    async def stands(self, user_id: str, epoch: str, asof: int) -> bool:
+        """Whether nothing ended the tokens that were made at this number of this feed."""
+        ...
 
 
 def fit_scopes(scopes: Mapping[str, Scope]) -> tuple[dict[str, Scope], tuple[str, ...]]:

@@ -31,9 +31,11 @@ class Watch:
         self._deltas: deque[Delta] = deque(maxlen=_DELTAS_KEPT)
 
     def wake(self) -> None:
+        """Tell the follower that there is something to read."""
         self._woken.set()
 
     def push(self, delta: Delta) -> None:
+        """Hand the follower a piece of progress."""
         self._deltas.append(delta)
         self._woken.set()
 

@@ -100,11 +100,20 @@ class Operation(Protocol):
     """Something that can be run."""
 
     @property
-    def type(self) -> OperationType: ...
+    def type(self) -> OperationType:
+        """Which type it is of."""
+        ...
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What calls name it by."""
+        ...
+
     @property
-    def effects(self) -> frozenset[Effect]: ...
+    def effects(self) -> frozenset[Effect]:
+        """What it does to the world; the role that it needs follows."""
+        ...
+
     @property
     def timeout(self) -> timedelta:
         """How long a run may take when the caller says nothing, and at most."""
@@ -123,16 +132,22 @@ class Operation(Protocol):
         """Do it. May raise anything; the runner makes a `failed` fact of it."""
         ...
 
-    def entry(self) -> CatalogEntry: ...
+    def entry(self) -> CatalogEntry:
+        """What the catalogue says of it."""
+        ...
 
 
 class OperationSource(Protocol):
     """Where the operations of one type come from."""
 
     @property
-    def type(self) -> OperationType: ...
+    def type(self) -> OperationType:
+        """Which type it brings."""
+        ...
 
-    def find(self, name: str) -> Operation | None: ...
+    def find(self, name: str) -> Operation | None:
+        """The operation of this name."""
+        ...
 
     def catalogue(self) -> Sequence[CatalogEntry]:
         """All of them, by name."""

@@ -22,7 +22,7 @@ from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 
 # Stored JSON is passed on as it is; this says what it looks like.
-_EVENTS = {"type": "array", "items": {"$ref": "#/components/schemas/ExecutionEvent"}}
+_EVENTS = {"type": "array", "items": {"x-schema": "ExecutionEvent"}}
 
 HEARTBEAT = timedelta(seconds=15)
 _PAGE = 200
