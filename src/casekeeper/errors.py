@@ -311,6 +311,7 @@ class ModelUnavailable(Unavailable):
     code = "model_unavailable"
     title = "No model can answer"
     check = "what"
+    retryable = False  # a key or a package is missing: trying again does not bring it
 
 
 class ShuttingDown(Unavailable):

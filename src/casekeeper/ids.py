@@ -11,7 +11,7 @@ import threading
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
 _CASEFILE = r"^cf_[0-9]{6}_[0-9a-f]{6}$"
 _SESSION = r"^ts_[0-9]{6}_[0-9a-z]{1,8}_[0-9a-f]{6}$"
@@ -43,7 +43,11 @@ DocumentId = Annotated[str, StringConstraints(pattern=_DOCUMENT)]
 UploadId = Annotated[str, StringConstraints(pattern=_UPLOAD)]
 KeyId = Annotated[str, StringConstraints(pattern=_KEY)]
 RequestId = Annotated[str, StringConstraints(pattern=REQUEST_ID)]
-UserId = Annotated[str, AfterValidator(canonical_user)]
+UserId = Annotated[
+    str,
+    AfterValidator(canonical_user),
+    WithJsonSchema({"type": "string", "pattern": f"^{_USER.pattern}$", "maxLength": _USER_MAX}),
+]
 
 
 class _RandomBytes:

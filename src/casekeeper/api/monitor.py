@@ -13,13 +13,13 @@ catalogue = APIRouter(route_class=GuardedRoute, tags=["catalogue"])
 former = APIRouter(include_in_schema=False)
 
 
-@health.get("/livez", operation_id="livez", response_class=Json)
+@health.get("/livez", operation_id="livez")
 async def livez() -> Response:
     """Whether the process answers; looks at nothing else."""
     return Json(b'{"status":"ok"}')
 
 
-@health.get("/readyz", operation_id="readyz", response_class=Json)
+@health.get("/readyz", operation_id="readyz")
 async def readyz(door: Inbound) -> Response:
     """Whether calls can be served: the store reads and writes, and the server is not stopping."""
     if not door.server.is_ready:

@@ -68,7 +68,7 @@ def problem(error: e.CasekeeperError, request: Request) -> Response:
         headers["WWW-Authenticate"] = f'Bearer realm="casekeeper", error="{_bearer_error(error)}"'
     if isinstance(error, e.RateLimited | e.StillRunning):
         headers["Retry-After"] = str(error.retry_after_s)
-    elif isinstance(error, e.Unavailable):
+    elif isinstance(error, e.Unavailable) and error.retryable:
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     more: dict[str, Any] = {}
     if isinstance(error, e.Invalid):

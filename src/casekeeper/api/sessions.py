@@ -132,9 +132,7 @@ async def cancel(body: Envelope[CancelOperation], door: Inbound) -> Response:
     return _executed(await door.server.operations.cancel(door.caller, body.payload), body, door)
 
 
-@router.get(
-    "/operations/{event_id}/{part}", operation_id="operations_part", response_class=Json, tags=["operations"]
-)
+@router.get("/operations/{event_id}/{part}", operation_id="operations_part", tags=["operations"])
 async def part(
     event_id: Annotated[EventId, Path()], part: Literal["inputs", "outputs"], door: Inbound
 ) -> Response:

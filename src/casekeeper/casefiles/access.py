@@ -7,7 +7,7 @@ that the unchecked path does not type-check.
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from casekeeper.acl import ROLE_FOR_ACTION, Action, Role
 from casekeeper.acl_feed import Scope
@@ -17,7 +17,7 @@ from casekeeper.clock import Clock
 from casekeeper.errors import CasefileNotFound, Denied, RoleTooLow
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
-from casekeeper.journal.events import Fact, Kind, Payload, Permission
+from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Permission
 from casekeeper.journal.stream import Commit, Commits
 
 Source = Literal["token", "store"]
@@ -165,12 +165,20 @@ class Gate:
         """Record that a member was refused, in the casefile's own record, and say why."""
         refusal = RoleTooLow(ROLE_FOR_ACTION[action].value, access.role and access.role.value)
         if access.is_member:
-            await self.record_denial(access, refusal, {"action": action.value})
+            await self.record_denial(access, refusal, denial({"action": action.value}, refusal))
         else:
             _security.info("public reader refused", extra={"user_id": access.caller.user_id})
         return refusal
 
-    async def record_denial(self, access: Access, refusal: Denied, inputs: dict[str, str]) -> None:
+    async def record_denial(
+        self,
+        access: Access,
+        refusal: Denied,
+        payload: Payload,
+        *,
+        operation_type: OperationType | None = None,
+        operation_name: str | None = None,
+    ) -> None:
         """Leave a `denied` fact in the casefile's record session."""
         casefile = await self._store.casefile(access.casefile_id)
         if casefile is None or casefile.record_session_id is None:
@@ -181,10 +189,17 @@ class Gate:
             session_id=casefile.record_session_id,
             event_id=new_event_id(now),
             kind=Kind.DENIED,
+            operation_type=operation_type,
+            operation_name=operation_name,
             actor=access.caller.pseudonym,
             started_at=now,
             permission=access.permission,
             error_type=refusal.code,
-            payload=Payload.of_fields(inputs=inputs, error={"message": refusal.detail}),
+            payload=payload,
         )
         await self._commits.commit(Commit(facts=(fact,)))
+
+
+def denial(inputs: Any, refusal: Denied) -> Payload:
+    """What the record keeps of a refusal: what was asked, and why not."""
+    return Payload.of_fields(inputs=inputs, error={"message": refusal.detail})

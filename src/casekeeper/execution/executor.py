@@ -59,6 +59,7 @@ class Call:
     """One call on its way through the corridor.
 
     `outlives_caller`: it was asked for in the background, or will be asked for again, so nobody's leaving ends it.
+    `on_started` is called before the first step of the run, so that a follower misses nothing of it.
     """
 
     caller: Principal
@@ -68,6 +69,7 @@ class Call:
     timeout: timedelta | None = None
     parent: Parent | None = None
     outlives_caller: bool = False
+    on_started: Callable[[Fact], None] | None = None
 
     @property
     def asked(self) -> Asked:
@@ -186,11 +188,13 @@ class Executor:
 
     async def _deny(self, context: SessionContext, asked: Asked, refusal: Denied) -> None:
         error = {"message": refusal.detail}
-        if context.is_new:
-            inputs = {"operation_type": asked.operation_type.value, "operation_name": asked.name}
-            await self._gate.record_denial(context.access, refusal, inputs)
-            return
         payload = await self._sizes.inputs(context.access.casefile_id, asked.inputs, error=error)
+        if context.is_new:
+            kind, name = asked.operation_type, asked.name
+            await self._gate.record_denial(
+                context.access, refusal, payload, operation_type=kind, operation_name=name
+            )
+            return
         fact = denied_fact(
             context.access, context.session.session_id, asked, refusal.code, payload, self._clock()
         )
@@ -209,6 +213,8 @@ class Executor:
         task = asyncio.current_task()
         assert task is not None
         self._runner.adopt(started.running, task)
+        if call.on_started is not None:
+            call.on_started(started.fact)
         begun.set_result(started)
         await self._run_and_end(started, parameters)
 

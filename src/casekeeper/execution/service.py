@@ -1,8 +1,8 @@
 """`SessionService`: the five verbs of sessions, a screen each at most."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -21,6 +21,7 @@ from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, SessionId, new_event_id
 from casekeeper.journal.events import TERMINAL, Fact, Kind, Payload
+from casekeeper.journal.feed import Watch
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.journal.stream import Commit, Commits, IdTaken
 from casekeeper.operations.operation import OperationCall
@@ -177,25 +178,38 @@ class SessionService:
         self, caller: Principal, command: Execute, ask: Ask
     ) -> AsyncGenerator[Streamed]:
         """The facts and deltas of an operation and its children, last how it ended; None is a heartbeat."""
-        context, started = await self._executor.execute(_call(caller, command, ask))
-        if isinstance(started, str):
-            outcome = await self._operations.of_repeat(caller, started, command.mode)
-            yield await self._operations.executed(outcome, context)
-            return
-        written = SessionContext(context.access, context.session)
-        family = {started.fact.event_id}
-        try:
-            async with aclosing(self._reading.follow(written, started.seq - 1)) as stream:
-                async for item in stream:
-                    if item is None or _belongs(item, family):
+        with ExitStack() as stack:
+            watches: list[Watch] = []
+
+            def watch(fact: Fact) -> None:
+                watches.append(stack.enter_context(self._reading.watch(fact.session_id)))
+
+            context, started = await self._executor.execute(_call(caller, command, ask, watch))
+            if isinstance(started, str):
+                outcome = await self._operations.of_repeat(caller, started, command.mode)
+                yield await self._operations.executed(outcome, context)
+                return
+            try:
+                async with aclosing(self._follow(started, watches[0])) as stream:
+                    async for item in stream:
                         yield item
-                    if isinstance(item, StreamedFact) and _ends(item, started):
-                        break
-            outcome = await _wait(started)
-        except (GeneratorExit, asyncio.CancelledError):
-            _client_gone(started)
-            raise
-        yield await self._operations.executed(outcome, context, created=context.is_new)
+                outcome = await _wait(started)
+            except (GeneratorExit, asyncio.CancelledError):
+                _client_gone(started)
+                raise
+            yield await self._operations.executed(outcome, context, created=context.is_new)
+
+    async def _follow(
+        self, started: Started, watch: Watch
+    ) -> AsyncGenerator[StreamedFact | StreamedDelta | None]:
+        written = SessionContext(started.context.access, started.context.session)
+        family = {started.fact.event_id}
+        async with aclosing(self._reading.follow(written, started.seq - 1, watched=watch)) as stream:
+            async for item in stream:
+                if item is None or _belongs(item, family):
+                    yield item
+                if isinstance(item, StreamedFact) and _ends(item, started):
+                    return
 
     async def get_session(self, caller: Principal, command: GetSession) -> SessionDetail:
         """A session with a page of its record. Costs the same on a long session as on a short one."""
@@ -317,11 +331,21 @@ class SessionService:
         return SessionClosedAnswer(session_id=session_id, closed_at=session.closed_at, statistics=figures)
 
 
-def _call(caller: Principal, command: Execute, ask: Ask) -> Call:
+def _call(
+    caller: Principal, command: Execute, ask: Ask, on_started: Callable[[Fact], None] | None = None
+) -> Call:
     timeout = timedelta(seconds=command.timeout_s) if command.timeout_s else None
     outlives = ask.is_repeatable or command.mode == "background"
     place = At(command.session_id, command.casefile_id)
-    return Call(caller, place, command.operation, ask, timeout, outlives_caller=outlives)
+    return Call(
+        caller,
+        place,
+        command.operation,
+        ask,
+        timeout,
+        outlives_caller=outlives,
+        on_started=on_started,
+    )
 
 
 async def _wait(started: Started) -> Outcome:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Protocol
 
 from casekeeper.acl import Action
-from casekeeper.casefiles.access import Access, Gate
+from casekeeper.casefiles.access import Access, Gate, denial
 from casekeeper.clock import Clock
 from casekeeper.errors import (
     ArgumentsInvalid,
@@ -194,7 +194,8 @@ class CasefileSessionManager:
 
     async def _refuse_private(self, access: Access, session: UnifiedSession) -> Denied:
         refusal = SessionPrivate()
-        await self._gate.record_denial(access, refusal, {"session_id": session.session_id})
+        asked = {"session_id": session.session_id}
+        await self._gate.record_denial(access, refusal, denial(asked, refusal))
         return refusal
 
 

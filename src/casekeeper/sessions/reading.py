@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
@@ -16,7 +17,7 @@ from casekeeper.errors import OperationNotFound, Refused, SessionNotFound
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, EventId, SessionId, UserId
 from casekeeper.journal.events import Kind, OperationType, StoredFact
-from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.feed import LiveFeed, Watch
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
@@ -205,8 +206,16 @@ class Reading:
             raise OperationNotFound(event_id) from error
         return context, facts
 
+    def watch(self, session_id: str) -> AbstractContextManager[Watch]:
+        """Collect a session's progress from now on, for a `follow` that begins later."""
+        return self._live.watch(session_id)
+
     async def follow(
-        self, context: SessionContext, after: int, heartbeat: timedelta = HEARTBEAT
+        self,
+        context: SessionContext,
+        after: int,
+        heartbeat: timedelta = HEARTBEAT,
+        watched: Watch | None = None,
     ) -> AsyncGenerator[StreamedFact | StreamedDelta | None]:
         """The session's facts behind `after`, then what comes; None is a heartbeat.
 
@@ -214,7 +223,7 @@ class Reading:
         word when it is gone. Facts come once each, in order, whatever happens to wake-ups.
         """
         session_id, caller = context.session.session_id, context.caller
-        with self._live.watch(session_id) as watch:
+        with nullcontext(watched) if watched else self._live.watch(session_id) as watch:
             while True:
                 rows = await self._store.facts(session_id, _JOURNAL, after, _PAGE)
                 if not await self._may_still_read(caller, session_id):

@@ -1,0 +1,5 @@
+"""`python -m casekeeper.cli`."""
+
+from casekeeper.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""The tree of commands, and how each way to fail becomes one line and an exit code."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from casekeeper.cli import casefiles, importing, people, records, running, server, upkeep
+from casekeeper.cli.exits import (
+    EPILOG,
+    FAULT,
+    INTERRUPTED,
+    OK,
+    USAGE,
+    Stop,
+    broken_pipe,
+    code_of,
+    line_of,
+    say,
+)
+
+app = typer.Typer(
+    name="casekeeper",
+    help="Casefiles in which people and agents work under one access list and one verifiable record.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    # Plain help: it reads as well, and comes three times as fast.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for module in (server, people, casefiles, importing, running, records, upkeep):
+    module.add_to(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Whatever goes wrong is one line on stderr, never a traceback."""
+    try:
+        code = app(list(arguments), prog_name="casekeeper", standalone_mode=False)
+    except Stop as stop:
+        say(f"error: {stop}")
+        return stop.code
+    except (KeyboardInterrupt, asyncio.CancelledError, typer.Abort):
+        say("interrupted")
+        return INTERRUPTED
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "casekeeper")
+        message = " ".join(error.format_message().split())
+        say(f"error: {message.rstrip('.')}. See: {command} --help")
+        return USAGE
+    except BrokenPipeError:
+        broken_pipe()
+    except Exception as error:
+        return _failed(error)
+    return code if isinstance(code, int) else OK
+
+
+def _failed(error: Exception) -> int:
+    from casekeeper.client import ApiError
+    from casekeeper.errors import CasekeeperError
+
+    if isinstance(error, ApiError):
+        say(f"error: {line_of(error)}")
+        return code_of(error)
+    if sys.flags.dev_mode:
+        raise error
+    if isinstance(error, CasekeeperError):
+        say(f"error: {error.detail} ({error.code})")
+        return FAULT
+    text = " ".join(str(error).split()) or "no more is known"
+    say(f"error: {type(error).__name__}: {text} (python -X dev -m casekeeper.cli … shows where)")
+    return FAULT

@@ -1,0 +1,93 @@
+"""Reads a data directory beside whoever holds it: SQLite lets readers see what is committed, and nothing else."""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from sqlalchemy import select
+
+from casekeeper.cli.exits import DATA, Stop
+from casekeeper.cli.reach import DATABASE
+from casekeeper.sessions.recording import Recording
+from casekeeper.storage import sql_schema as t
+from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.sql_events import SqlEvents
+from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sqlite import connect
+
+T = TypeVar("T")
+
+
+class ReadOnly:
+    """Implements the store's `Reads`; changes nothing."""
+
+    def __init__(self, data: Path) -> None:
+        try:
+            self._connection = connect(data / DATABASE, read_only=True)
+        except sqlite3.Error as error:
+            raise Stop(f"The store in {data} cannot be read: {error}.", DATA) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    async def point(self, read: Callable[[Tx], T]) -> T:
+        """One snapshot."""
+        self._connection.execute("BEGIN")
+        try:
+            return read(Tx(self._connection))
+        finally:
+            self._connection.execute("COMMIT")
+
+    async def scan(self, read: Callable[[Tx], T]) -> T:
+        """One snapshot; nobody else waits in this process."""
+        return await self.point(read)
+
+    def check(self) -> list[str]:
+        """What SQLite itself finds wrong with the file; nothing if all is well."""
+        rows: list[tuple[str]] = self._connection.execute("PRAGMA integrity_check(20)").fetchall()
+        return [text for (text,) in rows if text != "ok"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A session and the newest fact that the store says it has."""
+
+    casefile_id: str
+    session_id: str
+    seq: int
+    hash: str
+
+
+class StoredRecords:
+    """All records of a directory, for whoever holds it: no permission is asked."""
+
+    def __init__(self, reads: ReadOnly, data: Path) -> None:
+        self._reads = reads
+        # `of_session` asks nobody for permission, so there is no manager to give.
+        self._recording = Recording(SqlEvents(reads), DirectoryBlobs(data / "blobs"), cast(Any, None))
+
+    async def heads(self, casefiles: Sequence[str], sessions: Sequence[str]) -> list[StoredHead]:
+        """The sessions of these casefiles and these sessions; all of the directory where none is named."""
+        s = t.sessions.c
+        query = select(s.casefile_id, s.session_id, s.head_seq, s.head_hash).order_by(
+            s.casefile_id, s.created_us, s.session_id
+        )
+        if casefiles or sessions:
+            query = query.where(s.casefile_id.in_(casefiles) | s.session_id.in_(sessions))
+        rows = await self._reads.scan(lambda tx: tx.select(query))
+        return [StoredHead(c, session, seq, head.hex()) for c, session, seq, head in rows]
+
+    def lines(self, head: StoredHead) -> AsyncGenerator[bytes]:
+        """The record lines of a session."""
+        return cast("AsyncGenerator[bytes]", self._recording.of_session(head.casefile_id, head.session_id))

@@ -1,0 +1,91 @@
+"""`serve` and `demo`."""
+
+from importlib.metadata import version
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from casekeeper.cli.exits import USAGE, Stop
+from casekeeper.cli.output import Output
+from casekeeper.cli.reach import read_settings
+
+if TYPE_CHECKING:
+    from casekeeper.server import FirstLogin
+    from casekeeper.settings import Settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands into the tree."""
+    app.command("serve")(serve)
+    app.command("demo")(demo)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default=False)] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data directory; made if absent.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line per event.")] = False,
+) -> None:
+    """Serve a data directory. The first start makes an operator and shows the login once."""
+    if workers > 1:
+        raise Stop("The embedded store serves one process; --workers must be 1.", USAGE)
+    settings = read_settings(data, host=host, port=port)
+    from casekeeper.cli.serving import run_loop
+
+    run_loop(lambda: _serve(settings, Output(as_json=as_json)))
+
+
+async def _serve(settings: "Settings", out: Output) -> None:
+    from casekeeper.cli.serving import serving, stopping
+
+    with stopping() as stop:
+        async with serving(settings) as (server, url):
+            _announce(server.first_login, url, settings, out)
+            await stop.wait()
+    out.remark("Stopped.")
+
+
+def _announce(first: "FirstLogin | None", url: str, settings: "Settings", out: Output) -> None:
+    """Say where the server is, and at its first start how to log in."""
+    if out.as_json:
+        if first:
+            login = {"user_id": first.user_id, "password": first.password}
+            out.json({"event": "first_login", **login}, compact=True)
+        out.json({"event": "ready", "url": url, "data": str(settings.data.resolve())}, compact=True)
+        return
+    lines = [f"casekeeper {version('casekeeper')} · data in {settings.data}"]
+    if first:
+        lines.append("The operator's login, shown this once:")
+        lines.append(f"  user      {first.user_id}\n  password  {first.password}")
+    if not _is_loopback(settings.host):
+        lines.append("It speaks plain HTTP: put something with TLS in front of it.")
+    out.answer(None, "\n".join([*lines, f"Ready at {url} · Ctrl-C stops it"]))
+
+
+def demo(
+    exit_: Annotated[bool, typer.Option("--exit", help="End when the story is told.")] = False,
+    data: Annotated[Path, typer.Option(help="Directory of the demo; made if absent.")] = Path(
+        ".casekeeper-demo"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line per step.")] = False,
+) -> None:
+    """Show the main job, end to end. It has a store of its own; the server stays, unless told to --exit."""
+    settings = read_settings(data)
+    from casekeeper.cli.demo import tell
+    from casekeeper.cli.serving import run_loop
+
+    run_loop(lambda: tell(settings, Output(as_json=as_json), stay=not exit_))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,175 @@
+"""Serves one data directory over HTTP until it is told to stop."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+
+from casekeeper.asgi import create_app
+from casekeeper.cli.exits import DATA, UNAVAILABLE, Stop
+from casekeeper.cli.reach import HOLDER, holder
+from casekeeper.server import Server, open_server
+from casekeeper.settings import Settings
+from casekeeper.storage.embedded import SchemaTooNew
+from casekeeper.storage.sqlite import DirectoryInUse
+
+T = TypeVar("T")
+
+# Requests under way get this long; then operations are ended in order, and recorded so.
+_GRACE_S = 3
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+
+
+class Web(uvicorn.Server):
+    """uvicorn, told to stop by us: its own handling of signals would end the process before the store is closed."""
+
+    def __init__(self, server: Server, host: str) -> None:
+        app = create_app(server.settings)
+        app.state.server = server
+        config = uvicorn.Config(
+            app,
+            host=host,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncGenerator[tuple[Server, str]]:
+    """The server of a directory and its address; while the context lasts, it answers.
+
+    Raises:
+        Stop: The directory is in use or too new, or the port is taken.
+    """
+    try:
+        async with _opened(settings) as server, _listening(server, settings) as url:
+            yield server, url
+    except DirectoryInUse as error:
+        url = holder(settings.data)
+        where = f" by the server at {url}" if url else " by another casekeeper command"
+        raise Stop(f"{settings.data} is in use{where}.", DATA) from error
+    except SchemaTooNew as error:
+        raise Stop(f"{error}.", DATA) from error
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncGenerator[Server]:
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Stop(f"The data directory {settings.data} cannot be made: {error.strerror}.", DATA) from error
+    async with open_server(settings) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _listening(server: Server, settings: Settings) -> AsyncGenerator[str]:
+    bound = _bind(settings.host, settings.port)
+    port = bound.getsockname()[1]
+    web = Web(server, settings.host)
+    task = asyncio.create_task(web.serve([bound]))
+    ready = asyncio.create_task(web.ready.wait())
+    await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    if task.done():
+        task.result()
+        raise Stop("The server ended before it began.", UNAVAILABLE)
+    path = settings.data / HOLDER
+    reachable = _url(_EVERYWHERE.get(settings.host, settings.host), port)
+    _write(path, {"url": reachable, "pid": os.getpid()})
+    try:
+        yield _url(settings.host, port)
+    finally:
+        path.unlink(missing_ok=True)
+        web.should_exit = True
+        await task
+
+
+@contextlib.contextmanager
+def stopping() -> Generator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set; while the context lasts, they do nothing else."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run on the fastest event loop that there is; SIGTERM ends the work as Ctrl-C does, in order."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # That a follower of a stream was cut off at the end is no news.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
+
+
+class _Lines(logging.Formatter):
+    """One line a record, with the user id where it is known: refused logins are told by it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        user_id = getattr(record, "user_id", None)
+        return super().format(record) + (f" user_id={user_id}" if user_id else "")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise Stop(f"Cannot listen on {_url(host, port)}: {error.strerror or error}.", UNAVAILABLE) from error
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    aside = path.with_suffix(".new")
+    aside.write_text(json.dumps(value), "utf-8")
+    aside.replace(path)

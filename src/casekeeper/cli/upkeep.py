@@ -1,0 +1,169 @@
+"""Looking after a data directory: `doctor`, `migrate`, `config show`."""
+
+import platform
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from casekeeper.cli.command import data_command
+from casekeeper.cli.exits import DATA, UNHEALTHY, Stop
+from casekeeper.cli.output import Column, Output
+from casekeeper.cli.reach import DATABASE, existing, holder
+
+if TYPE_CHECKING:
+    from casekeeper.settings import Settings
+
+config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
+
+# Below this a busy server has minutes left.
+_LITTLE_SPACE = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that doctor looked at."""
+
+    name: str
+    state: Literal["ok", "warning", "wrong"]
+    detail: str
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands into the tree."""
+    app.add_typer(config, name="config")
+    data_command(app, "doctor")(doctor)
+    data_command(app, "migrate")(migrate)
+
+
+async def doctor(settings: "Settings", out: Output) -> None:
+    """Check a data directory and this machine; changes nothing."""
+    checks = [*_machine(), *_directory(settings.data)]
+    if out.as_json:
+        out.json(checks)
+    else:
+        marks = {"ok": "✓", "warning": "!", "wrong": "✗"}
+        for check in checks:
+            style = {"ok": None, "warning": "yellow", "wrong": "bold red"}[check.state]
+            line = f"{marks[check.state]} {check.name}: {check.detail}"
+            out.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    wrong = [check.name for check in checks if check.state == "wrong"]
+    if wrong:
+        raise Stop(f"Not well: {', '.join(wrong)}.", UNHEALTHY)
+
+
+async def migrate(settings: "Settings", out: Output) -> None:
+    """Bring a data directory to this version's schema. Servers do it by themselves when they start."""
+    from casekeeper.storage.embedded import NEWEST, SchemaTooNew
+    from casekeeper.storage.embedded import migrate as bring_up
+    from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock
+
+    data = existing(settings)
+    try:
+        lock = DirectoryLock(data)
+    except DirectoryInUse as error:
+        raise Stop(f"{data} is in use. Stop its server first.", DATA) from error
+    try:
+        changed = bring_up(data / DATABASE)
+    except (SchemaTooNew, sqlite3.Error) as error:
+        raise Stop(f"{error}.", DATA) from error
+    finally:
+        lock.release()
+    text = f"Migrated to schema {NEWEST}." if changed else f"Nothing to do: the schema is at {NEWEST}."
+    out.answer({"schema": NEWEST, "changed": changed}, text)
+
+
+@data_command(config, "show")
+async def show(settings: "Settings", out: Output) -> None:
+    """Show all settings as a server started here would have them; secrets are masked."""
+    from casekeeper.settings import masked
+
+    values = masked(settings)
+    fields = type(settings).model_fields
+    if out.as_json:
+        out.json(values)
+        return
+    columns = (Column("SETTING", fixed=True), Column("VALUE"), Column("WHAT IT IS"))
+    out.rows(
+        list(values.items()),
+        columns,
+        lambda item: (item[0], "" if item[1] is None else str(item[1]), fields[item[0]].description or ""),
+        "",
+    )
+    out.remark("Set them as CASEKEEPER_<NAME>, or in casekeeper.toml.")
+
+
+def _machine() -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()}")
+    # FTS5 with trigram and strict typing of JSON functions came with 3.38.
+    new_enough = sqlite3.sqlite_version_info >= (3, 38)
+    yield Check("sqlite", "ok" if new_enough else "wrong", sqlite3.sqlite_version)
+
+
+def _directory(data: Path) -> Iterator[Check]:
+    if not (data / DATABASE).exists():
+        yield Check("data directory", "wrong", f"there is none at {data}")
+        return
+    open_to_others = data.stat().st_mode & 0o077
+    detail = f"{data}" + (" can be read by other users" if open_to_others else "")
+    yield Check("data directory", "warning" if open_to_others else "ok", detail)
+    free = shutil.disk_usage(data).free
+    yield Check("disk space", "ok" if free > _LITTLE_SPACE else "wrong", f"{free / 1024**3:.1f} GiB free")
+    yield _lock(data)
+    yield from _store(data)
+    yield _keys(data / "keys")
+    blobs = data / "blobs"
+    files = sum(1 for path in blobs.rglob("*") if path.is_file()) if blobs.is_dir() else 0
+    yield Check(
+        "blobs", "ok" if blobs.is_dir() else "wrong", f"{files} files" if blobs.is_dir() else "no folder"
+    )
+
+
+def _lock(data: Path) -> Check:
+    from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock
+
+    try:
+        DirectoryLock(data).release()
+    except DirectoryInUse:
+        return Check("server", "ok", f"running at {holder(data)}" if holder(data) else "in use by a command")
+    except OSError as error:
+        return Check("server", "wrong", f"the lock cannot be tried: {error.strerror}")
+    return Check("server", "ok", "none is running")
+
+
+def _store(data: Path) -> Iterator[Check]:
+    from casekeeper.cli.readonly import ReadOnly
+    from casekeeper.storage.embedded import NEWEST, schema_version
+
+    try:
+        version = schema_version(data / DATABASE)
+        known = version == NEWEST
+        detail = f"at {version}, the newest" if known else f"at {version}; this casekeeper has {NEWEST}"
+        older = version is not None and version < NEWEST
+        hint = " (casekeeper migrate)" if older else ""
+        yield Check("schema", "ok" if known else "warning" if older else "wrong", detail + hint)
+        with ReadOnly(data) as reads:
+            found = reads.check()
+        size = (data / DATABASE).stat().st_size
+        detail = "; ".join(found) if found else f"no fault in {size / 1024**2:.1f} MiB"
+        yield Check("integrity", "wrong" if found else "ok", detail)
+    except (sqlite3.Error, Stop) as error:
+        yield Check("integrity", "wrong", f"the store cannot be read: {error}")
+
+
+def _keys(keys: Path) -> Check:
+    files = [*keys.glob("*.pem"), *keys.glob("*.secret")]
+    if not any(path.suffix == ".pem" for path in files):
+        return Check("keys", "wrong", "there is no signing key")
+    # Windows keeps permissions elsewhere.
+    loose = [p.name for p in files if p.stat().st_mode & 0o077] if sys.platform != "win32" else []
+    if loose:
+        return Check("keys", "wrong", f"other users can read {', '.join(loose)}")
+    return Check(
+        "keys", "ok", f"{sum(p.suffix == '.pem' for p in files)} signing keys, readable by their owner alone"
+    )

@@ -1,0 +1,26 @@
+"""Lists that are longer than a page."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from casekeeper.client.connection import Connection
+from casekeeper.client.verbs import Verb
+
+if TYPE_CHECKING:
+    from casekeeper.paging import Page
+
+T = TypeVar("T")
+
+_PAGE = 200
+
+
+async def each(connection: Connection, verb: "Verb[Page[T]]", fields: Mapping[str, Any]) -> AsyncGenerator[T]:
+    """All items of a list, page by page as they are asked for."""
+    cursor = None
+    while True:
+        page = await connection.ask(verb, {**fields, "limit": _PAGE, "cursor": cursor})
+        for item in page.items:
+            yield item
+        if not page.has_more:
+            return
+        cursor = page.next_cursor

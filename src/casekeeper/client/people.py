@@ -1,0 +1,103 @@
+"""Accounts and API keys."""
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from casekeeper.client import verbs
+from casekeeper.client.connection import Connection
+from casekeeper.client.paging import each
+
+if TYPE_CHECKING:
+    from casekeeper.identity.accounts import Account
+    from casekeeper.identity.logins import ApiKey, NewApiKey
+    from casekeeper.paging import Page
+
+
+class Accounts:
+    """`/v1/accounts`; for operators, and for one's own password."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def create(
+        self,
+        user_id: str,
+        *,
+        password: str | None = None,
+        display_name: str | None = None,
+        is_operator: bool | None = None,
+        request_id: str | None = None,
+    ) -> "Account":
+        """A new account; without a password it can only be used through API keys."""
+        fields = {
+            "user_id": user_id,
+            "password": password,
+            "display_name": display_name,
+            "is_operator": is_operator,
+        }
+        return await self._connection.ask(verbs.CREATE_ACCOUNT, fields, request_id)
+
+    async def list(self, *, limit: int | None = None, cursor: str | None = None) -> "Page[Account]":
+        """A page of all accounts, by user id."""
+        return await self._connection.ask(verbs.LIST_ACCOUNTS, {"limit": limit, "cursor": cursor})
+
+    def each(self) -> "AsyncGenerator[Account]":
+        """All of them, page by page."""
+        return each(self._connection, verbs.LIST_ACCOUNTS, {})
+
+    async def update(
+        self,
+        user_id: str,
+        *,
+        password: str | None = None,
+        current_password: str | None = None,
+        display_name: str | None = None,
+        is_operator: bool | None = None,
+        is_active: bool | None = None,
+        request_id: str | None = None,
+    ) -> "Account":
+        """Change an account; its tokens end. Everyone changes their own password, giving the present one."""
+        fields = {
+            "user_id": user_id,
+            "password": password,
+            "current_password": current_password,
+            "display_name": display_name,
+            "is_operator": is_operator,
+            "is_active": is_active,
+        }
+        account = await self._connection.ask(verbs.UPDATE_ACCOUNT, fields, request_id)
+        if password is not None:
+            self._connection.tokens.password_changed(user_id, password)
+        return account
+
+    async def deactivate(self, user_id: str, *, request_id: str | None = None) -> "Account":
+        """End an account everywhere at once."""
+        return await self._connection.ask(verbs.DEACTIVATE_ACCOUNT, {"user_id": user_id}, request_id)
+
+
+class Keys:
+    """`/v1/keys`: API keys of oneself, or, for operators, of others."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def create(
+        self,
+        name: str = "",
+        *,
+        user_id: str | None = None,
+        expires_at: datetime | None = None,
+        request_id: str | None = None,
+    ) -> "NewApiKey":
+        """A new API key. Its secret is in this answer and nowhere else, not even in a repeat's."""
+        fields = {"name": name, "user_id": user_id, "expires_at": expires_at}
+        return await self._connection.ask(verbs.CREATE_KEY, fields, request_id)
+
+    async def list(self, *, user_id: str | None = None) -> "list[ApiKey]":
+        """The keys of an account, oldest first, without their secrets."""
+        return (await self._connection.ask(verbs.LIST_KEYS, {"user_id": user_id})).items
+
+    async def revoke(self, key_id: str, *, request_id: str | None = None) -> "ApiKey":
+        """End a key, and all tokens of its account with it."""
+        return await self._connection.ask(verbs.REVOKE_KEY, {"key_id": key_id}, request_id)

@@ -1,0 +1,24 @@
+"""How an operation ended, as the SDK's callers get it."""
+
+from dataclasses import dataclass
+
+from casekeeper.client.errors import OperationFailed
+from casekeeper.execution.outcomes import Executed
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Executed):
+    """How an operation ended; with status `running`, that it has not.
+
+    A failed operation is a result as well: `success` is False and `error` says why.
+    """
+
+    def raise_for_failure(self) -> "Result":
+        """This result, if the operation succeeded or still runs.
+
+        Raises:
+            OperationFailed: It ran and failed.
+        """
+        if self.success is False:
+            raise OperationFailed(self)
+        return self

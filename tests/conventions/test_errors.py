@@ -1,0 +1,87 @@
+import re
+
+import pytest
+
+from casekeeper import errors
+from casekeeper.api.problems import STATUS, status_of
+from casekeeper.errors import CasekeeperError
+from tests.conventions.documents import generator
+from tests.conventions.tree import ROOT
+
+generator().import_all()
+LEAVES: list[type[CasekeeperError]] = list(generator().leaves(CasekeeperError))
+BRANCHES = {leaf.__mro__[1] for leaf in LEAVES}
+OF_THE_TREE = [leaf for leaf in LEAVES if leaf.__module__ == errors.__name__]
+
+
+def drawn() -> dict[str, set[str]]:
+    """The drawing: the leaves on each branch."""
+    drawing, branch = dict[str, set[str]](), ""
+    for line in (errors.__doc__ or "").split("```")[1].splitlines():
+        if found := re.search(r"[├└]── (\w+)", line):
+            branch = found[1]
+        names = re.findall(r"\b[A-Z]\w+(?= ·| \(|$)|(?<=· )\w+", line)
+        drawing.setdefault(branch, set()).update(name for name in names if name != branch)
+    return drawing
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
+def test_every_error_has_a_code_and_a_title_of_its_own(leaf: type[CasekeeperError]):
+    assert {"code", "title"} <= vars(leaf).keys()
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", leaf.code)
+    assert leaf.title[-1] not in ".!"
+
+
+def test_no_two_errors_share_a_code_or_a_title():
+    assert len({leaf.code for leaf in LEAVES}) == len({leaf.title for leaf in LEAVES}) == len(LEAVES)
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
+def test_every_error_is_mapped_to_a_status(leaf: type[CasekeeperError]):
+    assert 400 <= status_of(leaf.__new__(leaf)) < 600
+
+
+def test_statuses_are_given_by_branch():
+    assert {branch.__name__ for branch in STATUS} - {branch.__name__ for branch in BRANCHES} == {
+        "HeadersTooLarge"
+    }
+
+
+@pytest.mark.parametrize("leaf", OF_THE_TREE, ids=lambda leaf: leaf.__name__)
+def test_every_error_of_the_tree_is_in_its_drawing(leaf: type[CasekeeperError]):
+    assert leaf.__name__ in drawn()[leaf.__mro__[1].__name__]
+
+
+def test_the_drawing_shows_no_error_that_is_gone():
+    known = {cls.__name__ for leaf in LEAVES for cls in leaf.__mro__}
+
+    assert {name for names in drawn().values() for name in names} <= known
+
+
+def test_the_drawing_tells_the_statuses():
+    told = dict(re.findall(r"── (\w+) +(\d{3})", errors.__doc__ or ""))
+
+    assert told == {b.__name__: str(s) for b, s in STATUS.items() if b is not errors.HeadersTooLarge}
+
+
+def test_only_a_room_that_must_declares_errors_of_its_own():
+    """Rooms raise what `errors.py` has; these two are about running operations, which it does not know."""
+    assert sorted(leaf.__name__ for leaf in LEAVES if leaf not in OF_THE_TREE) == ["RightsLost", "TooDeep"]
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
+def test_every_error_is_documented(leaf: type[CasekeeperError]):
+    assert f"| `{leaf.code}` | {status_of(leaf.__new__(leaf))} |" in (ROOT / "docs" / "errors.md").read_text()
+
+
+def test_the_codes_that_the_http_door_makes_itself_are_documented():
+    source = (ROOT / "src/casekeeper/api/problems.py").read_text()
+    made = set(re.findall(r'"([a-z]+_[a-z_]+)"', source)) - {
+        "needed_role",
+        "open_operations",
+        "current_version",
+    }
+
+    codes = {"method_not_allowed", "bad_request", "internal_error"}
+    assert codes <= made
+    assert all(f"`{code}`" in (ROOT / "docs" / "errors.md").read_text() for code in codes)

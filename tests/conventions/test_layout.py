@@ -1,0 +1,139 @@
+import subprocess
+import sys
+from collections import Counter
+
+from tests.conventions.tree import (
+    ROOT,
+    SOURCE,
+    calls_of,
+    lines_of,
+    modules,
+    public_without_docstring,
+    wide_handlers,
+)
+
+AIM, CEILING = 300, 500
+
+LONG = {
+    "documents/mail.py",
+    "errors.py",
+    "execution/executor.py",
+    "execution/service.py",
+    "identity/accounts.py",
+    "identity/logins.py",
+    "server.py",
+    "storage/sql_records.py",
+}
+"""Longer than the aim. This list only shrinks: a module that came below it leaves, none is added."""
+
+CATCHES_ALL = {
+    "cli/app.py": "the command line's outermost door: one line on stderr, never a traceback",
+    "cli/inprocess.py": "the outermost door of an application in the same process: who asked is told",
+    "documents/mail.py": "library calls on bytes of strangers: one mail never stops an import",
+    "execution/runner.py": "whatever a tool raises, and says about it, becomes a result",
+    "storage/sqlite.py": "the writer's thread: every waiting commit gets its answer",
+}
+"""Where everything may be caught, and why there."""
+
+MAKES_CONTEXTS = {
+    "execution/service.py": "the context of the operation that was just written, no longer planned",
+    "sessions/manager.py": "the manager itself",
+}
+
+SAYS_NOTHING = {
+    "api/dependencies.py:Inbound.json",
+    "documents/document.py:DocumentStore.counts",
+    "documents/document.py:DocumentStore.document",
+    "documents/document.py:DocumentStore.upload",
+    "sessions/manager.py:Place.casefile_id",
+    "sessions/manager.py:Place.session_id",
+}
+"""Public names whose signature says it all, or so it was thought. This list only shrinks."""
+
+
+def test_no_module_is_longer_than_the_ceiling():
+    assert {module for module in modules() if lines_of(module) > CEILING} == set()
+
+
+def test_modules_keep_to_the_aim():
+    assert {module for module in modules() if lines_of(module) > AIM} == LONG
+
+
+def test_no_test_is_longer_than_the_ceiling():
+    paths = [
+        p for folder in ("tests", "scripts", "benchmarks", "examples") for p in (ROOT / folder).rglob("*.py")
+    ]
+
+    assert [
+        str(p.relative_to(ROOT)) for p in paths if len(p.read_text().splitlines()) > CEILING
+    ] == KNOWN_LONG_TESTS
+
+
+KNOWN_LONG_TESTS = ["tests/unit/test_verify.py"]
+"""Longer than the ceiling. This list only shrinks."""
+
+
+def test_a_folder_holds_no_folders():
+    deep = {
+        path.parent.relative_to(SOURCE)
+        for path in SOURCE.rglob("*.py")
+        if len(path.relative_to(SOURCE).parts) > 2
+    }
+
+    assert {str(path) for path in deep} <= {"storage/migrations", "storage/migrations/versions"}
+
+
+def test_no_module_is_named_for_what_it_is_not():
+    vague = {"utils.py", "helpers.py", "common.py", "base.py", "misc.py"}
+
+    assert {module for module in modules() if module.rpartition("/")[2] in vague} == set()
+
+
+def test_only_the_gate_proves_entry():
+    assert set(calls_of("Access")) == {"casefiles/access.py"}
+
+
+def test_only_the_manager_proves_sessions():
+    assert set(calls_of("SessionContext")) == set(MAKES_CONTEXTS)
+
+
+def test_everything_is_caught_only_where_there_is_a_reason():
+    assert set(wide_handlers()) == set(CATCHES_ALL)
+
+
+def test_everything_is_caught_once_in_each_of_these_places():
+    assert {module: count for module, count in Counter(wide_handlers()).items() if count > 1} == {}
+
+
+def test_nothing_is_printed_but_by_the_command_line_and_the_verifier():
+    printing = {module for module in calls_of("print") if not module.startswith("cli/")}
+
+    assert printing == {"verify.py"}
+
+
+def test_what_is_public_says_what_it_is():
+    """An error's title is its description; what a protocol explains, its implementations need not."""
+    silent = {name for name in public_without_docstring() if not name.startswith("errors.py:")}
+
+    assert silent == SAYS_NOTHING
+
+
+def test_every_package_says_what_it_is():
+    assert [m for m in modules() if m.endswith("__init__.py") and not lines_of(m)] == []
+
+
+def test_imports_point_down_only():
+    lint = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--no-cache",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert lint.returncode == 0, lint.stdout
+    assert "0 broken" in lint.stdout

@@ -1,0 +1,334 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from casekeeper.acl import Role
+from casekeeper.casefiles.casefile import CasefileView
+from casekeeper.errors import StoreUnavailable
+from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
+from casekeeper.identity.principal import Principal
+from casekeeper.journal.stream import CloseOperation, Commit
+from casekeeper.sessions.manager import At
+from tests.unit.support import ANNA, BEN, NOW, House
+
+
+@pytest.fixture
+async def anna(house: House) -> Principal:
+    return await house.caller(ANNA)
+
+
+@pytest.fixture
+async def casefile(house: House, anna: Principal) -> CasefileView:
+    """Anna's casefile, in which Ben is editor for an hour."""
+    made = await house.casefile(anna)
+    await house.account(BEN)
+    await house.grant(anna, made.casefile_id, BEN, Role.EDITOR, until=NOW + timedelta(hours=1))
+    return made
+
+
+def happens(work: Callable[[], Awaitable[object]]) -> Callable[[Commit], Awaitable[None]]:
+    async def happen(_: Commit) -> None:
+        await work()
+
+    return happen
+
+
+# Orphans: what this house runs is an orphan in the eyes of the next process
+
+
+def recovery(house: House, owner: str = "the next process") -> Recovery:
+    return Recovery(house.storage.events, house.commits, house.clock, owner=owner)
+
+
+async def orphaned(house: House, anna: Principal, casefile: CasefileView) -> str:
+    """A session in which a parent and its child run; returns its id."""
+    place = At(casefile_id=casefile.casefile_id)
+    parameters = {"tool_name": "sleepy", "parameters": {"seconds": 60}}
+    started = await house.start(anna, place, "nest", request_id="req", **parameters)
+    async with asyncio.timeout(5):
+        while len(await house.kinds(started.fact.session_id)) < 3:
+            await asyncio.sleep(0.01)
+    return started.fact.session_id
+
+
+async def test_what_lost_its_process_is_interrupted_children_first(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    session_id = await orphaned(house, anna, casefile)
+
+    count = await recovery(house).run()
+
+    ends = (await house.facts(session_id))[3:]
+    assert count == 2
+    assert [(f["kind"], f["operation_name"], f["error_type"]) for f in ends] == [
+        ("interrupted", "sleepy", "process_gone"),
+        ("interrupted", "nest", "process_gone"),
+    ]
+
+
+async def test_an_interrupted_end_tells_the_whole_story(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    session_id = await orphaned(house, anna, casefile)
+    house.clock.advance(seconds=30)
+
+    await recovery(house).run()
+
+    _, began, _, _, ended = await house.facts(session_id)
+    assert (
+        ended["event_id"],
+        ended["started_seq"],
+        ended["inputs"],
+        ended["duration_ms"],
+        ended["request_id"],
+    ) == (
+        began["event_id"],
+        began["seq"],
+        began["inputs"],
+        30_000,
+        "req",
+    )
+    assert ended["error"]["retryable"]
+
+
+async def test_recovering_again_finds_nothing(house: House, anna: Principal, casefile: CasefileView):
+    session_id = await orphaned(house, anna, casefile)
+    await recovery(house).run()
+    before = await house.kinds(session_id)
+
+    assert await recovery(house).run() == 0
+    assert await house.kinds(session_id) == before
+
+
+async def test_two_recoveries_at_once_end_each_operation_once(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    session_id = await orphaned(house, anna, casefile)
+
+    await asyncio.gather(recovery(house).run(), recovery(house, "a third one").run())
+
+    assert (await house.kinds(session_id)).count("interrupted") == 2
+
+
+async def test_what_runs_here_is_no_orphan(house: House, anna: Principal, casefile: CasefileView):
+    await orphaned(house, anna, casefile)
+
+    assert await recovery(house, owner="this").run() == 0
+
+
+async def test_a_clock_that_stepped_back_ends_nothing_before_it_began(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    session_id = await orphaned(house, anna, casefile)
+    house.clock.advance(hours=-1)
+
+    await recovery(house).run()
+
+    assert {f["duration_ms"] for f in (await house.facts(session_id))[3:]} == {0}
+
+
+async def test_the_day_of_an_interrupted_request_begins_with_its_end(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    await orphaned(house, anna, casefile)
+    await recovery(house).run()
+    ask = house.ask(anna, "req", route="execute")
+
+    held = await house.requests.find(ask)
+    house.clock.advance(hours=25)
+
+    assert held is not None
+    assert await house.requests.find(ask) is None
+
+
+async def test_an_operation_that_ends_by_itself_meanwhile_keeps_its_end(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    started = await house.start(anna, At(casefile_id=casefile.casefile_id), "sleepy")
+
+    async def ends(_: Commit) -> None:
+        await house.storage.commits.commit(Commit(records=(CloseOperation(started.fact.event_id),)))
+
+    house.commits.meanwhile(ends)
+    await recovery(house).run()
+
+    assert await house.kinds(started.fact.session_id) == ["opened", "started"]
+
+
+# Grants that have ended
+
+
+def expiry(house: House) -> Expiry:
+    return Expiry(house.storage.casefiles, house.storage.accounts, house.commits, house.clock)
+
+
+async def test_the_end_of_a_grant_is_recorded_once(house: House, casefile: CasefileView):
+    house.clock.advance(hours=1)
+
+    swept = [await expiry(house).sweep() for _ in range(2)]
+
+    fact = (await house.facts(casefile.record_session_id or ""))[-1]
+    assert swept == [1, 0]
+    assert (fact["kind"], fact["actor_user_id"], fact["inputs"]["user_id"], fact["inputs"]["role"]) == (
+        "expired",
+        ANNA,
+        BEN,
+        "editor",
+    )
+
+
+async def test_a_grant_that_has_not_ended_stays(house: House, casefile: CasefileView):
+    house.clock.advance(minutes=59)
+
+    assert await expiry(house).sweep() == 0
+    assert await house.gate.look(await house.caller(BEN), casefile.casefile_id) is not None
+
+
+async def test_the_end_of_a_grant_takes_a_number_of_the_feed(house: House, casefile: CasefileView):
+    before = (await house.storage.accounts.head()).number
+    house.clock.advance(hours=1)
+
+    await expiry(house).sweep()
+
+    assert (await house.storage.accounts.head()).number == before + 1
+
+
+@pytest.mark.parametrize("renewed", [timedelta(days=1), None], ids=["longer", "without an end"])
+async def test_a_grant_that_is_renewed_meanwhile_stays(
+    house: House, anna: Principal, casefile: CasefileView, renewed: timedelta | None
+):
+    house.clock.advance(hours=1)
+    until = house.clock() + renewed if renewed else None
+    house.commits.meanwhile(
+        happens(lambda: house.grant(anna, casefile.casefile_id, BEN, Role.EDITOR, until=until))
+    )
+
+    await expiry(house).sweep()
+
+    assert await house.gate.look(await house.caller(BEN), casefile.casefile_id) is not None
+    assert (await house.kinds(casefile.record_session_id))[-1] == "role_changed"
+
+
+async def test_a_grant_that_is_revoked_meanwhile_ends_once(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    house.clock.advance(hours=1)
+    house.commits.meanwhile(happens(lambda: house.revoke(anna, casefile.casefile_id, BEN)))
+
+    await expiry(house).sweep()
+
+    assert (await house.kinds(casefile.record_session_id))[-1] == "revoked"
+
+
+async def test_a_grant_in_a_deleted_casefile_ends_without_a_word(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    await house.delete(anna, casefile.casefile_id)
+    house.clock.advance(hours=1)
+
+    swept = [await expiry(house).sweep() for _ in range(2)]
+
+    assert swept == [1, 0]
+    assert (await house.kinds(casefile.record_session_id))[-1] == "casefile_deleted"
+
+
+# Deleted casefiles
+
+
+def erasure(house: House) -> Erasure:
+    return Erasure(house.storage.casefiles, house.storage.blobs, house.commits)
+
+
+async def test_of_a_deleted_casefile_only_headers_stay(house: House, anna: Principal, casefile: CasefileView):
+    outcome = await house.run(anna, At(casefile_id=casefile.casefile_id), "note_add", text="x" * 50_000)
+    large = await house.run(anna, At(casefile_id=casefile.casefile_id), "echo", value="y" * 300_000)
+    await house.delete(anna, casefile.casefile_id)
+
+    swept = [await erasure(house).sweep() for _ in range(2)]
+
+    rows = await house.rows(outcome.session_id)
+    assert swept == [1, 0]
+    assert {(row.salt, row.body, row.blob) for row in rows} == {(None, None, None)}
+    assert large.status == "completed"
+    assert not (house.storage.directory / "blobs" / casefile.casefile_id).exists()
+    assert (await house.storage.documents.counts(casefile.casefile_id)).documents == 0
+
+
+async def test_the_chain_of_an_erased_record_still_verifies(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    from casekeeper.journal.chain import genesis, link
+
+    outcome = await house.run(anna, At(casefile_id=casefile.casefile_id), "echo", value=1)
+    await house.delete(anna, casefile.casefile_id)
+    await erasure(house).sweep()
+
+    previous = genesis(casefile.casefile_id, outcome.session_id)
+    for _, header, hash_, commit, *_ in await house.storage.events.record(outcome.session_id, 0, 100):
+        assert link(previous, header, commit) == hash_
+        previous = hash_
+
+
+async def test_what_stands_is_not_erased(house: House, anna: Principal, casefile: CasefileView):
+    outcome = await house.run(anna, At(casefile_id=casefile.casefile_id), "echo", value=1)
+
+    assert await erasure(house).sweep() == 0
+    assert all(row.body for row in await house.rows(outcome.session_id))
+
+
+# The sweeper
+
+
+async def test_the_sweeper_calls_every_sweep_again_and_again():
+    calls = list[str]()
+    done = asyncio.Event()
+
+    async def first() -> None:
+        calls.append("first")
+
+    async def second() -> None:
+        calls.append("second")
+        if len(calls) >= 4:
+            done.set()
+
+    await sweep_until(Sweeper([first, second], timedelta(milliseconds=1)), done)
+
+    assert calls[:4] == ["first", "second"] * 2
+
+
+async def test_the_sweeper_survives_an_outage_and_says_so(caplog: pytest.LogCaptureFixture):
+    calls = list[str]()
+    done = asyncio.Event()
+
+    async def unlucky() -> None:
+        calls.append("unlucky")
+        raise StoreUnavailable
+
+    async def other() -> None:
+        calls.append("other")
+        if len(calls) >= 4:
+            done.set()
+
+    await sweep_until(Sweeper([unlucky, other], timedelta(milliseconds=1)), done)
+
+    assert calls[:4] == ["unlucky", "other"] * 2
+    assert "could not reach the store" in caplog.text
+
+
+async def sweep_until(sweeper: Sweeper, done: asyncio.Event) -> None:
+    task = asyncio.create_task(sweeper.run())
+    await asyncio.wait_for(done.wait(), 5)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_sweep_after_the_last_does_nothing(house: House):
+    assert [await expiry(house).sweep(), await erasure(house).sweep(), await recovery(house).run()] == [
+        0,
+        0,
+        0,
+    ]

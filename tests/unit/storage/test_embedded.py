@@ -1,0 +1,115 @@
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy import inspect as inspected
+
+from casekeeper.storage import sql_schema
+from casekeeper.storage.embedded import NEWEST, SchemaTooNew, migrate, open_storage, schema_version
+from casekeeper.storage.sqlite import DirectoryInUse
+from tests.unit.support import make_template
+
+
+def execute(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(sql)
+
+
+def test_a_new_database_is_migrated(tmp_path: Path):
+    path = tmp_path / "casekeeper.db"
+
+    assert (schema_version(path), migrate(path), schema_version(path)) == (None, True, NEWEST)
+
+
+def test_a_migrated_database_needs_no_migration(directory: Path):
+    assert migrate(directory / "casekeeper.db") is False
+
+
+def test_a_database_of_a_newer_casekeeper_is_left_alone(directory: Path):
+    path = directory / "casekeeper.db"
+    execute(path, "UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(SchemaTooNew, match="9999"):
+        migrate(path)
+
+    assert schema_version(path) == "9999"
+
+
+def test_an_empty_file_is_migrated(tmp_path: Path):
+    path = tmp_path / "casekeeper.db"
+    path.touch()
+
+    assert (schema_version(path), migrate(path)) == (None, True)
+
+
+def test_a_database_without_its_version_is_told_so(directory: Path):
+    path = directory / "casekeeper.db"
+    execute(path, "DELETE FROM alembic_version")
+
+    assert schema_version(path) is None
+
+
+def test_the_migrations_make_the_tables_that_the_statements_know(directory: Path):
+    engine = create_engine(f"sqlite:///{directory / 'casekeeper.db'}")
+    found = inspected(engine)
+    tables = {
+        table: {column["name"] for column in found.get_columns(table)}
+        for table in found.get_table_names()
+        if not table.startswith(("alembic_version", "document_search"))
+    }
+    engine.dispose()
+
+    assert tables == {name: {c.name for c in table.c} for name, table in sql_schema.metadata.tables.items()}
+
+
+def test_the_migrations_make_the_indexes_that_the_statements_know(directory: Path):
+    engine = create_engine(f"sqlite:///{directory / 'casekeeper.db'}")
+    found = inspected(engine)
+    indexes = {index["name"] for table in sql_schema.metadata.tables for index in found.get_indexes(table)}
+    engine.dispose()
+
+    wanted = {index.name for table in sql_schema.metadata.tables.values() for index in table.indexes}
+    assert indexes == wanted
+
+
+def test_every_store_starts_an_epoch_of_its_own(tmp_path: Path):
+    epochs = set[str]()
+    for name in ("one", "two"):
+        directory = make_template(tmp_path / name)
+        with closing(sqlite3.connect(directory / "casekeeper.db")) as connection:
+            epochs.add(connection.execute("SELECT epoch FROM acl_head").fetchone()[0])
+
+    assert len(epochs) == 2
+
+
+async def test_an_open_directory_is_held(directory: Path):
+    async with open_storage(directory, lambda _: None):
+        with pytest.raises(DirectoryInUse):
+            async with open_storage(directory, lambda _: None):
+                pytest.fail("two processes would write into one directory")
+
+
+async def test_a_closed_directory_can_be_opened_again(directory: Path):
+    for _ in range(2):
+        async with open_storage(directory, lambda _: None) as storage:
+            assert (await storage.accounts.head()).number == 0
+
+
+async def test_a_directory_that_cannot_be_opened_is_let_go(directory: Path):
+    execute(directory / "casekeeper.db", "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaTooNew):
+        async with open_storage(directory, lambda _: None):
+            pass
+    execute(directory / "casekeeper.db", f"UPDATE alembic_version SET version_num = '{NEWEST}'")
+
+    async with open_storage(directory, lambda _: None) as storage:
+        assert storage.commits.is_writable
+
+
+async def test_the_data_are_for_their_owner_only(tmp_path: Path):
+    async with open_storage(tmp_path / "data", lambda _: None):
+        modes = {p.name: p.stat().st_mode & 0o077 for p in (tmp_path / "data", tmp_path / "data" / "blobs")}
+
+    assert modes == {"data": 0, "blobs": 0}
