@@ -25,7 +25,7 @@ test: setup ## Set up and run all tests, with coverage
 		--include='src/casekeeper/casefiles/*,src/casekeeper/identity/*,src/casekeeper/execution/executor.py'
 
 soak: setup ## The long runs: crashes and fuzzing, several minutes each
-	CASEKEEPER_TEST_SOAK=1 $(RUN) pytest -n 0 tests/journeys $(ARGS)
+	SOAK=1 $(RUN) pytest -n 0 tests/journeys $(ARGS)
 
 check: lint types imports docs test ## Everything that CI checks
 

@@ -71,9 +71,6 @@ def test_every_setting_that_is_named_exists(page: Path):
     assert {name for name in VARIABLE.findall(page.read_text()) if not name.endswith("_")} <= known
 
 
-@pytest.mark.xfail(
-    reason="`make soak` sets CASEKEEPER_TEST_SOAK, an unknown setting: no server starts with it"
-)
 def test_the_makefile_sets_nothing_that_stops_the_start():
     known = {name.upper() for name in Settings.model_fields} | {"CONFIG"}
 

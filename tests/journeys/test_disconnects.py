@@ -196,7 +196,6 @@ async def test_uploads_cut_off_in_the_middle_leave_no_bytes(site: Site) -> None:
     assert await site.is_well()
 
 
-@pytest.mark.xfail(strict=True, reason="a cut-off upload is logged as an incident, with a traceback")
 async def test_an_upload_that_was_cut_off_is_no_incident(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from casekeeper import errors as e
 from casekeeper.api.envelope import dumps
@@ -118,6 +119,11 @@ def add_problem_handlers(app: FastAPI) -> None:
             request, 500, "internal_error", "Internal error", detail, None, True, {}, {"incident": incident}
         )
 
+    async def gone(request: Request, error: Exception) -> Response:
+        # Nobody reads it; the number is what proxies log for a client that went away.
+        return Response(status_code=499)
+
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(e.CasekeeperError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

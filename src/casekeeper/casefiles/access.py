@@ -161,12 +161,15 @@ class Gate:
             raise await self.refuse(access, action)
         return access
 
-    async def refuse(self, access: Access, action: Action) -> RoleTooLow:
-        """Record that a member was refused, in the casefile's own record, and say why."""
+    async def refuse(self, access: Access, action: Action, *, on_record: bool = True) -> RoleTooLow:
+        """Record that a member was refused, in the casefile's own record, and say why.
+
+        `on_record` False: whoever asks keeps the record of it.
+        """
         refusal = RoleTooLow(ROLE_FOR_ACTION[action].value, access.role and access.role.value)
-        if access.is_member:
+        if access.is_member and on_record:
             await self.record_denial(access, refusal, denial({"action": action.value}, refusal))
-        else:
+        elif not access.is_member:
             _security.info("public reader refused", extra={"user_id": access.caller.user_id})
         return refusal
 

@@ -152,9 +152,9 @@ class Executor:
             raise ShuttingDown
         overtaken = spent = False
         for _ in range(_TRIES):
-            context = await self._manager.validate_and_get_session(
-                call.caller, call.place, again=overtaken
-            )  # where
+            context = await self._manager.validate_and_get_session(  # where
+                call.caller, call.place, again=overtaken, on_record=call.parent is None
+            )
             if earlier := await self._requests.find(call.ask):  # replay?
                 return context, earlier
             operation, parameters = await self._admit(context, call)  # what

@@ -117,11 +117,18 @@ class CasefileSessionManager:
         self._auto_idle = auto_idle
 
     async def validate_and_get_session(
-        self, caller: Principal, place: Place, purpose: Purpose = Purpose.EXECUTE, *, again: bool = False
+        self,
+        caller: Principal,
+        place: Place,
+        purpose: Purpose = Purpose.EXECUTE,
+        *,
+        again: bool = False,
+        on_record: bool = True,
     ) -> SessionContext:
         """The proof for a session, or for a new one of the casefile where only that is named.
 
-        `again`: read the permission from the store, since a cached one was overtaken.
+        `again`: read the permission from the store, since a cached one was overtaken. `on_record` False: the caller
+        of this method keeps the record of a refusal.
 
         Raises:
             SessionNotFound: Missing, of a casefile without access, another's private one, or of another casefile.
@@ -141,13 +148,13 @@ class CasefileSessionManager:
         if session.session_type is SessionType.RECORD and purpose is not Purpose.READ:
             raise SessionReserved
         if not access.may(action := _action(caller, session, purpose)):
-            raise await self._gate.refuse(access, action)
+            raise await self._gate.refuse(access, action, on_record=on_record)
         if (
             purpose is Purpose.EXECUTE
             and session.visibility is Visibility.PRIVATE
             and not _owns(caller, session)
         ):
-            raise await self._refuse_private(access, session)
+            raise await self._refuse_private(access, session, on_record=on_record)
         return SessionContext(access, session)
 
     async def enter(self, caller: Principal, casefile_id: str) -> Access:
@@ -192,8 +199,10 @@ class CasefileSessionManager:
         )
         return SessionContext(access, session, is_new=True, idle_since=idle_since)
 
-    async def _refuse_private(self, access: Access, session: UnifiedSession) -> Denied:
+    async def _refuse_private(self, access: Access, session: UnifiedSession, *, on_record: bool) -> Denied:
         refusal = SessionPrivate()
+        if not on_record:
+            return refusal
         asked = {"session_id": session.session_id}
         await self._gate.record_denial(access, refusal, denial(asked, refusal))
         return refusal

@@ -34,6 +34,22 @@ _BATCH_MAX = 256
 _READERS = 3
 _BUSY_MS = 5_000
 
+_OUTAGES = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
 _log = logging.getLogger("casekeeper.storage")
 
 _Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
@@ -237,8 +253,8 @@ def _is_disk_failure(error: Exception) -> bool:
 
 def _is_outage(error: Exception) -> bool:
     """Whether the database itself is in trouble; a wrong statement of ours is not an outage but a bug."""
-    ours = sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError | sqlite3.InterfaceError
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, ours)
+    # The low byte of an extended result code is the primary one (https://www.sqlite.org/rescode.html).
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTAGES
 
 
 def _transaction(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[_Answer]:

@@ -22,6 +22,7 @@ from casekeeper.errors import (
 )
 from casekeeper.execution.executor import Outcome, Started
 from casekeeper.identity.principal import Principal
+from casekeeper.journal.events import Fact
 from casekeeper.journal.stream import Commit
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.tools import tool
@@ -100,11 +101,12 @@ async def test_a_follower_is_told_before_the_first_step(
         """Take a step."""
         happened.append("stepped")
 
+    def told(fact: Fact) -> None:
+        happened.append(fact.kind)
+
     house.tools.add(step)
     call = house.call(anna, At(casefile_id=casefile.casefile_id), "step")
-    _, started = await house.executor.execute(
-        replace(call, on_started=lambda fact: happened.append(fact.kind))
-    )
+    _, started = await house.executor.execute(replace(call, on_started=told))
     assert isinstance(started, Started)
     await started.running.ended
 

@@ -275,9 +275,6 @@ async def test_a_call_after_the_role_sank_is_refused_and_the_run_goes_on(scene: 
     assert [s for s in await scene.story() if s[0] == "denied"] == [("denied", "note_add", "role_too_low")]
 
 
-@pytest.mark.xfail(
-    reason="the manager records the refusal in the record session, and nesting records it as the parent's child"
-)
 async def test_a_call_in_a_session_that_one_may_join_no_more_leaves_one_denied(scene: Scene):
     shared = await scene.house.session(scene.anna, scene.casefile_id, Visibility.CASEFILE)
     scene.house.tools.add(a_tool(lambda call: sink_and_call(scene, call)))

@@ -294,9 +294,6 @@ async def test_readers_cannot_write(store: SqliteStore, way: str):
         await read(lambda tx: tx.text("DELETE FROM accounts"))
 
 
-@pytest.mark.xfail(
-    reason="SQLite calls a wrong statement an OperationalError, and so _is_outage takes it for one"
-)
 @pytest.mark.parametrize("way", ["point", "scan"])
 async def test_a_wrong_statement_is_a_bug_and_no_outage(store: SqliteStore, way: str):
     read: Reading = getattr(store, way)
