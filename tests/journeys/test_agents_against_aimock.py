@@ -164,7 +164,7 @@ async def test_without_a_key_a_model_is_unavailable_and_the_setting_is_named(tmp
         assert (response.status_code, problem["code"], problem["retryable"]) == (
             503,
             "model_unavailable",
-            True,
+            False,
         )
         assert "CASEKEEPER_GOOGLE_API_KEY" in problem["detail"]
         nothing = await room.answer(OFFLINE, "hello")

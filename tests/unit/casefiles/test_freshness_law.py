@@ -93,8 +93,10 @@ class CachedAndStored(RuleBasedStateMachine):
         anna = await self.house.caller(ANNA)
         casefile_id = (await self.house.casefile(anna)).casefile_id
         self.casefiles.append(casefile_id)
+        until = self.house.clock() + timedelta(minutes=1)
         with suppress(CasekeeperError):
             await self.house.grant(anna, casefile_id, BEN, Role.EDITOR)
+            await self.house.grant(anna, casefile_id, CARA, Role.VIEWER, until=until)
         for user_id in USERS:
             await self.log_in(user_id)
 
