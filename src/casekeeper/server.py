@@ -1,6 +1,7 @@
 """The composition root: opens, wires and closes everything. The only place that names concrete classes."""
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import AsyncGenerator, Iterable
@@ -47,6 +48,8 @@ from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
 from casekeeper.storage.embedded import Storage, open_storage
 from casekeeper.tools import BUILT_IN
+
+_log = logging.getLogger("casekeeper.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ async def open_server(
         server = _wire(settings, storage, live, runner, passwords, clock, registry, agents, first, owner)
         await Recovery(storage.events, storage.commits, clock, owner=owner).run()
         sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
+        sweeper.add_done_callback(_tell_if_it_failed)
         try:
             yield server
         finally:
@@ -247,6 +251,11 @@ def _tools(more: Iterable[Tool]) -> ToolRegistry:
     for tool in (*BUILT_IN, *tools_of_packages()):
         MANAGED_TOOLS.add(tool)
     return ToolRegistry((*MANAGED_TOOLS.values(), *more))
+
+
+def _tell_if_it_failed(sweeper: "asyncio.Task[None]") -> None:
+    if not sweeper.cancelled() and (error := sweeper.exception()):
+        _log.critical("the sweeper has stopped; restart the server", exc_info=error)
 
 
 def _sweeper(server: Server, every: timedelta) -> Sweeper:

@@ -68,6 +68,8 @@ class Runner:
         """Take a life that has begun already."""
         self._running[running.fact.event_id] = running
         self._tasks.add(task)
+        if self.is_draining:
+            _interrupt(running)
 
         def forget(done: asyncio.Task[Any]) -> None:
             self._tasks.discard(done)
@@ -124,9 +126,16 @@ class Runner:
         """End everything: the server stops. Terminal facts are written before this returns, if they can be."""
         self.is_draining = True
         for running in list(self._running.values()):
-            running.stop(Kind.INTERRUPTED, "server_stopped", "The server was stopped.", retryable=True)
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=within.total_seconds())
+            _interrupt(running)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within.total_seconds()
+        # One whose start was on its way to the disk may still join those that are waited for.
+        while self._tasks and loop.time() < until:
+            await asyncio.wait(set(self._tasks), timeout=until - loop.time())
+
+
+def _interrupt(running: Running) -> None:
+    running.stop(Kind.INTERRUPTED, "server_stopped", "The server was stopped.", retryable=True)
 
 
 async def _guarded(work: Callable[[], Awaitable[Finished]]) -> Finished:
