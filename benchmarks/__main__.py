@@ -1,15 +1,16 @@
 """One run of all figures: `uv run python -m benchmarks [--rounds N] [--seconds S] [--quick]`."""
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Row, Sample, Series, figure, ratio, table
+from benchmarks.figures import Row, Sample, Series, figure, ratio, ratio_by_cpu, table
 from benchmarks.load import MARK, Job, Result
-from benchmarks.machinery import Api, Load, Running, http, serving, start, wait_for
+from benchmarks.machinery import Api, Load, Running, free_port, http, serving, start_product, wait_for
 
 OPERATION: dict[str, Any] = {"operation_type": "tool", "tool_name": "noop", "parameters": {}}
 AGENT = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "What was invoiced in May?"}
@@ -65,10 +66,14 @@ class Bench:
     def measure(self, name: str, requests: list[str], clients: int, *, rotate: bool = False) -> None:
         """One slice, added to the series of this name."""
         is_baseline = name.startswith("baseline")
-        port = self.theirs.port if is_baseline else self.ours.port
-        job = Job(port, requests, clients, self.seconds, rotate=rotate, label=name)
+        server = self.theirs if is_baseline else self.ours
+        job = Job(server.port, requests, clients, self.seconds, rotate=rotate, label=name)
+        before = server.cpu_seconds()
         result = self.load.run(job)
-        sample = Sample(result.rate, result.percentile_ms(0.5), result.percentile_ms(0.99))
+        # The load process counts answers after its warm-up only; processor time is spread over both.
+        share = job.seconds / (job.seconds + job.warm_seconds)
+        cpu_us = (server.cpu_seconds() - before) * share / max(1, result.done) * 1e6
+        sample = Sample(result.rate, result.percentile_ms(0.5), result.percentile_ms(0.99), cpu_us)
         self.series.setdefault(f"{name} @{clients}", Series()).samples.append(sample)
 
     def fill(self, requests: list[str], count: int, clients: int = 16) -> Result:
@@ -118,8 +123,10 @@ def corridor(bench: Bench) -> list[Row]:
                 (name, clients), ("insert" if name.startswith("execute") else "echo", None)
             )
             ours = bench.series[f"{name} @{clients}"]
-            median, spread = ratio(ours, bench.series[f"baseline {against} @{clients}"])
-            rows.append(Row(f"{name} @{clients}", figure(ours), median, spread, against, aim))
+            theirs = bench.series[f"baseline {against} @{clients}"]
+            median, spread = ratio(ours, theirs)
+            by_cpu = ratio_by_cpu(ours, theirs)
+            rows.append(Row(f"{name} @{clients}", figure(ours), median, by_cpu, spread, against, aim))
     return rows
 
 
@@ -141,9 +148,10 @@ def growth(bench: Bench) -> list[Row]:
     for what in ("get", "execute"):
         for size in SIZES[1:]:
             ours = bench.series[f"{what} in {size} @1"]
-            slower, spread = ratio(bench.series[f"{what} in 10 @1"], ours)
-            name = f"{what}, session of {size:,}"
-            rows.append(Row(name, figure(ours), slower, spread, "10 (time)", 1.2, at_least=False))
+            short = bench.series[f"{what} in 10 @1"]
+            slower, spread = ratio(short, ours)
+            name, by_cpu = f"{what}, session of {size:,}", ratio_by_cpu(short, ours)
+            rows.append(Row(name, figure(ours), slower, by_cpu, spread, "10 (time)", 1.2, at_least=False))
     return rows
 
 
@@ -183,13 +191,15 @@ def starting(data: Path, rounds: int) -> list[Row]:
     live: list[float] = []
     known: list[float] = []
     idle: list[float] = []
-    running = start("casekeeper", data)
-    first = wait_for(running.port, running.started_at)
-    port, api = running.port, Api(running.port)
-    api.log_in(running.said["user"], running.said["password"], [])
+    port = free_port()
+    running = start_product(data, port)
+    first = wait_for(port, running.started_at)
+    assert running.process.stdout is not None
+    login, api = json.loads(running.process.stdout.readline()), Api(port)
+    api.log_in(login["user_id"], login["password"], [])
     running.stop()
     for _ in range(rounds):
-        running = start("casekeeper", data, port)
+        running = start_product(data, port)
         live.append(wait_for(port, running.started_at))
         known.append(wait_for(port, running.started_at, api.request("/v1/sessions/list", {})))
         idle.append(running.rss_mib())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -39,6 +40,11 @@ class Running:
         if self.process.stdout:
             self.process.stdout.close()
 
+    def cpu_seconds(self) -> float:
+        """The processor time that it has used, in the kernel and outside."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def rss_mib(self) -> float:
         """Its resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -56,6 +62,22 @@ def start(kind: str, data: Path, port: int = 0) -> Running:
     assert process.stdout is not None
     said = json.loads(process.stdout.readline())
     return Running(process, said["port"], said, started_at)
+
+
+def free_port() -> int:
+    """A port that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_product(data: Path, port: int) -> Running:
+    """Start `casekeeper serve` as a user does."""
+    started_at = time.perf_counter()
+    program = Path(sys.executable).with_name("casekeeper")
+    command = [str(program), "serve", "--data", str(data), "--port", str(port), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+    return Running(process, port, {}, started_at)
 
 
 @contextmanager

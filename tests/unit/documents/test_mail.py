@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import sysconfig
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -272,41 +271,34 @@ def test_a_long_text_is_cut_and_named():
     assert mail.problems == ("Its text is longer than 1,048,576 characters; the rest is left out.",)
 
 
+# Quadratic time would be minutes: the limit only tells the two apart.
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "markup",
     ["<div>", "<b id=1><p>", "<a b='", "<!--", "<script ", "<y></x>", "&", "<", "<table><tr>"],
 )
 def test_hostile_markup_takes_no_long_time(markup: str):
     raw = a_mail("Content-Type: text/html", body=markup * (4_000_000 // len(markup)))
-    started = time.perf_counter()
-
-    parse_mail(raw)
-
-    # Quadratic time would be minutes; this leaves room for a busy machine.
-    assert time.perf_counter() - started < 10
+    assert_is_sound(parse_mail(raw))
 
 
+# Quadratic time would be minutes: the limit only tells the two apart.
+@pytest.mark.timeout(120)
 def test_many_empty_containers_take_no_long_time():
     raw = nested(1) + b"".join(
         b"--b0\nContent-Type: multipart/mixed; boundary=x\n\n--x\n" for _ in range(50_000)
     )
-    started = time.perf_counter()
-
     mail = parse_mail(raw)
 
     assert mail.problems == ("It has more than 500 parts; the rest is left out.",)
-    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize("noise", ["=?", ";a=b", "\n a", '"'])
 def test_a_hostile_header_of_a_part_takes_no_long_time(noise: str):
     part = f"--x\nContent-Type: a/b{noise * 1_000_000}\n\nx\n--x--"
-    started = time.perf_counter()
-
     mail = parse_mail(a_mail("Content-Type: multipart/mixed; boundary=x", body=part))
 
     assert len(mail.attachments) == 1
-    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize("noise", ["(", "<", '"', ":", "=?", "=?utf-8?q?", "\\", ",", "()", ";a="])
