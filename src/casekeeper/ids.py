@@ -13,6 +13,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
+from casekeeper.clock import to_us
+
 _CASEFILE = r"^cf_[0-9]{6}_[0-9a-f]{6}$"
 _SESSION = r"^ts_[0-9]{6}_[0-9a-z]{1,8}_[0-9a-f]{6}$"
 _EVENT = r"^evt_[0-9a-z]{1,40}$"
@@ -90,7 +92,7 @@ def new_session_id(now: datetime, user_id: str, casefile_id: str) -> str:
 
 def _sortable(now: datetime) -> str:
     # Milliseconds first, so that ids sort by age; 64 random bits behind them, so that they cannot be guessed.
-    return f"{int(now.timestamp() * 1000):011x}{random_bytes(8).hex()}"
+    return f"{to_us(now) // 1000:011x}{random_bytes(8).hex()}"
 
 
 def new_event_id(now: datetime) -> str:
