@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from casekeeper.api.envelope import Envelope, Json, Status, answer
+from casekeeper.api.problems import answer_to
 from casekeeper.errors import ArgumentsInvalid, CasekeeperError, FieldError, TokenMissing, UserMismatch
 from casekeeper.execution.service import SessionService
 from casekeeper.identity.principal import Principal
@@ -153,7 +154,8 @@ class OpenRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
         super().__init__(path, endpoint, **more)
-        if list(inspect.signature(endpoint).parameters) == ["body", "door"]:
+        self.is_straight = list(inspect.signature(endpoint).parameters) == ["body", "door"]
+        if self.is_straight:
             self.app = self._straight(endpoint, get_type_hints(endpoint)["body"])
 
     def get_route_handler(self) -> Handler:
@@ -179,8 +181,7 @@ class OpenRoute(APIRoute):
     def _straight(self, endpoint: Callable[..., Any], envelope: Any) -> ASGIApp:
         adapter: TypeAdapter[Envelope[Any]] = TypeAdapter(envelope)
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            door = Inbound(scope, receive, send)
+        async def answered(door: Inbound) -> Response:
             await self.admit(door)
             value = await door.json() if _is_json(door.headers.get("content-type", "")) else await door.body()
             try:
@@ -189,7 +190,14 @@ class OpenRoute(APIRoute):
                 raise RequestValidationError(
                     error.errors(include_url=False, include_context=False)
                 ) from error
-            response: Response = await endpoint(body, door)
+            return await endpoint(body, door)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            door = Inbound(scope, receive, send)
+            try:
+                response = await answered(door)
+            except Exception as error:
+                response = answer_to(error, door)
             await response(scope, receive, send)
 
         return app

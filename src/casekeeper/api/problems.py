@@ -88,46 +88,50 @@ def problem(error: e.CasekeeperError, request: Request) -> Response:
     )
 
 
+def answer_to(error: Exception, request: Request) -> Response:
+    """The response to any way to fail; what nobody expected is an incident."""
+    match error:
+        case e.CasekeeperError():
+            return problem(error, request)
+        case RequestValidationError():
+            fields = tuple(e.FieldError(_path(x["loc"]), str(x["msg"])) for x in error.errors())
+            return problem(e.ArgumentsInvalid(errors=fields), request)
+        case HTTPException():
+            return _of_http(error, request)
+        case ClientDisconnect():
+            # Nobody reads it; the number is what proxies log for a client that went away.
+            return Response(status_code=499)
+        case _:
+            return _incident(error, request)
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Make every way to fail end in a problem."""
 
-    async def ours(request: Request, error: Exception) -> Response:
-        assert isinstance(error, e.CasekeeperError)
-        return problem(error, request)
+    async def handle(request: Request, error: Exception) -> Response:
+        return answer_to(error, request)
 
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        fields = tuple(e.FieldError(_path(x["loc"]), str(x["msg"])) for x in error.errors())
-        return problem(e.ArgumentsInvalid(errors=fields), request)
+    for kind in (ClientDisconnect, e.CasekeeperError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
 
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        if error.status_code == 404:
-            return problem(e.RouteNotFound(request.url.path), request)
-        headers = dict(error.headers or {})
-        title = (
-            "This route does not take this method" if error.status_code == 405 else "The request does not fit"
-        )
-        code = "method_not_allowed" if error.status_code == 405 else "bad_request"
-        return _response(request, error.status_code, code, title, title + ".", None, False, headers, {})
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        incident = f"inc_{secrets.token_hex(8)}"
-        _log.error("incident %s", incident, exc_info=error)
-        detail = f"Something went wrong here. Tell the operator the incident id {incident}."
-        return _response(
-            request, 500, "internal_error", "Internal error", detail, None, True, {}, {"incident": incident}
-        )
+def _of_http(error: HTTPException, request: Request) -> Response:
+    if error.status_code == 404:
+        return problem(e.RouteNotFound(request.url.path), request)
+    headers = dict(error.headers or {})
+    no_method = error.status_code == 405
+    title = "This route does not take this method" if no_method else "The request does not fit"
+    code = "method_not_allowed" if no_method else "bad_request"
+    return _response(request, error.status_code, code, title, title + ".", None, False, headers, {})
 
-    async def gone(request: Request, error: Exception) -> Response:
-        # Nobody reads it; the number is what proxies log for a client that went away.
-        return Response(status_code=499)
 
-    app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(e.CasekeeperError, ours)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
+def _incident(error: Exception, request: Request) -> Response:
+    incident = f"inc_{secrets.token_hex(8)}"
+    _log.error("incident %s", incident, exc_info=error)
+    detail = f"Something went wrong here. Tell the operator the incident id {incident}."
+    return _response(
+        request, 500, "internal_error", "Internal error", detail, None, True, {}, {"incident": incident}
+    )
 
 
 def _response(
