@@ -40,6 +40,7 @@ from casekeeper.sessions.session import AutoSessionExists
 
 # Each lost race means that another call got through; a handful of tries is plenty.
 _TRIES = 8
+_READ = frozenset({Effect.READ})
 # Between the tries to record an end while the store is away.
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
@@ -58,8 +59,9 @@ class Parent:
 class Call:
     """One call on its way through the corridor.
 
-    `outlives_caller`: it was asked for in the background, or will be asked for again, so nobody's leaving ends it.
-    `on_started` is called before the first step of the run, so that a follower misses nothing of it.
+    `until`: what the caller waits for. `outlives_caller`: it was asked for in the background, or will be asked for
+    again, so nobody's leaving ends it. `on_started` is called before the first step of the run, so that a follower
+    misses nothing of it.
     """
 
     caller: Principal
@@ -68,6 +70,7 @@ class Call:
     ask: Ask
     timeout: timedelta | None = None
     parent: Parent | None = None
+    until: Literal["started", "ended"] = "started"
     outlives_caller: bool = False
     on_started: Callable[[Fact], None] | None = None
 
@@ -107,6 +110,27 @@ class Outcome:
     usage: dict[str, int | str] | None = None
 
 
+@dataclass(eq=False, slots=True)
+class _Life:
+    """An operation's life, in a task of its own: nobody who waits for it can end it by going away."""
+
+    context: SessionContext
+    call: Call
+    operation: Operation
+    parameters: Any
+    ended: "asyncio.Future[Outcome]"
+    begun: "asyncio.Future[Started] | None" = None
+    running: Running | None = None
+    is_abandoned: bool = False
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more, which ends it unless it outlives its caller."""
+        # The commit may be on its way to the disk: then the operation will be there, and has to be ended.
+        self.is_abandoned = not self.call.outlives_caller
+        if self.is_abandoned and self.running is not None:
+            self.running.stop(Kind.CANCELLED, "client_gone", "Nobody waits for it any more.")
+
+
 Contexts = Callable[["Executor", Started], MDSContext]
 """Makes what a started operation may see and do; nested calls in it come back to the executor."""
 
@@ -141,8 +165,8 @@ class Executor:
         self._clock = clock
         self._owner = owner
 
-    async def execute(self, call: Call) -> tuple[SessionContext, Started | str]:
-        """The corridor itself; returns the started operation, or the event id of an earlier same request.
+    async def execute(self, call: Call) -> tuple[SessionContext, Started | Outcome | str]:
+        """The corridor itself; returns the started operation, its outcome, or the event id of an earlier same request.
 
         Raises:
             Refused: Nothing was started. A member's denial is on the record.
@@ -151,6 +175,7 @@ class Executor:
         if self._runner.is_draining:
             raise ShuttingDown
         overtaken = spent = False
+        loop = asyncio.get_running_loop()
         for _ in range(_TRIES):
             context = await self._manager.validate_and_get_session(  # where
                 call.caller, call.place, again=overtaken, on_record=call.parent is None
@@ -161,14 +186,15 @@ class Executor:
             if not spent:
                 self._limits.spend(call.caller.user_id, context.access.casefile_id)  # limits
                 spent = True
-            begun: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-            life = asyncio.ensure_future(self._live(context, call, operation, parameters, begun))
-            life.add_done_callback(partial(_tell, begun))
+            life = _Life(context, call, operation, parameters, loop.create_future())
+            if call.until == "started":
+                life.begun = loop.create_future()
+            waiting = life.begun or life.ended
+            loop.create_task(self._live(life)).add_done_callback(partial(_tell, waiting))
             try:
-                return context, await asyncio.shield(begun)  # started, one commit; run, ended
+                return context, await asyncio.shield(waiting)  # started, one commit; run, ended
             except asyncio.CancelledError:
-                # The commit may be on its way to the disk: then the operation is there, and has to be ended.
-                begun.add_done_callback(partial(_abandon, call))
+                life.abandon()
                 raise
             except FenceBroken:
                 overtaken = True
@@ -200,30 +226,33 @@ class Executor:
         )
         await self._commits.commit(Commit((fact,), context.opening.conditions))
 
-    async def _live(
-        self,
-        context: SessionContext,
-        call: Call,
-        operation: Operation,
-        parameters: Any,
-        begun: "asyncio.Future[Started]",
-    ) -> None:
-        """The operation's life, in a task of its own: nobody who waits for it can end it by going away."""
-        started = await self._start(context, call, operation)
+    async def _live(self, life: _Life) -> None:
+        started = await self._start(life)
+        running = life.running = started.running
         task = asyncio.current_task()
         assert task is not None
-        self._runner.adopt(started.running, task)
-        if call.on_started is not None:
-            call.on_started(started.fact)
-        begun.set_result(started)
-        await self._run_and_end(started, parameters)
+        self._runner.adopt(running, task)
+        if life.is_abandoned:
+            life.abandon()
+        if life.call.on_started is not None:
+            life.call.on_started(started.fact)
+        if life.begun is not None:
+            life.begun.set_result(started)
+        context = self._contexts(self, started)
+        timeout = started.deadline - started.fact.started_at
 
-    async def _start(self, context: SessionContext, call: Call, operation: Operation) -> Started:
+        async def end(ending: Ending) -> None:
+            running.ended.set_result(await self._end(started, ending))
+
+        await self._runner.run(running, lambda: life.operation.run(context, life.parameters), timeout, end)
+
+    async def _start(self, life: _Life) -> Started:
+        call, context, operation, asked = life.call, life.context, life.operation, life.call.asked
         now, parent, access, opening = self._clock(), call.parent, context.access, context.opening
-        payload = await self._sizes.inputs(access.casefile_id, call.operation.inputs)
-        fact = started_fact(access, context.session.session_id, call.asked, payload, now)
+        payload = await self._sizes.inputs(access.casefile_id, asked.inputs)
+        fact = started_fact(access, context.session.session_id, asked, payload, now)
         claim = self._requests.claim(call.ask, fact.event_id, is_operation=True)
-        active = () if operation.effects <= {Effect.READ} else (CasefileIsActive(access.casefile_id),)
+        active = () if operation.effects <= _READ else (CasefileIsActive(access.casefile_id),)
         above = (OperationIsOpen(parent.event_id),) if parent else ()
         sealed = await self._commits.commit(
             Commit(
@@ -233,16 +262,10 @@ class Executor:
             )
         )
         deadline = now + min(call.timeout or operation.timeout, operation.timeout)
-        running = Running(fact, call.caller.user_id, asyncio.get_running_loop().create_future())
-        return Started(
-            call,
-            context,
-            operation,
-            fact,
-            sealed[-1].seq,
-            running,
-            min(deadline, parent.deadline) if parent else deadline,
-        )
+        if parent is not None:
+            deadline = min(deadline, parent.deadline)
+        running = Running(fact, call.caller.user_id, life.ended)
+        return Started(call, context, operation, fact, sealed[-1].seq, running, deadline)
 
     def _open_row(self, fact: Fact, call: Call) -> OpenOperation:
         return OpenOperation(
@@ -253,20 +276,12 @@ class Executor:
             root_event_id=call.parent.root_event_id if call.parent else fact.event_id,
             user_id=call.caller.user_id,
             actor=fact.actor,
-            operation_type=call.asked.operation_type,
-            operation_name=call.asked.name,
+            operation_type=OperationType(call.operation.operation_type),
+            operation_name=call.operation.name,
             request_id=fact.request_id,
             owner=self._owner,
             started_at=fact.started_at,
         )
-
-    async def _run_and_end(self, started: Started, parameters: Any) -> None:
-        context = self._contexts(self, started)
-        timeout = started.deadline - started.fact.started_at
-        ending = await self._runner.run(
-            started.running, lambda: started.operation.run(context, parameters), timeout
-        )
-        started.running.ended.set_result(await self._end(started, ending))
 
     async def _end(self, started: Started, ending: Ending) -> Outcome:
         fact, operation = started.fact, started.operation
@@ -307,17 +322,12 @@ class Executor:
                 return
 
 
-def _tell(begun: "asyncio.Future[Started]", life: "asyncio.Task[None]") -> None:
-    if begun.done():
+def _tell(waiting: "asyncio.Future[Any]", life: "asyncio.Task[None]") -> None:
+    if waiting.done():
         return
     if life.cancelled():
-        begun.cancel()
-    else:
-        error = life.exception()
-        assert error is not None, "a life that begins well says so itself"
-        begun.set_exception(error)
-
-
-def _abandon(call: Call, begun: "asyncio.Future[Started]") -> None:
-    if not begun.cancelled() and begun.exception() is None and not call.outlives_caller:
-        begun.result().running.stop(Kind.CANCELLED, "client_gone", "Nobody waits for it any more.")
+        waiting.cancel()
+    elif (error := life.exception()) is not None:
+        waiting.set_exception(error)
+        # The caller may have gone; then nobody asks for it.
+        waiting.exception()

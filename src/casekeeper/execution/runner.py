@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -27,24 +27,30 @@ class Ending:
     usage: dict[str, int | str] | None = None
 
 
+End = Callable[[Ending], Coroutine[Any, Any, None]]
+"""Tells the record how a run ended."""
+
+
 @dataclass(eq=False, slots=True)
 class Running:
-    """One operation under way in this process. `ended` gets its outcome when the terminal fact is on disk."""
+    """One operation under way in this process. `ended` gets its outcome when the terminal fact is on disk.
+
+    `ending` is set when it is stopped from outside; that is how it ends then, whatever its tool makes of it.
+    """
 
     fact: Fact
     user_id: str
     ended: "asyncio.Future[Any]"
-    stopping: "asyncio.Future[None]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
     ending: Ending | None = None
+    interrupt: Callable[[], None] | None = None
 
     def stop(self, kind: Kind, type_: str, reason: str, *, retryable: bool = False) -> None:
         """Ask the run to end; the first reason counts."""
-        if self.ending is None:
-            self.ending = Ending(kind, failure=Failure(type=type_, message=reason, retryable=retryable))
-        if not self.stopping.done():
-            self.stopping.set_result(None)
+        if self.ending is not None:
+            return
+        self.ending = Ending(kind, failure=Failure(type=type_, message=reason, retryable=retryable))
+        if self.interrupt is not None:
+            self.interrupt()
 
 
 class Runner:
@@ -60,12 +66,8 @@ class Runner:
         """The operation, if it runs here."""
         return self._running.get(event_id)
 
-    def begin(self, running: Running, life: Coroutine[Any, Any, None]) -> None:
-        """Give the operation a life of its own: nobody who waits for it can end it by going away."""
-        self.adopt(running, asyncio.ensure_future(life))
-
     def adopt(self, running: Running, task: "asyncio.Task[None]") -> None:
-        """Take a life that has begun already."""
+        """Keep a task that lives for the operation until it is done."""
         self._running[running.fact.event_id] = running
         self._tasks.add(task)
         if self.is_draining:
@@ -80,34 +82,41 @@ class Runner:
         task.add_done_callback(forget)
 
     async def run(
-        self, running: Running, work: Callable[[], Awaitable[Finished]], within: timedelta
-    ) -> Ending:
-        """Run to the end, the deadline or a stop; returns how it ended, never raises.
+        self, running: Running, work: Callable[[], Awaitable[Finished]], within: timedelta, end: End
+    ) -> None:
+        """Run to the end, the deadline or a stop, in the present task, then `end` it once; never raises what `work` did.
 
-        A tool that ignores its cancellation is left to itself after a grace period; nothing that it does later
+        A tool that ignores its cancellation for a grace period is ended over its head; nothing that it does later
         reaches the record, since the operation is closed by then.
         """
+        if within <= timedelta(0):
+            _expire(running, within)
         if running.ending is not None:
             # Stopped before its first step: not even that may happen.
-            return running.ending
-        task = asyncio.ensure_future(_guarded(work))
-        await asyncio.wait(
-            (task, running.stopping), timeout=within.total_seconds(), return_when=asyncio.FIRST_COMPLETED
-        )
-        if not task.done():
-            running.stop(
-                Kind.TIMED_OUT,
-                "deadline_exceeded",
-                f"It did not end within {within.total_seconds():g} s.",
-                retryable=True,
-            )
+            await end(running.ending)
+            return
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        timers = [loop.call_later(within.total_seconds(), _expire, running, within)]
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            assert running.ending is not None
+            self.adopt(running, asyncio.ensure_future(end(running.ending)))
+
+        def interrupt() -> None:
             task.cancel()
-            await asyncio.wait((task,), timeout=self._grace_s)
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(_swallow(self._tasks))
-            return running.ending or Ending(Kind.FAILED)
-        return _ending(task, running)
+            timers.append(loop.call_later(self._grace_s, leave))
+
+        running.interrupt = interrupt
+        ending = await _ending_of(work)
+        running.interrupt = None
+        for timer in timers:
+            timer.cancel()
+        if not left:
+            await end(running.ending or ending)
 
     async def stop(
         self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None
@@ -138,24 +147,29 @@ def _interrupt(running: Running) -> None:
     running.stop(Kind.INTERRUPTED, "server_stopped", "The server was stopped.", retryable=True)
 
 
-async def _guarded(work: Callable[[], Awaitable[Finished]]) -> Finished:
+def _expire(running: Running, within: timedelta) -> None:
+    reason = f"It did not end within {within.total_seconds():g} s."
+    running.stop(Kind.TIMED_OUT, "deadline_exceeded", reason, retryable=True)
+
+
+async def _ending_of(work: Callable[[], Awaitable[Finished]]) -> Ending:
+    """How the work ends. Let through, a tool's SystemExit would take the whole server down with it."""
     try:
-        return await work()
-    except (SystemExit, KeyboardInterrupt) as error:
-        # Let through, it would take the whole server down with the tool.
-        raise RuntimeError(f"the operation tried to end the process ({type(error).__name__})") from error
-
-
-def _ending(task: "asyncio.Task[Finished]", running: Running) -> Ending:
-    if task.cancelled():
-        return running.ending or Ending(
+        return Ending(Kind.SUCCEEDED, finished=await work())
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        return Ending(
             Kind.FAILED, failure=Failure(type="operation_raised", message="It cancelled itself.")
         )
-    error = task.exception()
-    if error is None:
-        return Ending(Kind.SUCCEEDED, finished=task.result())
-    if running.ending is not None:
-        return running.ending
+    except (SystemExit, KeyboardInterrupt) as error:
+        return _ending(RuntimeError(f"the operation tried to end the process ({type(error).__name__})"))
+    except BaseException as error:
+        return _ending(error)
+
+
+def _ending(error: BaseException) -> Ending:
     kind, type_, message, retryable, usage = Kind.FAILED, "operation_raised", _said(error), False, None
     match error:
         case CasekeeperError():
@@ -177,12 +191,3 @@ def _said(error: BaseException) -> str:
         return str(error)
     except Exception:
         return "it cannot say why"
-
-
-def _swallow(tasks: set[asyncio.Task[Any]]) -> Callable[[asyncio.Task[Any]], None]:
-    def done(task: asyncio.Task[Any]) -> None:
-        tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-    return done

@@ -164,14 +164,16 @@ class SessionService:
         Raises:
             StillRunning: A repeat whose first request has not ended within ten seconds.
         """
-        context, started = await self._executor.execute(_call(caller, command, ask))
-        if isinstance(started, str):
-            outcome = await self._operations.of_repeat(caller, started, command.mode)
-            return await self._operations.executed(outcome, context), True
-        if command.mode == "background":
-            outcome = not_ended(started)
-        else:
-            outcome = await _wait(started)
+        until = "ended" if command.mode == "wait" else "started"
+        context, got = await self._executor.execute(_call(caller, command, ask, until=until))
+        match got:
+            case str():
+                outcome = await self._operations.of_repeat(caller, got, command.mode)
+                return await self._operations.executed(outcome, context), True
+            case Started():
+                outcome = not_ended(got)
+            case Outcome():
+                outcome = got
         return await self._operations.executed(outcome, context, created=context.is_new), False
 
     async def stream_operation(
@@ -185,6 +187,7 @@ class SessionService:
                 watches.append(stack.enter_context(self._reading.watch(fact.session_id)))
 
             context, started = await self._executor.execute(_call(caller, command, ask, watch))
+            assert not isinstance(started, Outcome)
             if isinstance(started, str):
                 outcome = await self._operations.of_repeat(caller, started, command.mode)
                 yield await self._operations.executed(outcome, context)
@@ -332,7 +335,11 @@ class SessionService:
 
 
 def _call(
-    caller: Principal, command: Execute, ask: Ask, on_started: Callable[[Fact], None] | None = None
+    caller: Principal,
+    command: Execute,
+    ask: Ask,
+    on_started: Callable[[Fact], None] | None = None,
+    until: Literal["started", "ended"] = "started",
 ) -> Call:
     timeout = timedelta(seconds=command.timeout_s) if command.timeout_s else None
     outlives = ask.is_repeatable or command.mode == "background"
@@ -343,6 +350,7 @@ def _call(
         command.operation,
         ask,
         timeout,
+        until=until,
         outlives_caller=outlives,
         on_started=on_started,
     )

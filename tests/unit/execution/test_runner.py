@@ -1,6 +1,7 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,18 @@ async def told(ending: Ending) -> tuple[str, str, bool]:
     return ending.kind.value, ending.failure.type, ending.failure.retryable
 
 
+async def ending_of(runner: Runner, one: Running, work: Work, within: timedelta = LONG) -> Ending:
+    ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+    async def end(ending: Ending) -> None:
+        ended.set_result(ending)
+
+    runner.adopt(one, asyncio.create_task(runner.run(one, work, within, end)))
+    return await asyncio.wait_for(ended, 10)
+
+
 async def run(work: Work, within: timedelta = LONG, grace: timedelta = LONG) -> Ending:
-    return await asyncio.wait_for(Runner(grace).run(running(), work, within), 10)
+    return await ending_of(Runner(grace), running(), work, within)
 
 
 async def test_what_comes_back_is_kept():
@@ -125,8 +136,8 @@ async def test_a_deadline_that_has_passed_ends_the_run_at_once(within: timedelta
 
 async def test_a_run_is_stopped_from_outside():
     one, runner = running(), Runner()
-    task = asyncio.create_task(runner.run(one, sleeps, LONG))
-    await asyncio.sleep(0)
+    task = asyncio.create_task(ending_of(runner, one, sleeps))
+    await asyncio.sleep(0.01)
 
     one.stop(Kind.CANCELLED, "cancelled", "Enough.")
 
@@ -143,15 +154,15 @@ async def test_a_run_that_is_stopped_before_it_begins_does_nothing():
 
     one = running()
     one.stop(Kind.CANCELLED, "cancelled", "Enough.")
-    ending = await asyncio.wait_for(Runner().run(one, work, LONG), 5)
+    ending = await ending_of(Runner(), one, work)
 
     assert (ending.kind, began) == (Kind.CANCELLED, False)
 
 
 async def test_the_first_reason_counts():
     one = running()
-    task = asyncio.create_task(Runner().run(one, sleeps, LONG))
-    await asyncio.sleep(0)
+    task = asyncio.create_task(ending_of(Runner(), one, sleeps))
+    await asyncio.sleep(0.01)
 
     one.stop(Kind.CANCELLED, "rights_lost", "Revoked.")
     one.stop(Kind.INTERRUPTED, "server_stopped", "Stopped.")
@@ -187,6 +198,17 @@ async def test_a_stopped_run_may_clean_up():
     assert cleaned
 
 
+async def test_a_run_that_swallows_its_end_did_not_succeed():
+    async def deaf() -> Finished:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+        return Finished("as if nothing had been")
+
+    assert await told(await run(deaf, within=SOON)) == ("timed_out", "deadline_exceeded", True)
+
+
 async def test_a_run_that_ignores_its_end_is_left_to_itself():
     release = asyncio.Event()
 
@@ -199,7 +221,7 @@ async def test_a_run_that_ignores_its_end_is_left_to_itself():
         raise RuntimeError("nobody hears this")
 
     runner = Runner(grace=SOON)
-    ending = await asyncio.wait_for(runner.run(running(), stubborn, SOON), 5)
+    ending = await ending_of(runner, running(), stubborn, SOON)
     release.set()
     await runner.drain(LONG)
 
@@ -215,7 +237,7 @@ async def test_a_run_that_gives_in_late_is_forgotten_too():
         return Finished(None)
 
     runner = Runner(grace=SOON)
-    ending = await asyncio.wait_for(runner.run(running(), slow_to_end, SOON), 5)
+    ending = await ending_of(runner, running(), slow_to_end, SOON)
 
     await asyncio.wait_for(runner.drain(LONG), 5)
 
@@ -225,15 +247,22 @@ async def test_a_run_that_gives_in_late_is_forgotten_too():
 # What runs in this process
 
 
-async def live(runner: Runner, one: Running) -> None:
-    """A life as the executor gives it: run, then tell the end."""
-    ending = await runner.run(one, sleeps, LONG)
-    one.ended.set_result(ending)
+def live(runner: Runner, one: Running) -> None:
+    """Begin a life as the executor does: run, then tell the end."""
+
+    async def end(ending: Ending) -> None:
+        one.ended.set_result(ending)
+
+    begin(runner, one, runner.run(one, sleeps, LONG, end))
+
+
+def begin(runner: Runner, one: Running, life: Coroutine[Any, Any, None]) -> None:
+    runner.adopt(one, asyncio.create_task(life))
 
 
 async def test_what_has_begun_is_found_until_it_ends():
     runner, one = Runner(), running()
-    runner.begin(one, live(runner, one))
+    live(runner, one)
     found = runner.find("evt_1")
 
     one.stop(Kind.CANCELLED, "cancelled", "Enough.")
@@ -261,7 +290,7 @@ async def test_a_stop_ends_what_runs_for_this_user_in_this_casefile(who: dict[st
         running("evt_3", user_id="ben@example.com"),
     ]
     for one in runs:
-        runner.begin(one, live(runner, one))
+        live(runner, one)
 
     assert await runner.stop("Revoked.", **who) == stopped
     await runner.drain(LONG)
@@ -272,7 +301,7 @@ async def test_a_stop_ends_what_runs_for_this_user_in_this_casefile(who: dict[st
 
 async def test_a_stopping_server_ends_everything_and_says_why():
     runner, one = Runner(), running()
-    runner.begin(one, live(runner, one))
+    live(runner, one)
 
     await runner.drain(LONG)
 
@@ -292,7 +321,7 @@ async def test_a_server_waits_for_the_stubborn_no_longer_than_it_said():
         await release.wait()
         one.ended.set_result(None)
 
-    runner.begin(one, stuck())
+    begin(runner, one, stuck())
     await asyncio.wait_for(runner.drain(SOON), 5)
     waited = one.ended.done()
     release.set()
@@ -307,7 +336,7 @@ async def test_who_waits_for_an_operation_learns_that_its_end_could_not_be_told(
     async def unlucky() -> None:
         raise StoreUnavailable
 
-    runner.begin(one, unlucky())
+    begin(runner, one, unlucky())
 
     with pytest.raises(StoreUnavailable):
         await one.ended
@@ -320,7 +349,7 @@ async def test_an_error_after_the_end_was_told_changes_nothing():
         one.ended.set_result("told")
         raise StoreUnavailable
 
-    runner.begin(one, late())
+    begin(runner, one, late())
     await runner.drain(LONG)
 
     assert await one.ended == "told"
