@@ -265,6 +265,7 @@ def _written(counted: Counted, commits: dict[str, Commit], what: str) -> int:
 
 def _write(tx: Tx, commit: Commit) -> Sequence[Sealed]:
     batch = Batch(tx)
+    batch.prepare((commit,))
     sealed = batch.add(commit)
     batch.flush()
     return sealed

@@ -1,7 +1,6 @@
 """The casefile and its access list, as the rules see them and as a store keeps them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -12,6 +11,7 @@ from casekeeper.acl import Grant, Role
 from casekeeper.errors import CasefileArchived, CasefileNotFound, StaleVersion
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
+from casekeeper.values import value
 
 
 class Status(StrEnum):
@@ -56,7 +56,7 @@ class CasefileView(Casefile):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredAccess:
     """What one user may do in one casefile: one read, one snapshot. `asof` is the feed's number in it."""
 
@@ -99,7 +99,7 @@ class FenceBroken(Superseded):
     """The permission under which a commit was prepared has changed since it was read."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fence(Condition):
     """No permission change of this user in this casefile is newer than what the decision was based on."""
 
@@ -111,7 +111,7 @@ class Fence(Condition):
         return FenceBroken() if found > self.asof else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CasefileIsActive(Condition):
     """The casefile exists and is not archived."""
 
@@ -123,7 +123,7 @@ class CasefileIsActive(Condition):
         return CasefileArchived() if found == Status.ARCHIVED else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CasefileIsAt(Condition):
     """The casefile is at this version still."""
 
@@ -136,7 +136,7 @@ class CasefileIsAt(Condition):
         return StaleVersion(self.version, found) if found != self.version else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CasefileIdIsFree(Condition):
     """Neither this casefile id nor this session id is taken."""
 
@@ -147,14 +147,14 @@ class CasefileIdIsFree(Condition):
         return IdTaken() if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutCasefile(Record):
     """The casefile as it is from now on."""
 
     casefile: Casefile
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeleteCasefile(Record):
     """The tombstone: the casefile is gone for everybody; a sweeper erases its contents."""
 
@@ -162,14 +162,14 @@ class DeleteCasefile(Record):
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EraseContents(Record):
     """Removes documents, payloads and salts of a deleted casefile; headers stay, so its chains verify."""
 
     casefile_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenRecordSession(Record):
     """The reserved session that holds a casefile's own record."""
 
@@ -179,14 +179,14 @@ class OpenRecordSession(Record):
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutGrant(Record):
     """The user's grant as it is from now on."""
 
     grant: Grant
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RemoveGrant(Record):
     """The user has no grant from now on."""
 
@@ -194,7 +194,7 @@ class RemoveGrant(Record):
     user_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GrantEndsAt(Condition):
     """The user's grant still ends at this instant: nobody has renewed it meanwhile."""
 

@@ -1,12 +1,11 @@
 """How an operation ended, as the SDK's callers get it."""
 
-from dataclasses import dataclass
-
 from casekeeper.client.errors import OperationFailed
 from casekeeper.execution.outcomes import Executed
+from casekeeper.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result(Executed):
     """How an operation ended; with status `running`, that it has not.
 

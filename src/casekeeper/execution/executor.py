@@ -37,6 +37,7 @@ from casekeeper.operations.operation import Operation, OperationCall
 from casekeeper.operations.registry import Registry, must_cover
 from casekeeper.sessions.manager import CasefileSessionManager, Place, SessionContext
 from casekeeper.sessions.session import AutoSessionExists
+from casekeeper.values import value
 
 # Each lost race means that another call got through; a handful of tries is plenty.
 _TRIES = 8
@@ -45,7 +46,7 @@ _READ = frozenset({Effect.READ})
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Parent:
     """The operation inside which a nested call happens."""
 
@@ -55,7 +56,7 @@ class Parent:
     deadline: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One call on its way through the corridor.
 
@@ -82,7 +83,7 @@ class Call:
         return Asked(type_, self.operation.name, self.operation.inputs, self.ask.request_id, parent)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Started:
     """An operation whose `started` is on disk."""
 
@@ -95,7 +96,7 @@ class Started:
     deadline: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How an operation ended, or that it has not. `outputs` is JSON."""
 

@@ -1,6 +1,6 @@
 """The facts of an operation: started, ended, denied."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -8,9 +8,10 @@ from casekeeper.casefiles.access import Access
 from casekeeper.execution.runner import Ending
 from casekeeper.ids import new_event_id
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload
+from casekeeper.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Asked:
     """What somebody asked to run: enough for a fact about it, whether it becomes an operation or not."""
 
@@ -50,11 +51,20 @@ def denied_fact(
 def terminal_fact(started: Fact, started_seq: int, ending: Ending, payload: Payload, now: datetime) -> Fact:
     """The fact that ends an operation: repeats the header, and refers to the inputs by their commitment."""
     finished = ending.finished
-    return replace(
-        started,
+    return Fact(
+        casefile_id=started.casefile_id,
+        session_id=started.session_id,
+        event_id=started.event_id,
+        parent_event_id=started.parent_event_id,
         kind=ending.kind,
+        operation_type=started.operation_type,
+        operation_name=started.operation_name,
+        actor=started.actor,
+        request_id=started.request_id,
+        started_at=started.started_at,
         # The wall clock may step back; an operation never ends before it began.
         ended_at=max(now, started.started_at),
+        permission=started.permission,
         payload=payload,
         error_type=ending.failure.type if ending.failure else None,
         usage=finished.usage if finished else ending.usage,

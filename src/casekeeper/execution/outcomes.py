@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from casekeeper.ids import EventId
 from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.reading import Reading
+from casekeeper.values import value
 
 REPLAY_WAIT = timedelta(seconds=10)
 """How long a repeat waits for the run of the first request."""
@@ -45,7 +45,7 @@ class CancelOperation(BaseModel):
     reason: str | None = Field(default=None, max_length=1000, pattern=r"^[^\x00]*$")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScopeView:
     """A role as a token carries it; `not_after` in seconds since 1970."""
 
@@ -53,7 +53,7 @@ class ScopeView:
     not_after: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UpdatedScopes:
     """A token that carries what the caller's token lacked; it ends when the old one does."""
 
@@ -62,7 +62,7 @@ class UpdatedScopes:
     evicted: list[str]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Executed:
     """How an operation ended; with status `running`, that it has not."""
 

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from traceback import TracebackException
 from typing import Any
 
 from casekeeper.errors import CasekeeperError, Denied
 from casekeeper.journal.events import Fact, Failure, Kind
 from casekeeper.operations.context import NestedFailed
 from casekeeper.operations.operation import Finished
+from casekeeper.values import value
 
 GRACE = timedelta(seconds=5)
 """How long a stopped operation may take to clean up before it is left to itself."""
@@ -17,7 +19,7 @@ GRACE = timedelta(seconds=5)
 _MESSAGE_MAX = 2_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """How a run ended."""
 
@@ -156,17 +158,13 @@ async def _ending_of(work: Callable[[], Awaitable[Finished]]) -> Ending:
     """How the work ends. Let through, a tool's SystemExit would take the whole server down with it."""
     try:
         return Ending(Kind.SUCCEEDED, finished=await work())
-    except asyncio.CancelledError:
+    except BaseException as error:
+        if not isinstance(error, asyncio.CancelledError):
+            return _ending(error)
         task = asyncio.current_task()
         assert task is not None
         task.uncancel()
-        return Ending(
-            Kind.FAILED, failure=Failure(type="operation_raised", message="It cancelled itself.")
-        )
-    except (SystemExit, KeyboardInterrupt) as error:
-        return _ending(RuntimeError(f"the operation tried to end the process ({type(error).__name__})"))
-    except BaseException as error:
-        return _ending(error)
+        return Ending(Kind.FAILED, failure=Failure(type="operation_raised", message="It cancelled itself."))
 
 
 def _ending(error: BaseException) -> Ending:
@@ -179,6 +177,8 @@ def _ending(error: BaseException) -> Ending:
             type_, message, retryable, usage = error.type, error.message, error.retryable, error.usage
         case TimeoutError():
             type_, retryable = "operation_timeout", True
+        case SystemExit() | KeyboardInterrupt():
+            message = f"It tried to end the process ({type(error).__name__})."
         case _:
             message = f"{type(error).__name__}: {message}"
     # The record is UTF-8, and what a tool says may not be.
@@ -187,7 +187,5 @@ def _ending(error: BaseException) -> Ending:
 
 
 def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "it cannot say why"
+    # Careful where `str` is not: an error may be unable to say what it is.
+    return str(TracebackException(type(error), error, None))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, field, fields
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -41,9 +41,11 @@ from casekeeper.sessions.session import (
     UnifiedSession,
     statistics,
 )
+from casekeeper.values import value
 
 _CANCEL_WAIT_S = 15.0
 _TRIES = 8
+_OF_THE_SESSION = [f.name for f in fields(UnifiedSession) if f.name != "metadata"]
 
 
 class Execute(BaseModel):
@@ -71,7 +73,7 @@ class GetSession(BaseModel):
     events: EventPage = EventPage()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionCreated:
     """A new session."""
 
@@ -84,10 +86,11 @@ class SessionCreated:
     updated_scopes: UpdatedScopes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SessionDetail(UnifiedSession):
     """A session, a page of its record, and what has not ended. `metadata` is JSON already."""
 
+    _: KW_ONLY
     metadata: Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties": True})] = field(
         default_factory=dict[str, Any]
     )
@@ -218,12 +221,9 @@ class SessionService:
         """A session with a page of its record. Costs the same on a long session as on a short one."""
         place = At(command.session_id, command.casefile_id)
         context = await self._manager.validate_and_get_session(caller, place, Purpose.READ)
+        known = {name: getattr(context.session, name) for name in _OF_THE_SESSION}
         return SessionDetail(
-            **{
-                f.name: getattr(context.session, f.name)
-                for f in fields(UnifiedSession)
-                if f.name != "metadata"
-            },
+            **known,
             metadata=orjson.Fragment(to_json(context.session.metadata)),
             events=await self._reading.page(context, command.events) if command.include_events else None,
             open=await self._reading.open(context),

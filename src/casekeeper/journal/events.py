@@ -3,7 +3,7 @@
 `Fact` is what a room writes, `Sealed` the same with its number and hash, `ExecutionEvent` what a reader gets.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from casekeeper.clock import rfc3339, to_us
 from casekeeper.journal.chain import commitment, new_salt
+from casekeeper.values import value
 
 
 class OperationType(StrEnum):
@@ -51,7 +52,7 @@ TERMINAL = frozenset(
 """The kinds that end an operation, or refuse it; an operation has exactly one of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Payload:
     """The erasable part of a fact: its stored bytes, or the blob that holds them, with the salt."""
 
@@ -73,7 +74,7 @@ class Payload:
         return Payload.of(to_json({k: v for k, v in fields.items() if v is not None}, inf_nan_mode="null"))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Permission:
     """Under which permission an operation was let in, and where that was read."""
 
@@ -86,10 +87,11 @@ class Permission:
         return {"role": self.role, "source": self.source, "checked_at": rfc3339(self.checked_at)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Fact:
     """One fact before it has a number. `actor` is the pseudonym of the account whose rights were used."""
 
+    _: KW_ONLY
     casefile_id: str
     session_id: str
     event_id: str
@@ -148,7 +150,7 @@ class Fact:
         return {k: v for k, v in fields.items() if v is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sealed:
     """A fact that is on disk, with its number and hash."""
 
@@ -200,7 +202,7 @@ class ExecutionEvent(BaseModel):
     v: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredFact:
     """A fact as a store hands it out: bytes that need no parsing to be passed on."""
 

@@ -6,13 +6,13 @@ are never stored. Key = hash(user, route, request id), at the top level of the s
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from casekeeper.clock import Clock
 from casekeeper.errors import RequestIdReused
 from casekeeper.journal.stream import Condition, Record, Superseded
+from casekeeper.values import value
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class AlreadyClaimed(Superseded):
     """The same request came first."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """A request as idempotency sees it. One whose id the server made cannot be repeated, so nothing is claimed."""
 
@@ -45,7 +45,7 @@ class Ask:
         return hashlib.sha256(self.body).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim(Record, Condition):
     """The claim itself: refused where one exists that has not expired, written otherwise."""
 
@@ -59,7 +59,7 @@ class Claim(Record, Condition):
         return AlreadyClaimed(self.key) if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReleaseClaim(Record):
     """Starts the 24 hours of an operation's claim; goes with its terminal fact."""
 

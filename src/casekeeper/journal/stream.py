@@ -5,11 +5,12 @@ asks and how to write a record. The rule itself (when is what was found a refusa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from datetime import datetime
 from typing import Any, Protocol
 
 from casekeeper.journal.events import Fact, OperationType, Sealed
+from casekeeper.values import value
 
 
 class Superseded(Exception):
@@ -27,6 +28,8 @@ class IdTaken(Superseded):
 class Condition:
     """What must hold for a commit, judged inside its transaction before numbering."""
 
+    __slots__ = ()
+
     def refusal(self, found: Any) -> Exception | None:
         """Why the commit may not be, given what the store found; None if it may."""
         raise NotImplementedError
@@ -35,8 +38,10 @@ class Condition:
 class Record:
     """A side record that a room writes together with its facts."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Commit:
     """Facts, conditions and records that become durable together or not at all."""
 
@@ -62,10 +67,11 @@ class Commits(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class OpenOperation(Record):
     """The row that says: this operation has started and not ended. Deleted with the terminal fact."""
 
+    _: KW_ONLY
     event_id: str
     casefile_id: str
     session_id: str
@@ -81,7 +87,7 @@ class OpenOperation(Record):
     state: str = "running"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OperationIsOpen(Condition):
     """The operation has not ended: neither its terminal fact nor a write of its own may come after its end."""
 
@@ -91,14 +97,14 @@ class OperationIsOpen(Condition):
         return None if found else OperationEnded(self.event_id)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CloseOperation(Record):
     """Removes the open row; goes with the terminal fact."""
 
     event_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenedOperation:
     """An open operation as a store lists it, with where its inputs are."""
 
@@ -107,7 +113,7 @@ class OpenedOperation:
     inputs_commit: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PermissionChanged(Record):
     """Takes the next number of the permission feed for this change, under the feed's row lock."""
 
@@ -117,7 +123,7 @@ class PermissionChanged(Record):
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ForgetExpired(Record):
     """Removes what counted only until an instant that has passed: claims and refresh tokens."""
 

@@ -1,7 +1,7 @@
 """What a running operation may see and do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -9,6 +9,7 @@ from casekeeper.acl import Effect, Role, role_for_effects
 from casekeeper.casefiles.access import Access
 from casekeeper.documents.document import CasefileDocuments
 from casekeeper.errors import Denied
+from casekeeper.values import value
 
 
 class RightsLost(Denied):
@@ -72,13 +73,14 @@ class NoteRefusal(Protocol):
     ) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class MDSContext:
     """Who runs this operation, where, and by which event; and the casefile's documents, bound to it.
 
     Ids are fixed when the operation starts: nothing that a model or a parameter says can point elsewhere.
     """
 
+    _: KW_ONLY
     access: Access
     session_id: str
     event_id: str

@@ -1,7 +1,7 @@
 """Operations: what is asked for, what answers it, and where they come from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Protocol
 
@@ -11,6 +11,7 @@ from casekeeper.acl import Effect, Role
 from casekeeper.journal.events import OperationType
 from casekeeper.journal.stream import Record
 from casekeeper.operations.context import MDSContext
+from casekeeper.values import value
 
 OperationName = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:/@-]+$")
@@ -86,7 +87,7 @@ class CatalogEntry(BaseModel):
     unavailable_because: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """What a run gives back: its outputs, what it used, and records to write with its terminal fact."""
 

@@ -1,6 +1,5 @@
 """WHERE for sessions: may this caller do that in this session, or in a new one of this casefile?"""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Protocol
@@ -31,6 +30,10 @@ from casekeeper.sessions.session import (
     UnifiedSession,
     Visibility,
 )
+from casekeeper.values import value
+
+# Some ten megabytes.
+_KNOWN_MAX = 10_000
 
 
 class Purpose(Enum):
@@ -51,7 +54,7 @@ class Place(Protocol):
     def casefile_id(self) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class At:
     """A place by its ids."""
 
@@ -59,7 +62,7 @@ class At:
     casefile_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionContext:
     """Proof that WHO and WHERE passed for this session. Only the manager makes one.
 
@@ -115,6 +118,7 @@ class CasefileSessionManager:
         self._gate = gate
         self._clock = clock
         self._auto_idle = auto_idle
+        self._known: dict[str, UnifiedSession] = {}
 
     async def validate_and_get_session(
         self,
@@ -139,7 +143,7 @@ class CasefileSessionManager:
         """
         if place.session_id is None:
             return await self._in_casefile(caller, place.casefile_id, again=again)
-        session = await self._sessions.session(place.session_id)
+        session = await self._session(place.session_id, purpose)
         if session is None or place.casefile_id not in (None, session.casefile_id):
             raise SessionNotFound(place.session_id)
         access = await self._gate.look(caller, session.casefile_id, again=again)
@@ -156,6 +160,22 @@ class CasefileSessionManager:
         ):
             raise await self._refuse_private(access, session, on_record=on_record)
         return SessionContext(access, session)
+
+    async def _session(self, session_id: str, purpose: Purpose) -> UnifiedSession | None:
+        """The session; to execute in it, perhaps as it was.
+
+        What executing asks for (who opened it, where, who may see it) never changes, and whether it is still open
+        is judged in the commit.
+        """
+        known = self._known
+        if purpose is Purpose.EXECUTE and session_id in known:
+            return known[session_id]
+        session = await self._sessions.session(session_id)
+        if session is not None:
+            if len(known) >= _KNOWN_MAX:
+                del known[next(iter(known))]
+            known[session_id] = session
+        return session
 
     async def enter(self, caller: Principal, casefile_id: str) -> Access:
         """The proof that the caller is a member of the casefile, for lists of its sessions."""

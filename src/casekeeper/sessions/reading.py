@@ -1,9 +1,8 @@
 """Reading the record: pages of one session, events across sessions, and following a session live."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
 
@@ -21,6 +20,7 @@ from casekeeper.journal.feed import LiveFeed, Watch
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
+from casekeeper.values import value
 
 # Stored JSON is passed on as it is; this says what it looks like.
 _EVENTS = {"type": "array", "items": {"x-schema": "ExecutionEvent"}}
@@ -50,7 +50,12 @@ class EventFilter(BaseModel):
     @property
     def restricts(self) -> bool:
         """Whether anything is asked for at all."""
-        return bool(self.model_dump(exclude_defaults=True, include=set(EventFilter.model_fields)))
+        return not _FILTERS.isdisjoint(self.model_fields_set) and bool(
+            self.model_dump(exclude_defaults=True, include=_FILTERS)
+        )
+
+
+_FILTERS = set(EventFilter.model_fields)
 
 
 class EventPage(EventFilter):
@@ -73,7 +78,7 @@ class QueryEvents(EventPage):
     order: Literal["asc", "desc"] = "desc"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FactPage:
     """A page of facts as JSON that needs no more work."""
 
@@ -82,7 +87,7 @@ class FactPage:
     has_more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenView:
     """An operation that has not ended."""
 
@@ -95,7 +100,7 @@ class OpenView:
     user_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StreamedFact:
     """A fact on its way to a follower; `seq` is where to resume."""
 
@@ -106,7 +111,7 @@ class StreamedFact:
     json: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StreamedDelta:
     """Progress on its way to a follower; it has no number and is not repeated."""
 
@@ -165,10 +170,11 @@ class Reading:
     async def page(self, context: SessionContext, wanted: EventPage) -> FactPage:
         """A page of one session's record, by seq."""
         session_id = context.session.session_id
-        query = _query(session_id, wanted)
-        beyond = int(self._cursors.open(query, wanted.cursor)[0]) if wanted.cursor else None
+        beyond = None
+        if wanted.cursor:
+            beyond = int(self._cursors.open(_query(session_id, wanted), wanted.cursor)[0])
         rows = await self._store.facts(session_id, wanted, beyond, wanted.limit + 1)
-        return self._page(query, rows, wanted.limit, [(row.seq,) for row in rows])
+        return self._page(session_id, wanted, rows, lambda row: (row.seq,))
 
     async def open(self, context: SessionContext) -> list[OpenView]:
         """What has not ended in the session."""
@@ -178,15 +184,14 @@ class Reading:
         """Events across sessions. What the caller may not read is not there."""
         if wanted.casefile_id:
             await self._gate.enter(caller, wanted.casefile_id, Action.WORK)
-        query = _query(caller.user_id, wanted)
         beyond = None
         if wanted.cursor:
-            at_us, session_id, seq = self._cursors.open(query, wanted.cursor)
+            at_us, session_id, seq = self._cursors.open(_query(caller.user_id, wanted), wanted.cursor)
             beyond = (int(at_us), str(session_id), int(seq))
         rows = await self._store.facts_seen_by(
             caller.user_id, self._clock(), wanted, beyond, wanted.limit + 1
         )
-        return self._page(query, rows, wanted.limit, [(r.at_us, r.session_id, r.seq) for r in rows])
+        return self._page(caller.user_id, wanted, rows, lambda row: (row.at_us, row.session_id, row.seq))
 
     async def operation(
         self, caller: Principal, event_id: str
@@ -252,10 +257,15 @@ class Reading:
         return True
 
     def _page(
-        self, query: str, rows: Sequence[StoredFact], limit: int, keys: Sequence[Sequence[int | str]]
+        self,
+        where: str,
+        wanted: EventPage,
+        rows: Sequence[StoredFact],
+        place: Callable[[StoredFact], Sequence[int | str]],
     ) -> FactPage:
-        more = len(rows) > limit
-        cursor = self._cursors.seal(query, keys[limit - 1]) if more else None
+        limit, cursor = wanted.limit, None
+        if more := len(rows) > limit:
+            cursor = self._cursors.seal(_query(where, wanted), place(rows[limit - 1]))
         return FactPage([orjson.Fragment(row.json()) for row in rows[:limit]], cursor, more)
 
 

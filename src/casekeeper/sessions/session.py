@@ -1,7 +1,7 @@
 """The session: what it is, what may be asked of it, and what a store keeps of it (SPEC §4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
@@ -12,6 +12,7 @@ from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.ids import CasefileId, SessionId, UserId
 from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Limit
+from casekeeper.values import value
 
 SessionTitle = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Reason = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]
@@ -33,7 +34,7 @@ class Visibility(StrEnum):
     CASEFILE = "casefile"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Head:
     """The newest fact of a session. Keep it: a record that lacks it later was cut or rewritten."""
 
@@ -41,13 +42,14 @@ class Head:
     hash: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class UnifiedSession:
     """A stretch of work in one casefile by one user.
 
     `auto` ones are made by an execute that names no session, and re-used by the next.
     """
 
+    _: KW_ONLY
     session_id: str
     casefile_id: str
     user_id: str
@@ -132,7 +134,7 @@ class SessionClosedAnswer(BaseModel):
     statistics: Statistics
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Total:
     """Operations of one name in one session that ended one way."""
 
@@ -145,7 +147,7 @@ class Total:
     cost_micros: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionFilter:
     """Which sessions a list asks for."""
 
@@ -182,7 +184,7 @@ class SessionStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionIsOpen(Condition):
     """The session exists and is not closed. `found` is its closed_us, or None where it is missing."""
 
@@ -194,7 +196,7 @@ class SessionIsOpen(Condition):
         return SessionClosed() if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionIsIdle(Condition):
     """No operation of the session is open. `found` are the open ones' ids."""
 
@@ -204,7 +206,7 @@ class SessionIsIdle(Condition):
         return SessionBusy(tuple(found)) if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionIdIsFree(Condition):
     """The session id is not taken."""
 
@@ -218,7 +220,7 @@ class AutoSessionExists(Superseded):
     """Another first call made the auto session meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AutoSessionIsAbsent(Condition):
     """The user has no auto session in the casefile that was used since then."""
 
@@ -230,14 +232,14 @@ class AutoSessionIsAbsent(Condition):
         return AutoSessionExists() if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutSession(Record):
     """A new session; its head is the store's business."""
 
     session: UnifiedSession
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndSession(Record):
     """The session is closed from now on."""
 
@@ -245,7 +247,7 @@ class EndSession(Record):
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutConversation(Record):
     """Where the session's conversation with agents goes on from: the snapshot's digest."""
 

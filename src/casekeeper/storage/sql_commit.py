@@ -4,13 +4,15 @@ One batch is one transaction. Its commits are judged in order, each seeing what 
 one drops out alone before anything of it is numbered. Facts and heads are written at the end, many at a time.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.sql import ClauseElement
 
 from casekeeper.clock import to_us
 from casekeeper.journal.chain import canonical, genesis, link
@@ -26,33 +28,49 @@ from casekeeper.journal.stream import (
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_records import CONDITIONS, RECORDS
-from casekeeper.storage.sql_statements import Parameters, Static, Tx
+from casekeeper.storage.sql_statements import Bulk, Parameters, Static, Tx, is_in_json
 
-_HEAD = Static(
-    select(t.sessions.c.head_seq, t.sessions.c.head_hash, func.coalesce(t.sessions.c.closed_us, 0)).where(
-        t.sessions.c.session_id == bindparam("session_id")
-    )
+_HEADS = Static(
+    select(
+        t.sessions.c.session_id,
+        t.sessions.c.head_seq,
+        t.sessions.c.head_hash,
+        func.coalesce(t.sessions.c.closed_us, 0),
+    ).where(is_in_json("sessions.session_id", "session_ids"))
 )
+_OPEN = Static(
+    select(t.open_operations.c.event_id).where(is_in_json("open_operations.event_id", "event_ids"))
+)
+_CLOSE = Static(delete(t.open_operations).where(is_in_json("open_operations.event_id", "event_ids")))
 _SET_HEAD = Static(
     update(t.sessions)
     .where(t.sessions.c.session_id == bindparam("id_"))
     .values(head_seq=bindparam("seq"), head_hash=bindparam("hash"), last_us=bindparam("at_us"))
 )
-_ADD_EVENT = Static(
-    insert(t.events).values({c.name: bindparam(c.name) for c in t.events.c if c.name != "rid"})
-)
-_ADD_PAYLOAD = Static(insert(t.payloads).values({c.name: bindparam(c.name) for c in t.payloads.c}))
-_ADD_OPEN = Static(insert(t.open_operations).values({c.name: bindparam(c.name) for c in t.open_operations.c}))
-_totals = upsert(t.session_totals).values({c.name: bindparam(c.name) for c in t.session_totals.c})
-_ADD_TOTAL = Static(
-    _totals.on_conflict_do_update(
-        index_elements=["session_id", "operation_type", "operation_name", "kind"],
-        set_={
-            name: t.session_totals.c[name] + _totals.excluded[name]
-            for name in ("count", "busy_ms", "tokens", "cost_micros")
-        },
+
+
+def _names(table: Table) -> list[str]:
+    return [column.name for column in table.c if column.name != "rid"]
+
+
+def _inserts(table: Table) -> Bulk:
+    return Bulk(_names(table), lambda rows: insert(table).values(rows))
+
+
+def _add_totals(rows: list[dict[str, Any]]) -> ClauseElement:
+    new = upsert(t.session_totals).values(rows)
+    summed = {
+        c: t.session_totals.c[c] + new.excluded[c] for c in ("count", "busy_ms", "tokens", "cost_micros")
+    }
+    return new.on_conflict_do_update(
+        index_elements=["session_id", "operation_type", "operation_name", "kind"], set_=summed
     )
-)
+
+
+_ADD_EVENTS = _inserts(t.events)
+_ADD_PAYLOADS = _inserts(t.payloads)
+_ADD_OPEN = _inserts(t.open_operations)
+_ADD_TOTALS = Bulk(_names(t.session_totals), _add_totals)
 
 
 @dataclass(slots=True)
@@ -67,17 +85,38 @@ class _Head:
 
 @dataclass(slots=True)
 class Batch:
-    """The commits of one transaction."""
+    """The commits of one transaction. What most of them ask for is read once for all, what they add written at the end."""
 
     tx: Tx
     _heads: dict[str, _Head] = field(default_factory=dict[str, _Head])
     _events: list[Parameters] = field(default_factory=list[Parameters])
     _payloads: list[Parameters] = field(default_factory=list[Parameters])
     _totals: list[Parameters] = field(default_factory=list[Parameters])
+    _open: set[str] = field(default_factory=set[str])
     _opened: dict[str, Parameters] = field(default_factory=dict[str, Parameters])
+    _closed: list[str] = field(default_factory=list[str])
+
+    def prepare(self, commits: Iterable[Commit]) -> None:
+        """Read what these commits will ask for: where sessions stand, and which operations are open."""
+        sessions: set[str] = set()
+        operations: set[str] = set()
+        for commit in commits:
+            sessions.update(fact.session_id for fact in commit.facts)
+            for condition in commit.conditions:
+                match condition:
+                    case SessionIsOpen(session_id):
+                        sessions.add(session_id)
+                    case OperationIsOpen(event_id):
+                        operations.add(event_id)
+                    case _:
+                        pass
+        for session_id, *head in self.tx.all(_HEADS, session_ids=_json(sessions)) if sessions else ():
+            self._heads[session_id] = _Head(*head)
+        if operations:
+            self._open.update(row[0] for row in self.tx.all(_OPEN, event_ids=_json(operations)))
 
     def add(self, commit: Commit) -> Sequence[Sealed]:
-        """Judge one commit and take it in.
+        """Judge one commit, which was prepared, and take it in.
 
         Raises:
             Refused: A condition does not hold; nothing of this commit was written.
@@ -95,10 +134,10 @@ class Batch:
     def flush(self) -> None:
         """Write what was numbered; the transaction can be committed then."""
         tx = self.tx
-        self._flush_opened()
+        self._flush_open()
         if self._events:
-            tx.many(_ADD_EVENT, self._events)
-            tx.many(_ADD_PAYLOAD, self._payloads)
+            tx.bulk(_ADD_EVENTS, self._events)
+            tx.bulk(_ADD_PAYLOADS, self._payloads)
             rows = [
                 {"id_": session_id, "seq": head.seq, "hash": head.hash, "at_us": head.at_us}
                 for session_id, head in self._heads.items()
@@ -106,18 +145,17 @@ class Batch:
             ]
             if tx.many(_SET_HEAD, rows) != len(rows):
                 raise LookupError("a fact was written for a session that does not exist")
-        if self._totals:
-            tx.many(_ADD_TOTAL, self._totals)
+        tx.bulk(_ADD_TOTALS, self._totals)
 
     def _find(self, condition: Condition) -> Any:
         """What the condition asks for: out of the batch where it knows, from the database otherwise."""
         match condition:
             case SessionIsOpen(session_id):
                 return self._head(session_id).closed_us
-            case OperationIsOpen(event_id) if event_id in self._opened:
-                return event_id
+            case OperationIsOpen(event_id):
+                return event_id in self._open
             case SessionIsIdle():
-                self._flush_opened()
+                self._flush_open()
             case _:
                 pass
         return CONDITIONS[type(condition)](self.tx, condition)
@@ -126,27 +164,27 @@ class Batch:
         match record:
             case OpenOperation():
                 self._opened[record.event_id] = _open_row(record, sealed[-1])
-                return
-            case CloseOperation(event_id) if event_id in self._opened:
-                del self._opened[event_id]
-                return
+                self._open.add(record.event_id)
+            case CloseOperation(event_id):
+                self._open.discard(event_id)
+                if self._opened.pop(event_id, None) is None:
+                    self._closed.append(event_id)
             case EndSession(session_id, at):
                 self._head(session_id).closed_us = to_us(at)
+                RECORDS[type(record)](self.tx, record)
             case _:
-                pass
-        RECORDS[type(record)](self.tx, record)
+                RECORDS[type(record)](self.tx, record)
 
-    def _flush_opened(self) -> None:
-        if self._opened:
-            self.tx.many(_ADD_OPEN, list(self._opened.values()))
-            self._opened.clear()
+    def _flush_open(self) -> None:
+        if self._closed:
+            self.tx.run(_CLOSE, event_ids=_json(self._closed))
+            self._closed.clear()
+        self.tx.bulk(_ADD_OPEN, list(self._opened.values()))
+        self._opened.clear()
 
     def _head(self, session_id: str) -> _Head:
-        head = self._heads.get(session_id)
-        if head is None:
-            row = self.tx.one(_HEAD, session_id=session_id)
-            head = self._heads[session_id] = _Head(*row) if row else _Head(0, b"", None)
-        return head
+        # One that was not there when the batch was prepared begins in it.
+        return self._heads.setdefault(session_id, _Head(0, b"", None))
 
     def _seal(self, fact: Fact) -> Sealed:
         head = self._head(fact.session_id)
@@ -170,6 +208,10 @@ class Batch:
         if fact.kind in TERMINAL and fact.operation_type is not None:
             self._totals.append(_total_row(fact))
         return Sealed(fact, seq, hash_)
+
+
+def _json(ids: Iterable[str]) -> str:
+    return json.dumps(list(ids))
 
 
 def _open_row(row: OpenOperation, started: Sealed) -> Parameters:

@@ -1,5 +1,6 @@
 """The record, read from SQL."""
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -23,7 +24,7 @@ from casekeeper.journal.stream import OpenedOperation, OpenOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_sessions import seen_by
-from casekeeper.storage.sql_statements import Row, Static
+from casekeeper.storage.sql_statements import Row, Static, Tx, is_in_json
 from casekeeper.storage.sqlite import Reads
 
 _e = t.events.c
@@ -39,7 +40,7 @@ def _facts() -> Select[*tuple[Any, ...]]:
             _e.at_us,
             _e.header,
             _e.hash,
-            t.accounts.c.user_id,
+            _e.actor,
             t.payloads.c.salt,
             t.payloads.c.body,
             t.payloads.c.blob,
@@ -51,8 +52,14 @@ def _facts() -> Select[*tuple[Any, ...]]:
         .select_from(t.events)
         .outerjoin(t.payloads, (t.payloads.c.session_id == _e.session_id) & (t.payloads.c.seq == _e.seq))
         .outerjoin(_asked, (_asked.c.session_id == _e.session_id) & (_asked.c.seq == _e.started_seq))
-        .outerjoin(t.accounts, t.accounts.c.pseudonym == _e.actor)
     )
+
+
+_NAMES = Static(
+    select(t.accounts.c.pseudonym, t.accounts.c.user_id).where(is_in_json("accounts.pseudonym", "actors"))
+)
+# Past it the names are read anew, which only costs a look-up a page.
+_NAMES_KEPT = 100_000
 
 
 def _constant(value: str) -> ColumnElement[str]:
@@ -106,6 +113,8 @@ class SqlEvents:
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
+        # Whose pseudonym it is never changes.
+        self._names: dict[str, str] = {}
 
     async def facts(
         self, session_id: str, wanted: EventPage, beyond: int | None, limit: int
@@ -115,13 +124,13 @@ class SqlEvents:
         if not wanted.restricts:
             page = _PAGES[wanted.view, wanted.order]
             values = {"session_id": session_id, "beyond": beyond, "n": limit}
-            return [StoredFact(*row) for row in await self._reads.point(lambda tx: tx.all(page, **values))]
+            return await self._reads.point(lambda tx: self._named(tx, tx.all(page, **values)))
         query = _facts().where(_e.session_id == session_id, *_filters(wanted)).limit(limit)
         if wanted.order == "asc":
             query = query.where(_e.seq > beyond).order_by(_e.seq)
         else:
             query = query.where(_e.seq < beyond).order_by(_e.seq.desc())
-        return [StoredFact(*row) for row in await self._reads.scan(lambda tx: tx.select(query))]
+        return await self._reads.scan(lambda tx: self._named(tx, tx.select(query)))
 
     async def facts_seen_by(
         self,
@@ -147,11 +156,10 @@ class SqlEvents:
             query = query.order_by(_e.at_us.desc(), _e.session_id.desc(), _e.seq.desc())
             query = query.where(place < beyond) if beyond else query
         values = {"me": user_id, "now": to_us(now)}
-        return [StoredFact(*row) for row in await self._reads.scan(lambda tx: tx.select(query, values))]
+        return await self._reads.scan(lambda tx: self._named(tx, tx.select(query, values)))
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
-        rows = await self._reads.point(lambda tx: tx.all(_OPERATION, event_id=event_id))
-        return [StoredFact(*row) for row in rows]
+        return await self._reads.point(lambda tx: self._named(tx, tx.all(_OPERATION, event_id=event_id)))
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
@@ -170,6 +178,17 @@ class SqlEvents:
         row = await self._reads.point(lambda tx: tx.one(_CONVERSATION, session_id=session_id))
         return row[0] if row else None
 
+    def _named(self, tx: Tx, rows: Sequence[Row]) -> list[StoredFact]:
+        names = self._names
+        if unknown := {row[5] for row in rows} - names.keys():
+            if len(names) > _NAMES_KEPT:
+                names.clear()
+            names.update(tx.all(_NAMES, actors=json.dumps(list(unknown))))
+        return [
+            StoredFact(session_id, seq, at_us, header, hash_, names.get(actor), *payload)
+            for session_id, seq, at_us, header, hash_, actor, *payload in rows
+        ]
+
 
 def _filters(wanted: EventFilter) -> Iterator[Any]:
     kinds = [kind.value for kind in wanted.kinds]
@@ -183,7 +202,9 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     if wanted.operation_name:
         yield _e.operation_name == wanted.operation_name
     if wanted.actor:
-        yield t.accounts.c.user_id == wanted.actor
+        yield _e.actor == (
+            select(t.accounts.c.pseudonym).where(t.accounts.c.user_id == wanted.actor).scalar_subquery()
+        )
     if wanted.parent_event_id:
         yield _e.parent_event_id == wanted.parent_event_id
     if wanted.request_id:

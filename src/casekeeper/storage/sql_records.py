@@ -37,9 +37,6 @@ def _put(table: Table, *keys: str, keep: tuple[str, ...] = ()) -> Static:
     return Static(new.on_conflict_do_update(index_elements=list(keys), set_=changed))
 
 
-_OPEN = Static(
-    select(t.open_operations.c.event_id).where(t.open_operations.c.event_id == bindparam("event_id"))
-)
 _SESSION_OPEN_OPERATIONS = Static(
     select(t.open_operations.c.event_id).where(t.open_operations.c.session_id == bindparam("session_id"))
 )
@@ -119,7 +116,6 @@ def _newest(tx: Tx, user_id: str, casefile_id: str) -> int:
 
 
 CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
-    stream.OperationIsOpen: lambda tx, c: tx.one(_OPEN, event_id=c.event_id),
     req.Claim: lambda tx, c: tx.one(_CLAIMED, key=c.key, now=to_us(c.now)),
     ses.SessionIsIdle: lambda tx, c: [
         r[0] for r in tx.all(_SESSION_OPEN_OPERATIONS, session_id=c.session_id)
@@ -145,7 +141,6 @@ _RELEASE_CLAIM = Static(
     .where(t.requests.c.made == bindparam("made_"), t.requests.c.expires_us.is_(None))
     .values(expires_us=bindparam("expires"))
 )
-_CLOSE = Static(delete(t.open_operations).where(t.open_operations.c.event_id == bindparam("event_id")))
 _NEXT_NUMBER = Static(
     update(t.acl_head).values(number=t.acl_head.c.number + 1).returning(t.acl_head.c.number)
 )
@@ -404,7 +399,6 @@ def _forget(tx: Tx, r: stream.ForgetExpired) -> None:
 RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
     req.Claim: _put_claim,
     req.ReleaseClaim: lambda tx, r: tx.run(_RELEASE_CLAIM, made_=r.made, expires=to_us(r.expires_at)),
-    stream.CloseOperation: lambda tx, r: tx.run(_CLOSE, event_id=r.event_id),
     stream.PermissionChanged: _change,
     stream.ForgetExpired: _forget,
     acc.PutAccount: _put_account,

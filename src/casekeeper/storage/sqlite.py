@@ -260,6 +260,7 @@ def _is_outage(error: Exception) -> bool:
 def _transaction(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[_Answer]:
     connection.execute("BEGIN IMMEDIATE")
     work = Batch(Tx(connection))
+    work.prepare(commit for commit, _ in batch)
     answers: list[_Answer] = []
     for commit, future in batch:
         try:
