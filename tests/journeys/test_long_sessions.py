@@ -243,6 +243,8 @@ def _reads_all(line: str) -> bool:
 async def test_writing_to_a_long_session_takes_as_many_steps_as_to_a_short_one(site: Site, what: str) -> None:
     counted = Counted(site.path, read_only=False)
     commits = {size: await _commits(site, size) for size in (SHORT, LONG)}
+    # A statement's very first run may take a step more than its later ones.
+    _written(counted, commits[SHORT], what)
 
     steps = {size: _written(counted, commits[size], what) for size in (SHORT, LONG)}
 
