@@ -1,7 +1,9 @@
 """The embedded store: one directory, one process, one writer thread with group commit (WAL, synchronous=FULL).
 
 Three kinds of connections. The *writer's* thread takes whatever waits, makes one transaction of it and answers
-when it is on disk. *Points* (a row or a short page by its key) are read on the event loop itself: microseconds
+when it is on disk; meanwhile the event loop gathers the next batch. A batch is handed over when the writer is free
+and all who were woken by the last one had their turn, so that their next commits go along: a transaction costs much
+more than what one commit adds to it. *Points* (a row or a short page by its key) are read on the event loop itself: microseconds
 from the page cache, where a hop to a thread costs ten times as much. *Scans* (searches, filters, lists) go to a
 few reader threads.
 
@@ -96,8 +98,9 @@ class SqliteStore:
         self._path = path
         self._announce = announce
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._waiting = 0
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        self._waiting: list[_Waiting] = []
+        self._is_busy = False
         self._broken: str | None = None
         self._points = connect(path, read_only=True)
         self._point = Tx(self._points)
@@ -109,13 +112,15 @@ class SqliteStore:
 
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
         """See `journal.stream.Commits`."""
-        if self._broken is not None or self._waiting >= _QUEUE_MAX:
+        if self._broken is not None or len(self._waiting) >= _QUEUE_MAX:
             raise StoreUnavailable(self._broken or "Too many writes are waiting; try again in a moment.")
         future: asyncio.Future[Sequence[Sealed]] = self._loop.create_future()
-        self._waiting += 1
-        self._queue.put((commit, future))
-        # A caller that goes away does not take the commit along: it may be on disk already.
-        return await asyncio.shield(future)
+        # A caller that goes away only leaves the future behind: the commit may be on disk already.
+        self._waiting.append((commit, future))
+        if not self._is_busy:
+            self._is_busy = True
+            self._loop.call_soon(self._hand_over)
+        return await future
 
     async def point(self, read: Callable[[Tx], T]) -> T:
         """See `Reads`."""
@@ -137,6 +142,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what waits, then let go of the file."""
+        while self._is_busy:
+            await asyncio.sleep(0.001)
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._writer.join)
         self._broken = self._broken or "The store is closed."
@@ -154,22 +161,9 @@ class SqliteStore:
     def _write(self) -> None:
         connection = connect(self._path)
         try:
-            while (first := self._queue.get()) is not None:
-                batch = [first]
-                last = False
-                while len(batch) < _BATCH_MAX and not last:
-                    try:
-                        item = self._queue.get_nowait()
-                    except queue.Empty:
-                        break
-                    if item is None:
-                        last = True
-                    else:
-                        batch.append(item)
+            while (batch := self._queue.get()) is not None:
                 answers = _refused(batch, self._broken) if self._broken else self._commit(connection, batch)
                 self._loop.call_soon_threadsafe(self._answer, answers)
-                if last:
-                    return
         finally:
             connection.close()
 
@@ -188,8 +182,12 @@ class SqliteStore:
                 return [answer for item in batch for answer in self._commit(connection, [item])]
             return [(batch[0][1], _of_writing(error))]
 
+    def _hand_over(self) -> None:
+        batch = self._waiting[:_BATCH_MAX]
+        del self._waiting[:_BATCH_MAX]
+        self._queue.put(batch)
+
     def _answer(self, answers: list[_Answer]) -> None:
-        self._waiting -= len(answers)
         if self._points.in_transaction:
             self._points.execute("COMMIT")
         for future, result in answers:
@@ -202,6 +200,9 @@ class SqliteStore:
             self._announce(result)
             if not future.done():
                 future.set_result(result)
+        self._is_busy = bool(self._waiting)
+        if self._is_busy:
+            self._loop.call_soon(self._hand_over)
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
