@@ -19,6 +19,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -142,8 +143,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what waits, then let go of the file."""
-        while self._is_busy:
-            await asyncio.sleep(0.001)
+        with suppress(StoreUnavailable):
+            await self.commit(Commit())  # it is the last in the line
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._writer.join)
         self._broken = self._broken or "The store is closed."
