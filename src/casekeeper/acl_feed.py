@@ -5,7 +5,7 @@ number order is commit order (Zanzibar's zookie, USENIX ATC 2019). A token says 
 true (`asof`); whoever knows the newer changes knows whether to believe it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,10 @@ class AclFeed(Protocol):
         """The changes with a higher number, in order."""
         ...
 
+    async def number_before(self, instant_us: int) -> int:
+        """The number of the newest change made before that instant (microseconds since 1970), 0 if there is none."""
+        ...
+
     async def user_changed(self, user_id: str) -> int:
         """The number of the account's newest user-wide change, 0 if there was none."""
         ...
@@ -68,6 +72,24 @@ class AclFeed(Protocol):
     async def snapshot(self, user_id: str, casefile_ids: Collection[str], now_us: int) -> AccessSnapshot:
         """The user's live grants on these casefiles with the numbers that go with them."""
         ...
+
+
+class Pushes:
+    """Tells listeners in this process of changes as they are committed, before the commit is answered.
+
+    A hint that makes things quicker: whoever must know reads the feed.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Sequence[Change]], None]] = []
+
+    def listen(self, listener: Callable[[Sequence[Change]], None]) -> None:
+        """Be told of every change from now on."""
+        self._listeners.append(listener)
+
+    def __call__(self, changes: Sequence[Change]) -> None:
+        for listener in self._listeners:
+            listener(changes)
 
 
 class Stops(Protocol):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from casekeeper.acl_feed import Pushes
 from casekeeper.agents.registry import AgentRegistry, Budgets
 from casekeeper.agents.routes import Providers
 from casekeeper.casefiles.access import FreshGrants, Gate, StoredGrants
@@ -78,6 +79,7 @@ class Server:
     reading: Reading
     recording: Recording
     manager: CasefileSessionManager
+    freshness: Freshness
     explain: Explain
     registry: Registry
     runner: Runner
@@ -103,15 +105,17 @@ async def open_server(
 
     `tools` come on top of the built-in ones and those of installed packages.
     """
-    live, runner = LiveFeed(), Runner()
-    async with open_storage(settings.data, live.announce) as storage:
+    live, pushes, runner = LiveFeed(), Pushes(), Runner()
+    async with open_storage(settings.data, live.announce, pushes) as storage:
         passwords = passwords or Passwords()
         first = await _first_operator(settings, storage, passwords, clock)
         # Another process, or this one after a restart, is another owner: what it left open is an orphan.
         owner = f"{os.getpid()}-{secrets.token_hex(6)}"
         registry = _tools(tools)
         agents = _agents(settings, registry, storage)
-        server = _wire(settings, storage, live, runner, passwords, clock, registry, agents, first, owner)
+        server = _wire(
+            settings, storage, live, pushes, runner, passwords, clock, registry, agents, first, owner
+        )
         await Recovery(storage.events, storage.commits, clock, owner=owner).run()
         sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
         sweeper.add_done_callback(_tell_if_it_failed)
@@ -127,6 +131,7 @@ def _wire(
     settings: Settings,
     storage: Storage,
     live: LiveFeed,
+    pushes: Pushes,
     runner: Runner,
     passwords: Passwords,
     clock: Clock,
@@ -141,13 +146,14 @@ def _wire(
     # WHO
     signing_keys = SigningKeys(settings.data / "keys")
     tokens = Tokens(signing_keys, settings.issuer, settings.issuer, clock)
-    freshness = Freshness(storage.accounts)
+    freshness = Freshness(storage.accounts, clock)
+    pushes.listen(freshness.push)
     authenticator = Authenticator(tokens, freshness)
     accounts = Accounts(storage.accounts, commits, requests, passwords, runner, cursors, clock)
     logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock)
     # WHERE
     stored = StoredGrants(storage.casefiles, clock)
-    gate = Gate(FreshGrants(stored, freshness, clock), stored, storage.casefiles, commits, clock)
+    gate = Gate(FreshGrants(stored, freshness, clock), storage.casefiles, commits, clock)
     changing = Changing(gate, storage.casefiles, commits, requests, clock)
     casefiles = Casefiles(
         gate,
@@ -239,6 +245,7 @@ def _wire(
         reading=reading,
         recording=Recording(storage.events, blobs, manager),
         manager=manager,
+        freshness=freshness,
         explain=explain,
         registry=registry,
         runner=runner,

@@ -13,6 +13,7 @@ import pytest
 from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY
 from casekeeper.casefiles.casefile import FenceBroken, RemoveGrant
+from casekeeper.clock import to_us
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.journal.events import Kind, Payload, Sealed
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
@@ -309,6 +310,16 @@ async def test_numbers_of_the_feed_are_gapless_too(shelf: Shelf):
     seen = await shelf.storage.accounts.changes(before)
     assert [change.number for change in seen] == list(range(before + 1, before + 51))
     assert (await shelf.storage.accounts.head()).number == before + 50
+
+
+async def test_the_feed_tells_where_an_instant_is_in_it(shelf: Shelf):
+    before = (await shelf.storage.accounts.head()).number
+    await shelf.commit(Commit(records=(shelf.change(),)))
+    us = to_us(NOW)
+
+    found = [await shelf.storage.accounts.number_before(instant) for instant in (0, us, us + 1)]
+
+    assert found == [0, 0, before + 1]
 
 
 # Claims

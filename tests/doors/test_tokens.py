@@ -213,8 +213,9 @@ async def test_a_change_by_another_is_in_force_at_once(api: Api, house: House) -
     await api.grant(house["owner"], house.casefile_id, house.users["editor"], "viewer")
     assert_problem(await api.run(token, "touch", casefile_id=house.casefile_id), 403, "role_too_low")
     seen = await look(api, token, house.casefile_id)
+    # The refused call has read it, and this one still finds it there.
     assert seen == IsPartialDict(
-        permission_from_cache=False,
+        permission_from_cache=True,
         updated_scopes=IsPartialDict(
             casefile_scopes={house.casefile_id: {"role": "viewer", "not_after": None}}
         ),

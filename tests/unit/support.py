@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from pydantic_core import from_json
 
 from casekeeper.acl import Role
+from casekeeper.acl_feed import Pushes
 from casekeeper.casefiles.access import FreshGrants, Gate, StoredGrants
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.casefiles.changing import Changing
@@ -68,6 +69,7 @@ class StepClock:
 
     def __init__(self, now: datetime = NOW) -> None:
         self.now = now
+        self.elapsed_s = 0.0
 
     def __call__(self) -> datetime:
         return self.now
@@ -75,6 +77,14 @@ class StepClock:
     def advance(self, **by: float) -> None:
         """Move by a timedelta's keywords; `advance(seconds=-5)` steps back."""
         self.now += timedelta(**by)
+
+    def monotonic(self) -> float:
+        """Seconds on a clock of their own, which only `elapse` moves."""
+        return self.elapsed_s
+
+    def elapse(self, seconds: float) -> None:
+        """Let that much time go by without moving the wall clock."""
+        self.elapsed_s += seconds
 
 
 @dataclass
@@ -270,6 +280,7 @@ def _wire(
     storage: Storage,
     clock: StepClock,
     live: LiveFeed,
+    pushes: Pushes,
     tools: Iterable[Tool],
     grace: timedelta,
     limits: tuple[int, int],
@@ -280,12 +291,13 @@ def _wire(
     requests, runner = Requests(storage.accounts, clock), Runner(grace)
     keys = SigningKeys(storage.directory / "keys")
     tokens = Tokens(keys, "casekeeper", "casekeeper", clock)
-    freshness = Freshness(storage.accounts)
+    freshness = Freshness(storage.accounts, clock, monotonic=clock.monotonic)
+    pushes.listen(freshness.push)
     passwords = fast_passwords()
     accounts = Accounts(storage.accounts, commits, requests, passwords, runner, cursors, clock)
     logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock)
     stored = StoredGrants(storage.casefiles, clock)
-    gate = Gate(FreshGrants(stored, freshness, clock), stored, storage.casefiles, commits, clock)
+    gate = Gate(FreshGrants(stored, freshness, clock), storage.casefiles, commits, clock)
     changing = Changing(gate, storage.casefiles, commits, requests, clock)
     casefiles = Casefiles(
         gate,
@@ -385,12 +397,13 @@ async def open_house(
     everybody_creates: bool = True,
 ) -> AsyncGenerator[House]:
     """A house on a migrated directory; what still runs in it at the end is stopped."""
-    live = LiveFeed()
-    async with open_storage(directory, live.announce) as storage:
+    live, pushes = LiveFeed(), Pushes()
+    async with open_storage(directory, live.announce, pushes) as storage:
         house = _wire(
             storage,
             clock or StepClock(),
             live,
+            pushes,
             tools,
             grace,
             limits,

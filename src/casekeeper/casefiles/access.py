@@ -20,7 +20,11 @@ from casekeeper.ids import new_event_id
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Permission
 from casekeeper.journal.stream import Commit, Commits
 
-Source = Literal["token", "store"]
+Source = Literal["token", "worker", "store"]
+"""Where a permission was found: in the caller's token, in this worker's memory of an earlier read, in the store."""
+
+# Some three megabytes.
+_REMEMBERED_MAX = 10_000
 
 _security = logging.getLogger("casekeeper.security")
 
@@ -51,6 +55,11 @@ class Access:
         return self.role is not None
 
     @property
+    def is_from_cache(self) -> bool:
+        """Whether the store was not asked."""
+        return self.source != "store"
+
+    @property
     def role_name(self) -> str:
         """The role in words, `public` for a reader who is no member."""
         return self.role.value if self.role else "public"
@@ -68,18 +77,33 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A permission and where it was read. `role` None: a public reader."""
+    """A permission and where it was read. `role` None: a public reader. `ends_at` None: it has no end of its own."""
 
     role: Role | None
     source: Source
     asof: int
+    ends_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What the store said of one user in one casefile."""
+
+    user_id: str
+    epoch: str
+    asof: int
+    role: Role
+    ends_at: datetime | None
 
 
 class Grants(Protocol):
     """Where permissions are looked up."""
 
-    async def find(self, caller: Principal, casefile_id: str) -> Found | None:
-        """The caller's permission now; None if there is none, or no such casefile."""
+    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
+        """The caller's permission now; None if there is none, or no such casefile.
+
+        `again`: not from a cache, whose answer was overtaken.
+        """
         ...
 
 
@@ -90,46 +114,83 @@ class StoredGrants:
         self._store = store
         self._clock = clock
 
-    async def find(self, caller: Principal, casefile_id: str) -> Found | None:
+    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
         """The stored permission; an expired grant is none."""
         stored = await self._store.access(caller.user_id, casefile_id)
         if stored is None:
             return None
         if stored.grant and stored.grant.is_live(self._clock()):
-            return Found(stored.grant.role, "store", stored.asof)
+            return Found(stored.grant.role, "store", stored.asof, stored.grant.expires_at)
         if stored.public_role is not PublicRole.NONE:
             return Found(None, "store", stored.asof)
         return None
 
 
 class FreshGrants:
-    """Believes the token's scopes while they provably cannot be stale, asks behind it otherwise."""
+    """Believes the token's scopes, or what an earlier read found, while they provably cannot be stale."""
 
-    def __init__(self, behind: Grants, freshness: Freshness, clock: Clock) -> None:
+    def __init__(
+        self, behind: Grants, freshness: Freshness, clock: Clock, *, remembered_max: int = _REMEMBERED_MAX
+    ) -> None:
         self._behind = behind
         self._freshness = freshness
         self._clock = clock
+        self._remembered_max = remembered_max
+        self._remembered: dict[tuple[str, str], _Remembered] = {}
+        self._counters = freshness.counters
 
-    async def find(self, caller: Principal, casefile_id: str) -> Found | None:
-        """The permission, from the token if it can be believed. "No grant" is never remembered."""
+    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
+        """The permission, from a cache if it can be believed. "No grant" is never remembered.
+
+        Raises:
+            StoreUnavailable: No cache can be believed and the store cannot be read.
+        """
+        counters = self._counters
+        counters.checks += 1
+        if not again and (cached := await self._cached(caller, casefile_id)):
+            return cached
+        # Before the read: what is remembered must not look newer than what was read.
+        epoch = self._freshness.epoch
+        counters.store += 1
+        found = await self._behind.find(caller, casefile_id)
+        self._remember(caller.user_id, casefile_id, epoch, found)
+        return found
+
+    async def _cached(self, caller: Principal, casefile_id: str) -> Found | None:
         scope = caller.scopes.get(casefile_id)
-        if scope and self._is_live(scope) and await self._freshness.believes(caller, casefile_id):
+        if scope and self._is_live(_end_of(scope)) and await self._freshness.believes(caller, casefile_id):
             caller.touch(casefile_id)
+            self._counters.token += 1
             return Found(scope.role, "token", caller.asof)
-        return await self._behind.find(caller, casefile_id)
+        known = self._remembered.get((caller.user_id, casefile_id))
+        if known and self._is_live(known.ends_at) and await self._freshness.believes(known, casefile_id):
+            self._counters.worker += 1
+            return Found(known.role, "worker", known.asof, known.ends_at)
+        return None
 
-    def _is_live(self, scope: Scope) -> bool:
-        return scope.not_after is None or self._clock() < datetime.fromtimestamp(scope.not_after, UTC)
+    def _is_live(self, ends_at: datetime | None) -> bool:
+        return ends_at is None or self._clock() < ends_at
+
+    def _remember(self, user_id: str, casefile_id: str, epoch: str, found: Found | None) -> None:
+        remembered, key = self._remembered, (user_id, casefile_id)
+        if found is None or found.role is None:
+            remembered.pop(key, None)
+            return
+        known = _Remembered(user_id, epoch, found.asof, found.role, found.ends_at)
+        if key not in remembered and len(remembered) >= self._remembered_max:
+            del remembered[next(iter(remembered))]
+        remembered[key] = known
+
+
+def _end_of(scope: Scope) -> datetime | None:
+    return None if scope.not_after is None else datetime.fromtimestamp(scope.not_after, UTC)
 
 
 class Gate:
     """Lets callers into casefiles, and records the members whom it refuses."""
 
-    def __init__(
-        self, fresh: Grants, stored: Grants, store: CasefileStore, commits: Commits, clock: Clock
-    ) -> None:
-        self._fresh = fresh
-        self._stored = stored
+    def __init__(self, grants: Grants, store: CasefileStore, commits: Commits, clock: Clock) -> None:
+        self._grants = grants
         self._store = store
         self._commits = commits
         self._clock = clock
@@ -139,7 +200,7 @@ class Gate:
 
         `again` reads the store: the answer of a cache was overtaken.
         """
-        found = await (self._stored if again else self._fresh).find(caller, casefile_id)
+        found = await self._grants.find(caller, casefile_id, again=again)
         if found is None:
             return None
         return Access(caller, casefile_id, found.role, found.source, found.asof, self._clock())

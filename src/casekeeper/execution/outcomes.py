@@ -82,7 +82,7 @@ class Executed:
 
 
 async def updated_scopes(logins: Logins, context: SessionContext) -> UpdatedScopes | None:
-    """A better token, where this call had to ask the store for a member's permission."""
+    """A better token, where the caller's own could not say what a member may do."""
     if context.access.source == "token" or not context.access.is_member:
         return None
     minted = await logins.scopes_for(context.caller, context.access.casefile_id)
@@ -199,7 +199,7 @@ class Operations:
             usage=outcome.usage,
             session_id=outcome.session_id,
             session_created=created,
-            permission_from_cache=context.access.source == "token",
+            permission_from_cache=context.access.is_from_cache,
             updated_scopes=await updated_scopes(self._logins, context),
         )
 

@@ -154,7 +154,7 @@ class SessionService:
             session.session_type,
             session.created_at,
             context.access.role_name,
-            context.access.source == "token",
+            context.access.is_from_cache,
             await updated_scopes(self._logins, context),
         )
         return created, repeated
@@ -228,7 +228,7 @@ class SessionService:
             events=await self._reading.page(context, command.events) if command.include_events else None,
             open=await self._reading.open(context),
             user_permission=context.access.role_name,
-            permission_from_cache=context.access.source == "token",
+            permission_from_cache=context.access.is_from_cache,
             updated_scopes=await updated_scopes(self._logins, context),
         )
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs import DirectoryBlobs
 from casekeeper.storage.sql_accounts import SqlAccounts
@@ -37,11 +38,19 @@ class Storage:
     directory: Path
 
 
+def _nobody(changes: Sequence[Change]) -> None:
+    """Nobody here caches permissions."""
+
+
 @asynccontextmanager
 async def open_storage(
-    directory: Path, announce: Callable[[Sequence[Sealed]], None]
+    directory: Path,
+    announce: Callable[[Sequence[Sealed]], None],
+    push: Callable[[Sequence[Change]], None] = _nobody,
 ) -> AsyncGenerator[Storage]:
     """The store in a directory, made or migrated where needed.
+
+    Facts are announced and permission changes pushed when they are on disk, before their commits are answered.
 
     Raises:
         DirectoryInUse: Another process holds it.
@@ -51,7 +60,7 @@ async def open_storage(
     try:
         path = directory / "casekeeper.db"
         migrate(path)
-        store = SqliteStore(path, announce)
+        store = SqliteStore(path, announce, push)
         try:
             yield Storage(
                 store,

@@ -34,6 +34,13 @@ _CHANGES = Static(
     .where(t.acl_feed.c.number > bindparam("after"))
     .order_by(t.acl_feed.c.number)
 )
+# Walks back from the newest number, so it reads what is younger and no more.
+_NUMBER_BEFORE = Static(
+    select(t.acl_feed.c.number)
+    .where(t.acl_feed.c.at_us < bindparam("instant"))
+    .order_by(t.acl_feed.c.number.desc())
+    .limit(1)
+)
 _USER_CHANGED = Static(
     select(func.coalesce(func.max(t.acl_feed.c.number), 0)).where(
         t.acl_feed.c.user_id == bindparam("user_id"), t.acl_feed.c.casefile_id == ANY
@@ -96,6 +103,10 @@ class SqlAccounts:
     async def changes(self, after: int) -> Sequence[Change]:
         rows = await self._reads.point(lambda tx: tx.all(_CHANGES, after=after))
         return [Change(*row) for row in rows]
+
+    async def number_before(self, instant_us: int) -> int:
+        row = await self._reads.point(lambda tx: tx.one(_NUMBER_BEFORE, instant=instant_us))
+        return row[0] if row else 0
 
     async def user_changed(self, user_id: str) -> int:
         row = await self._reads.point(lambda tx: tx.one(_USER_CHANGED, user_id=user_id))

@@ -14,6 +14,7 @@ from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ClauseElement
 
+from casekeeper.acl_feed import Change
 from casekeeper.clock import to_us
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
@@ -23,11 +24,12 @@ from casekeeper.journal.stream import (
     Condition,
     OpenOperation,
     OperationIsOpen,
+    PermissionChanged,
     Record,
 )
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_records import CONDITIONS, RECORDS
+from casekeeper.storage.sql_records import CONDITIONS, RECORDS, change
 from casekeeper.storage.sql_statements import Bulk, Parameters, Static, Tx, is_in_json
 
 _HEADS = Static(
@@ -88,6 +90,7 @@ class Batch:
     """The commits of one transaction. What most of them ask for is read once for all, what they add written at the end."""
 
     tx: Tx
+    changes: list[Change] = field(default_factory=list[Change])
     _heads: dict[str, _Head] = field(default_factory=dict[str, _Head])
     _events: list[Parameters] = field(default_factory=list[Parameters])
     _payloads: list[Parameters] = field(default_factory=list[Parameters])
@@ -169,6 +172,9 @@ class Batch:
                 self._open.discard(event_id)
                 if self._opened.pop(event_id, None) is None:
                     self._closed.append(event_id)
+            case PermissionChanged(casefile_id, user_id):
+                number = change(self.tx, record)
+                self.changes.append(Change(number, casefile_id, user_id))
             case EndSession(session_id, at):
                 self._head(session_id).closed_us = to_us(at)
                 RECORDS[type(record)](self.tx, record)

@@ -223,7 +223,8 @@ def _put_claim(tx: Tx, r: req.Claim) -> None:
     tx.run(_PUT_CLAIM, key=r.key, fingerprint=r.fingerprint, made=r.made, expires_us=us(r.expires_at))
 
 
-def _change(tx: Tx, r: stream.PermissionChanged) -> None:
+def change(tx: Tx, r: stream.PermissionChanged) -> int:
+    """Take the next number of the permission feed, under the lock of its row; returns it."""
     number = _first(tx.one(_NEXT_NUMBER))
     tx.run(
         _ADD_CHANGE,
@@ -233,6 +234,7 @@ def _change(tx: Tx, r: stream.PermissionChanged) -> None:
         kind=r.kind,
         at_us=to_us(r.at),
     )
+    return number
 
 
 def _put_account(tx: Tx, r: acc.PutAccount) -> None:
@@ -399,7 +401,7 @@ def _forget(tx: Tx, r: stream.ForgetExpired) -> None:
 RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
     req.Claim: _put_claim,
     req.ReleaseClaim: lambda tx, r: tx.run(_RELEASE_CLAIM, made_=r.made, expires=to_us(r.expires_at)),
-    stream.PermissionChanged: _change,
+    stream.PermissionChanged: change,
     stream.ForgetExpired: _forget,
     acc.PutAccount: _put_account,
     acc.EndRefreshFamilies: lambda tx, r: tx.run(_END_FAMILIES, user_id=r.user_id),

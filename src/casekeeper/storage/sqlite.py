@@ -17,12 +17,14 @@ import logging
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, StoreUnavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
@@ -95,9 +97,17 @@ class DirectoryLock:
 class SqliteStore:
     """Commits and reads on one SQLite file."""
 
-    def __init__(self, path: Path, announce: Callable[[Sequence[Sealed]], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        announce: Callable[[Sequence[Sealed]], None],
+        push: Callable[[Sequence[Change]], None],
+    ) -> None:
         self._path = path
         self._announce = announce
+        self._push = push
+        # Permission changes on disk that nobody here has been told of yet; filled by the writer's thread.
+        self._changes: deque[Change] = deque()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._waiting: list[_Waiting] = []
@@ -170,7 +180,7 @@ class SqliteStore:
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> list[_Answer]:
         try:
-            return _transaction(connection, batch)
+            return _transaction(connection, batch, self._changes)
         except Exception as error:
             _roll_back(connection)
             if _is_disk_failure(error):
@@ -191,6 +201,8 @@ class SqliteStore:
     def _answer(self, answers: list[_Answer]) -> None:
         if self._points.in_transaction:
             self._points.execute("COMMIT")
+        if self._changes:
+            self._push([self._changes.popleft() for _ in range(len(self._changes))])
         for future, result in answers:
             if isinstance(result, BaseException):
                 if not future.done():
@@ -259,7 +271,9 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTAGES
 
 
-def _transaction(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[_Answer]:
+def _transaction(
+    connection: sqlite3.Connection, batch: list[_Waiting], changes: deque[Change]
+) -> list[_Answer]:
     connection.execute("BEGIN IMMEDIATE")
     work = Batch(Tx(connection))
     work.prepare(commit for commit, _ in batch)
@@ -271,6 +285,7 @@ def _transaction(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[
             answers.append((future, refusal))
     work.flush()
     connection.execute("COMMIT")
+    changes.extend(work.changes)
     return answers
 
 

@@ -1,11 +1,12 @@
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import pytest
 
 from casekeeper.acl import Role
-from casekeeper.acl_feed import ANY, AclFeed, Change, FeedHead
-from casekeeper.casefiles.freshness import Freshness
+from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
+from casekeeper.casefiles.freshness import LEASE_S, Freshness
 from casekeeper.identity.accounts import UpdateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.stream import Commit, PermissionChanged
@@ -29,6 +30,7 @@ async def restore(house: House) -> None:
     restored.close()
     # The store lets go of what it saw before with its next commit.
     await house.commits.commit(Commit())
+    house.clock.elapse(LEASE_S)
 
 
 async def anna_now(house: House) -> Principal:
@@ -76,33 +78,49 @@ async def test_a_token_made_after_the_change_is_believed(house: House):
     assert await house.freshness.believes(await house.caller(ANNA), CASEFILE)
 
 
-async def test_a_token_older_than_what_the_worker_has_seen_is_not_believed(house: House):
+async def test_a_worker_that_starts_believes_tokens_from_before(house: House):
+    await change(house, OTHER, BEN)
+    anna = await house.caller(ANNA)
+    await change(house, CASEFILE, BEN)
+
+    started = Freshness(house.storage.accounts, house.clock)
+
+    assert await started.believes(anna, OTHER)
+    assert not await started.believes(replace(anna, user_id=BEN), CASEFILE)
+
+
+async def test_a_token_older_than_what_the_worker_has_read_is_not_believed(house: House):
     anna = await house.caller(ANNA)
     await change(house, OTHER, BEN)
+    house.clock.advance(minutes=21)
 
-    assert not await Freshness(house.storage.accounts).believes(anna, CASEFILE)
+    assert not await Freshness(house.storage.accounts, house.clock).believes(anna, CASEFILE)
 
 
 async def test_a_token_as_old_as_what_the_worker_has_seen_is_believed(house: House):
     await change(house, OTHER, BEN)
     anna = await house.caller(ANNA)
 
-    assert await Freshness(house.storage.accounts).believes(anna, CASEFILE)
+    assert await Freshness(house.storage.accounts, house.clock).believes(anna, CASEFILE)
 
 
-async def test_a_token_older_than_what_the_worker_has_seen_still_stands(house: House):
+async def test_a_token_older_than_what_the_worker_has_read_still_stands(house: House):
     anna = await house.caller(ANNA)
     await change(house, OTHER, BEN)
+    house.clock.advance(minutes=21)
+    started = Freshness(house.storage.accounts, house.clock)
 
-    assert await Freshness(house.storage.accounts).stands(ANNA, anna.epoch, anna.asof)
+    assert await started.stands(ANNA, anna.epoch, anna.asof)
+    assert started.counters.store == 1
 
 
 async def test_an_ended_token_does_not_stand_even_on_a_worker_that_starts_later(house: House):
     anna, root = await house.caller(ANNA), await house.caller(ROOT)
     await house.accounts.update(root, UpdateAccount(user_id=ANNA, password="0123456789"), house.ask(root))
     await change(house, OTHER, BEN)
+    house.clock.advance(minutes=21)
 
-    assert not await Freshness(house.storage.accounts).stands(ANNA, anna.epoch, anna.asof)
+    assert not await Freshness(house.storage.accounts, house.clock).stands(ANNA, anna.epoch, anna.asof)
 
 
 async def test_a_token_stands_whatever_happens_to_single_casefiles(house: House):
@@ -129,11 +147,12 @@ async def test_after_a_restore_new_tokens_are_believed(house: House):
 
 
 async def test_the_memory_is_bounded_and_forgetting_only_costs_belief(house: House):
-    freshness = Freshness(house.storage.accounts, pairs_kept=3)
+    freshness = Freshness(house.storage.accounts, house.clock, monotonic=house.clock.monotonic, pairs_kept=3)
     old = await house.caller(ANNA)
     await freshness.believes(old, CASEFILE)
     for number in range(4):
         await change(house, f"cf_251023_{number:06x}", BEN)
+        house.clock.elapse(LEASE_S)
         await freshness.believes(old, CASEFILE)
 
     forgotten = await freshness.believes(old, "cf_251023_ffffff")
@@ -156,18 +175,22 @@ class Slow:
     async def changes(self, after: int) -> Sequence[Change]:
         return await self.behind.changes(after)
 
+    async def number_before(self, instant_us: int) -> int:
+        return await self.behind.number_before(instant_us)
+
     async def user_changed(self, user_id: str) -> int:
         return await self.behind.user_changed(user_id)
 
-    async def snapshot(self, user_id: str, casefile_ids: object, now_us: int) -> object:
-        raise NotImplementedError
+    async def snapshot(self, user_id: str, casefile_ids: Collection[str], now_us: int) -> AccessSnapshot:
+        return await self.behind.snapshot(user_id, casefile_ids, now_us)
 
 
 async def test_changes_that_come_while_reading_are_taken_in_once(house: House):
     slow = Slow(house.storage.accounts, house)
-    freshness = Freshness(slow)  # pyright: ignore[reportArgumentType] - snapshots are not its business
+    freshness = Freshness(slow, house.clock, monotonic=house.clock.monotonic)
     ben = await house.caller(BEN)
     for _ in range(3):
+        house.clock.elapse(LEASE_S)
         await freshness.believes(ben, OTHER)
 
     assert await freshness.believes(await house.caller(BEN), OTHER)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from casekeeper.errors import StoreUnavailable
+from casekeeper.acl_feed import Change
+from casekeeper.errors import SessionNotFound, StoreUnavailable
 from casekeeper.identity.accounts import Account, AccountAbsent, PutAccount, StoredAccount
 from casekeeper.journal.events import Fact, Kind, Payload, Sealed
-from casekeeper.journal.stream import Commit, Record
+from casekeeper.journal.stream import Commit, PermissionChanged, Record
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
 from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock, SqliteStore, connect
@@ -34,7 +35,7 @@ def announced() -> Announced:
 
 @pytest.fixture
 async def store(directory: Path, announced: Announced) -> AsyncGenerator[SqliteStore]:
-    opened = SqliteStore(directory / "casekeeper.db", announced)
+    opened = SqliteStore(directory / "casekeeper.db", announced, lambda _: None)
     yield opened
     await opened.close()
 
@@ -84,6 +85,30 @@ async def test_what_was_committed_is_announced(store: SqliteStore, announced: An
     await store.commit(Commit((a_fact(),), (), (a_session(),)))
 
     assert [s.seq for s in announced] == [1]
+
+
+async def test_permission_changes_are_pushed_before_their_commit_is_answered(directory: Path):
+    story: list[object] = []
+    store = SqliteStore(directory / "casekeeper.db", lambda _: None, story.extend)
+    changes = [PermissionChanged(CASEFILE, user_id, "granted", NOW) for user_id in ("a@b.c", "*")]
+
+    await store.commit(Commit(records=changes))
+    story.append("answered")
+    await store.close()
+
+    assert story == [Change(1, CASEFILE, "a@b.c"), Change(2, CASEFILE, "*"), "answered"]
+
+
+async def test_a_refused_permission_change_is_not_pushed(directory: Path):
+    pushed: list[Change] = []
+    store = SqliteStore(directory / "casekeeper.db", lambda _: None, pushed.extend)
+    change = PermissionChanged(CASEFILE, "*", "granted", NOW)
+
+    with pytest.raises(SessionNotFound):
+        await store.commit(Commit((), (SessionIsOpen("ts_none"),), (change,)))
+    await store.close()
+
+    assert pushed == []
 
 
 async def test_a_refused_commit_leaves_no_gap_and_disturbs_nobody(store: SqliteStore, announced: Announced):
@@ -176,7 +201,7 @@ async def test_the_database_refuses_to_change_what_was_recorded(
 
 async def test_a_full_disk_refuses_writes_until_there_is_room(directory: Path):
     path = directory / "casekeeper.db"
-    store = Limited(path, lambda _: None)
+    store = Limited(path, lambda _: None, lambda _: None)
     try:
         await store.commit(Commit(records=(a_session(),)))
         with pytest.raises(StoreUnavailable) as unavailable:
@@ -201,7 +226,7 @@ class Limited(SqliteStore):
 async def test_a_database_that_somebody_else_holds_is_an_outage_and_passes(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    store = Impatient(directory / "casekeeper.db", lambda _: None)
+    store = Impatient(directory / "casekeeper.db", lambda _: None, lambda _: None)
     rival = connect(directory / "casekeeper.db")
     try:
         await store.commit(Commit(records=(a_session(),)))
@@ -227,7 +252,7 @@ class Impatient(SqliteStore):
 
 async def test_a_broken_file_takes_the_store_out_of_service(directory: Path):
     path = directory / "casekeeper.db"
-    store = Spoiled(path, lambda _: None)
+    store = Spoiled(path, lambda _: None, lambda _: None)
     try:
         await store.commit(Commit(records=(a_session(),)))
         with pytest.raises(StoreUnavailable):
@@ -318,7 +343,7 @@ async def test_an_error_of_the_reader_itself_passes_through(store: SqliteStore, 
 
 
 async def test_closing_writes_what_waits(directory: Path):
-    store = SqliteStore(directory / "casekeeper.db", lambda _: None)
+    store = SqliteStore(directory / "casekeeper.db", lambda _: None, lambda _: None)
     await store.commit(Commit(records=(a_session(),)))
     waiting = [asyncio.create_task(store.commit(Commit((a_fact(),)))) for _ in range(600)]
     await asyncio.sleep(0)
@@ -331,7 +356,7 @@ async def test_closing_writes_what_waits(directory: Path):
 
 
 async def test_a_closed_store_takes_nothing(directory: Path):
-    store = SqliteStore(directory / "casekeeper.db", lambda _: None)
+    store = SqliteStore(directory / "casekeeper.db", lambda _: None, lambda _: None)
     await store.close()
 
     with pytest.raises(StoreUnavailable, match="closed"):
