@@ -44,6 +44,7 @@ async def test_a_grant_is_found_with_the_feeds_number_of_the_same_moment(shelf: 
     assert found is not None
     assert found.grant == granted
     assert found.asof == (await shelf.storage.accounts.head()).number
+    assert found.user_changed == 0
 
 
 async def test_whoever_has_no_grant_finds_the_casefile_without_one(shelf: Shelf):

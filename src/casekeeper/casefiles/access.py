@@ -14,7 +14,7 @@ from casekeeper.acl_feed import Scope
 from casekeeper.casefiles.casefile import CasefileStore, Fence, PublicRole
 from casekeeper.casefiles.freshness import Freshness
 from casekeeper.clock import Clock
-from casekeeper.errors import CasefileNotFound, Denied, RoleTooLow
+from casekeeper.errors import CasefileNotFound, Denied, RoleTooLow, TokenRejected
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Permission
@@ -77,12 +77,19 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A permission and where it was read. `role` None: a public reader. `ends_at` None: it has no end of its own."""
+    """A permission and where it was read.
+
+    Attributes:
+        role: None for a public reader.
+        ends_at: When the grant ends; None if it has no end.
+        user_changed: The account's newest user-wide change at `asof`: older tokens have ended.
+    """
 
     role: Role | None
     source: Source
     asof: int
     ends_at: datetime | None = None
+    user_changed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ class _Remembered:
     asof: int
     role: Role
     ends_at: datetime | None
+    user_changed: int
 
 
 class Grants(Protocol):
@@ -115,12 +123,20 @@ class StoredGrants:
         self._clock = clock
 
     async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
-        """The stored permission; an expired grant is none."""
+        """The stored permission; an expired grant is none.
+
+        Raises:
+            TokenRejected: Something ended the caller's tokens meanwhile: what is read now is not for this one.
+        """
         stored = await self._store.access(caller.user_id, casefile_id)
         if stored is None:
             return None
+        if stored.user_changed > caller.asof:
+            raise TokenRejected("The account has changed since this access token was made; log in again.")
         if stored.grant and stored.grant.is_live(self._clock()):
-            return Found(stored.grant.role, "store", stored.asof, stored.grant.expires_at)
+            return Found(
+                stored.grant.role, "store", stored.asof, stored.grant.expires_at, stored.user_changed
+            )
         if stored.public_role is not PublicRole.NONE:
             return Found(None, "store", stored.asof)
         return None
@@ -158,12 +174,19 @@ class FreshGrants:
 
     async def _cached(self, caller: Principal, casefile_id: str) -> Found | None:
         scope = caller.scopes.get(casefile_id)
-        if scope and self._is_live(_end_of(scope)) and await self._freshness.believes(caller, casefile_id):
+        # Ends are judged last: a check may wait for a poll meanwhile.
+        if scope and await self._freshness.believes(caller, casefile_id) and self._is_live(_end_of(scope)):
             caller.touch(casefile_id)
             self._counters.token += 1
             return Found(scope.role, "token", caller.asof)
         known = self._remembered.get((caller.user_id, casefile_id))
-        if known and self._is_live(known.ends_at) and await self._freshness.believes(known, casefile_id):
+        # It may have been read for a newer token, after something that ended this one.
+        if (
+            known
+            and known.user_changed <= caller.asof
+            and await self._freshness.believes(known, casefile_id)
+            and self._is_live(known.ends_at)
+        ):
             self._counters.worker += 1
             return Found(known.role, "worker", known.asof, known.ends_at)
         return None
@@ -176,7 +199,7 @@ class FreshGrants:
         if found is None or found.role is None:
             remembered.pop(key, None)
             return
-        known = _Remembered(user_id, epoch, found.asof, found.role, found.ends_at)
+        known = _Remembered(user_id, epoch, found.asof, found.role, found.ends_at, found.user_changed)
         if key not in remembered and len(remembered) >= self._remembered_max:
             del remembered[next(iter(remembered))]
         remembered[key] = known

@@ -58,11 +58,15 @@ class CasefileView(Casefile):
 
 @value
 class StoredAccess:
-    """What one user may do in one casefile: one read, one snapshot. `asof` is the feed's number in it."""
+    """What one user may do in one casefile: one read, one snapshot.
+
+    `asof` is the feed's number in it, `user_changed` that of the account's newest user-wide change (0: none).
+    """
 
     grant: Grant | None
     public_role: PublicRole
     asof: int
+    user_changed: int
 
 
 class CasefileStore(Protocol):

@@ -39,11 +39,19 @@ class Stamped(Protocol):
     """A user's permissions as of a number of a feed: a token, or what was read for one."""
 
     @property
-    def user_id(self) -> str: ...
+    def user_id(self) -> str:
+        """Whose they are."""
+        ...
+
     @property
-    def epoch(self) -> str: ...
+    def epoch(self) -> str:
+        """The feed that numbers them."""
+        ...
+
     @property
-    def asof(self) -> int: ...
+    def asof(self) -> int:
+        """The number up to which they are true."""
+        ...
 
 
 @dataclass(slots=True)

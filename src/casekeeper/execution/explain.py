@@ -63,7 +63,7 @@ class Explain:
             caller, command.casefile_id, Action.READ if own else Action.GRANT
         )
         if not own:
-            other = await self._accounts.active_principal(user_id, caller.epoch, caller.asof)
+            other = await self._accounts.active_principal(user_id, caller.epoch)
             access = await self._gate.look(other, command.casefile_id, again=True) if other else None
         casefile = await self._store.casefile(command.casefile_id)
         if casefile is None:

@@ -1,6 +1,7 @@
 """Accounts: who may log in. Made and ended by operators; an operator has no right in any casefile by itself."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -286,7 +287,7 @@ class Accounts:
     async def _stop(self, account: Account) -> None:
         await self._stops.stop("the account was deactivated", user_id=account.user_id)
 
-    async def active_principal(self, user_id: str, epoch: str, asof: int) -> Principal | None:
+    async def active_principal(self, user_id: str, epoch: str) -> Principal | None:
         """The stored user as a caller without a token, for work that goes on without one."""
         stored = await self._store.account(user_id)
         if stored is None or not stored.account.is_active:
@@ -297,7 +298,8 @@ class Accounts:
             account.pseudonym,
             is_operator=False,
             epoch=epoch,
-            asof=asof,
+            # Without a token there is none that could have been ended.
+            asof=sys.maxsize,
             expires_at=self._clock(),
         )
 

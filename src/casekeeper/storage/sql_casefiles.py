@@ -6,9 +6,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, exists, or_, select, tuple_, types
+from sqlalchemy import bindparam, exists, func, or_, select, tuple_, types
 
 from casekeeper.acl import Grant, Role
+from casekeeper.acl_feed import ANY
 from casekeeper.casefiles.casefile import Casefile, PublicRole, Status, StoredAccess
 from casekeeper.clock import from_us, to_us
 from casekeeper.storage import sql_schema as t
@@ -22,11 +23,17 @@ _CASEFILE = Static(
         t.casefiles.c.casefile_id == bindparam("casefile_id"), t.casefiles.c.deleted_us.is_(None)
     )
 )
+_user_changed = (
+    select(func.coalesce(func.max(t.acl_feed.c.number), 0))
+    .where(t.acl_feed.c.user_id == bindparam("user_id"), t.acl_feed.c.casefile_id == ANY)
+    .scalar_subquery()
+)
 # A deactivated account has no grant, whatever its rows say.
 _ACCESS = Static(
     select(
         t.casefiles.c.public_role,
         t.acl_head.c.number,
+        _user_changed,
         t.grants,
     )
     .select_from(t.casefiles)
@@ -97,8 +104,9 @@ class SqlCasefiles:
         row = await self._reads.point(lambda tx: tx.one(_ACCESS, user_id=user_id, casefile_id=casefile_id))
         if row is None:
             return None
-        public_role, number, *grant = row
-        return StoredAccess(_grant(tuple(grant)) if grant[0] else None, PublicRole(public_role), number)
+        public_role, number, user_changed, *grant = row
+        kept = _grant(tuple(grant)) if grant[0] else None
+        return StoredAccess(kept, PublicRole(public_role), number, user_changed)
 
     async def casefile(self, casefile_id: str) -> Casefile | None:
         row = await self._reads.point(lambda tx: tx.one(_CASEFILE, casefile_id=casefile_id))

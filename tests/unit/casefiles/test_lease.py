@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from casekeeper.acl import Role
-from casekeeper.acl_feed import AccessSnapshot, AclFeed, Change, FeedHead
+from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
 from casekeeper.casefiles.access import FreshGrants
 from casekeeper.casefiles.freshness import LEASE_S, POLL_S, Freshness
-from casekeeper.errors import StoreUnavailable
+from casekeeper.errors import StoreUnavailable, TokenRejected
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.stream import Commit, PermissionChanged
 from tests.unit.support import ANNA, BEN, NOW, House
@@ -383,3 +383,37 @@ async def test_the_memory_is_bounded(worker: Worker, house: House, anna: Princip
     found = [await grants.find(anna, casefile_id) for casefile_id in reversed(casefiles)]
 
     assert [f and f.source for f in found] == ["worker", "worker", "store"]
+
+
+async def test_what_was_read_for_a_newer_token_is_not_for_one_that_has_ended(
+    worker: Worker, house: House, anna: Principal
+):
+    casefile_id = (await house.casefile(anna)).casefile_id
+    await worker.believes(anna)
+    await change(house, ANY)
+    house.clock.elapse(LEASE_S)
+    newer = await house.caller(ANNA)
+    await worker.believes(newer)
+    sources = [await worker.source(newer, casefile_id) for _ in range(2)]
+
+    with pytest.raises(TokenRejected):
+        await worker.source(anna, casefile_id)
+
+    assert sources == ["store", "worker"]
+
+
+async def test_a_grant_that_ends_while_the_check_waits_lets_nobody_in(
+    worker: Worker, house: House, anna: Principal
+):
+    casefile_id = (await house.casefile(anna)).casefile_id
+    await house.account(BEN)
+    await house.grant(anna, casefile_id, BEN, Role.EDITOR, until=NOW + timedelta(seconds=2))
+    ben = await house.caller(BEN, casefile_id)
+    worker.line.free.clear()
+    check = asyncio.ensure_future(worker.source(ben, casefile_id))
+    await settle()
+
+    house.clock.advance(seconds=2)
+    worker.line.free.set()
+
+    assert await check is None

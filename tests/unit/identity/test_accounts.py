@@ -295,10 +295,10 @@ async def test_an_account_that_is_active_again_can_log_in_and_its_old_tokens_sta
 async def test_a_deactivated_account_has_no_principal_for_work_without_a_token(house: House):
     root = await house.caller(ROOT)
     await house.account(ANNA)
-    before = await house.accounts.active_principal(ANNA, "epoch", 1)
+    before = await house.accounts.active_principal(ANNA, "epoch")
     await deactivate(house, root, ANNA)
 
-    after = await house.accounts.active_principal(ANNA, "epoch", 1)
+    after = await house.accounts.active_principal(ANNA, "epoch")
 
     assert before is not None
     assert (before.user_id, before.scopes, before.is_operator) == (ANNA, {}, False)
@@ -306,7 +306,7 @@ async def test_a_deactivated_account_has_no_principal_for_work_without_a_token(h
 
 
 async def test_a_missing_account_has_no_principal(house: House):
-    assert await house.accounts.active_principal(ANNA, "epoch", 1) is None
+    assert await house.accounts.active_principal(ANNA, "epoch") is None
 
 
 async def test_deactivating_again_is_a_repeat(house: House):
