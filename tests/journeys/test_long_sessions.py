@@ -124,7 +124,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
 async def _made(data: Path) -> Filled:
     async with open_test_server(data) as server, Api.of(server) as api:
         house = await api.house()
-        sessions = {size: await api.session(house["owner"], house.casefile_id) for size in (SHORT, LONG)}
+        # Neither is the last in an index by session: a search that ends there takes a step less.
+        made = sorted([await api.session(house["owner"], house.casefile_id) for _ in range(4)])
+        sessions = {SHORT: made[1], LONG: made[2]}
         site = Site(server, api, house, sessions)
         for size, session_id in sessions.items():
             await _fill(site, session_id, size)
