@@ -51,7 +51,9 @@ bench: setup ## Compare with the floor, in one run (several minutes)
 	$(RUN) python -m benchmarks $(ARGS)
 
 setup: $(UV) ## Install what the other targets need
-	@$(UV) sync --frozen --quiet --all-extras
+	@# Compiled here, so that no start has to, even where Python may not write beside the sources.
+	@$(UV) sync --frozen --quiet --all-extras --compile-bytecode
+	@$(RUN) python -m compileall -q src
 
 .uv/bin/uv:
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv 'uv>=0.9,<1'

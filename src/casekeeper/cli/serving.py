@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -39,6 +40,7 @@ class Web(uvicorn.Server):
             app,
             host=host,
             http="httptools",
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -102,6 +104,8 @@ async def _listening(server: Server, settings: Settings) -> AsyncGenerator[str]:
     path = settings.data / HOLDER
     reachable = _url(_EVERYWHERE.get(settings.host, settings.host), port)
     _write(path, {"url": reachable, "pid": os.getpid()})
+    # What has been built stays as long as the server: a full collection, which stops everybody, need not look at it.
+    gc.freeze()
     try:
         yield _url(settings.host, port)
     finally:
