@@ -5,6 +5,7 @@ nothing, and no rate limits.
 """
 
 import argparse
+import gc
 import json
 import socket
 import sys
@@ -62,6 +63,8 @@ def _casekeeper(data: Path, port: int) -> Any:
     async def opening() -> AsyncGenerator[Server]:
         settings = Settings(data=data, limit_user=0, limit_casefile=0)
         async with open_server(settings, tools=[noop]) as server:
+            # As `casekeeper serve` does.
+            gc.freeze()
             first = server.first_login
             _say(port, user=settings.operator, password=first.password if first else None)
             yield server

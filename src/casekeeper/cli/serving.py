@@ -105,7 +105,9 @@ async def _listening(server: Server, settings: Settings) -> AsyncGenerator[str]:
     reachable = _url(_EVERYWHERE.get(settings.host, settings.host), port)
     _write(path, {"url": reachable, "pid": os.getpid()})
     # What has been built stays as long as the server: a full collection, which stops everybody, need not look at it.
+    # From here on Python's own threshold: what is young then fits into the processor's cache.
     gc.freeze()
+    gc.set_threshold(700, 10, 10)
     try:
         yield _url(settings.host, port)
     finally:
