@@ -21,7 +21,8 @@ from casekeeper.casefiles.commands import Casefiles
 from casekeeper.casefiles.freshness import Freshness
 from casekeeper.casefiles.permissions import Permissions
 from casekeeper.clock import Clock, utc_now
-from casekeeper.documents.document import CasefileDocuments, FencedWrite
+from casekeeper.documents.casefile_documents import CasefileDocuments
+from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.filing import Filing
 from casekeeper.execution.executor import Executor
 from casekeeper.execution.explain import Explain
@@ -179,6 +180,7 @@ def _wire(
     def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
         return CasefileDocuments(
             storage.documents,
+            storage.search,
             blobs,
             cursors,
             clock,

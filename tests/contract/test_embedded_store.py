@@ -14,7 +14,7 @@ from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.events import Kind
 from casekeeper.journal.stream import Commit
 from casekeeper.storage.embedded import Storage, open_storage
-from casekeeper.storage.sql_schema import SQLITE_DDL, metadata
+from casekeeper.storage.sql_schema import SQLITE_SEARCH, SQLITE_TRIGGERS, metadata
 from tests.contract.shelf import Shelf
 
 pytestmark = pytest.mark.timeout(60)
@@ -77,7 +77,7 @@ async def test_migrations_make_what_the_tables_say(storage: Storage, tmp_path: P
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         metadata.create_all(connection)
-        for statement in SQLITE_DDL:
+        for statement in (*SQLITE_TRIGGERS, *SQLITE_SEARCH):
             connection.exec_driver_sql(statement)
     engine.dispose()
 

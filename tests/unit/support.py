@@ -26,7 +26,8 @@ from casekeeper.casefiles.permissions import (
     RevokeRole,
     TransferCasefile,
 )
-from casekeeper.documents.document import CasefileDocuments, FencedWrite
+from casekeeper.documents.casefile_documents import CasefileDocuments
+from casekeeper.documents.document import FencedWrite
 from casekeeper.execution.executor import Call, Executor, Outcome, Started
 from casekeeper.execution.explain import Explain
 from casekeeper.execution.limits import Limits
@@ -318,6 +319,7 @@ def _wire(
     def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
         return CasefileDocuments(
             storage.documents,
+            storage.search,
             blobs,
             cursors,
             clock,

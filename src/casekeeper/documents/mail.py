@@ -25,6 +25,7 @@ HEADER_MAX_BYTES: Final = 64 * 1024
 PARTS_MAX: Final = 500
 DEPTH_MAX: Final = 30
 RECIPIENTS_MAX: Final = 2_000
+REFERENCES_MAX: Final = 200
 TEXT_MAX_CHARS: Final = 1024 * 1024
 # RFC 5322 §2.1.1 allows no longer line; a longer subject or name is noise.
 LINE_MAX_CHARS: Final = 998
@@ -43,6 +44,8 @@ _KNOWN_FIELD = re.compile(
 )
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,75})\?([bq])\?([^?]*)\?=(?:\s+(?==\?))?", re.IGNORECASE)
 _ADDRESS_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|\([^()]*\)?|<[^>]*>?|[^"(<,;:]+|.', re.DOTALL)
+_MESSAGE_ID = re.compile(r"<([^<>\s]{1,250})>")
+_LIST_POST = re.compile(r"<mailto:([^<>?\s]{1,250})", re.IGNORECASE)
 _LABEL = re.compile(r'(?:"[^"]*"?|[^",])+')
 _UNSAFE = re.compile(r"[\x00\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
@@ -71,7 +74,10 @@ class Mail:
         recipients: Those in `To`, in the mail's order, in the same form; with `cc` at most 2,000.
         cc: Those in `Cc`.
         sent_at: The date that the sender wrote, in UTC; None when it is missing, unreadable or outside 1900 to 2106.
+        bcc: Those in `Bcc`, which only the sender's own copy names.
         message_id: Without its angle brackets.
+        references: Message ids in `References` and `In-Reply-To` (RFC 5322 §3.6.4), at most 200.
+        lists: The mailing list that sent it: its id (RFC 2919) and address (RFC 2369).
         thread_id: Gmail's number of the conversation (`X-GM-THRID` in Google Takeout).
         labels: Gmail's labels (`X-Gmail-Labels`), in the mail's order.
         text: The body, at most 1 MiB of characters. Markup is turned into plain text and is left out where it
@@ -84,9 +90,12 @@ class Mail:
     sender: str
     recipients: tuple[str, ...]
     cc: tuple[str, ...]
+    bcc: tuple[str, ...]
     sent_at: datetime | None
     message_id: str | None
+    references: tuple[str, ...]
     thread_id: str | None
+    lists: tuple[str, ...]
     labels: tuple[str, ...]
     text: str
     attachments: tuple[str, ...]
@@ -101,6 +110,7 @@ class _Reading:
     senders: list[str]
     to: list[str]
     cc: list[str]
+    bcc: list[str]
     plain: list[str] = field(default_factory=list[str])
     html: list[str] = field(default_factory=list[str])
     attachments: list[str] = field(default_factory=list[str])
@@ -173,20 +183,29 @@ def _finish(reading: _Reading) -> Mail:
     sent_at = _tolerant(lambda: _instant(date[:100]), None)
     if date and sent_at is None:
         problems.append(f"The date “{date[:100]}” cannot be read.")
-    if len(reading.to) + len(reading.cc) > RECIPIENTS_MAX:
+    if len(reading.to) + len(reading.cc) + len(reading.bcc) > RECIPIENTS_MAX:
         problems.append(f"It has more than {RECIPIENTS_MAX:,} recipients; the rest is left out.")
     if len(reading.plain) + len(reading.html) + len(reading.attachments) > PARTS_MAX:
         problems.append(_TOO_MANY_PARTS)
-    recipients = tuple(_line(one) for one in reading.to[:RECIPIENTS_MAX])
+    everybody = [_line(one) for one in (*reading.to, *reading.cc, *reading.bcc)[:RECIPIENTS_MAX]]
+    recipients, cc, bcc = len(reading.to), len(reading.to) + len(reading.cc), RECIPIENTS_MAX
+    named = [one for name in ("references", "in-reply-to") for one in reading.headers.get(name, ())]
+    references = dict.fromkeys(
+        one for value in named for one in _MESSAGE_ID.findall(value[:HEADER_MAX_BYTES])
+    )
+    lists = [*_MESSAGE_ID.findall(reading.first("list-id")), *_LIST_POST.findall(reading.first("list-post"))]
     text = _body(reading.plain[:PARTS_MAX], reading.html[:PARTS_MAX], problems)
     return Mail(
         subject=reading.first("subject"),
         sender=_line(next(iter(reading.senders), "")),
-        recipients=recipients,
-        cc=tuple(_line(one) for one in reading.cc[: RECIPIENTS_MAX - len(recipients)]),
+        recipients=tuple(everybody[:recipients]),
+        cc=tuple(everybody[recipients:cc]),
+        bcc=tuple(everybody[cc:bcc]),
         sent_at=sent_at,
         message_id=reading.first("message-id").strip("<> ") or None,
+        references=tuple(_line(one) for one in references)[-REFERENCES_MAX:],
         thread_id=reading.first("x-gm-thrid") or None,
+        lists=tuple(dict.fromkeys(one.lower() for one in lists)),
         labels=_labels(reading.headers.get("x-gmail-labels", [])),
         text=text,
         attachments=tuple(_line(name)[:255] for name in reading.attachments[:PARTS_MAX]),
@@ -232,6 +251,7 @@ def _read_fast(raw: bytes) -> _Reading | None:
         senders=people([mail.from_] if mail.from_ else [], "from"),
         to=people(mail.to, "to"),
         cc=people(mail.cc, "cc"),
+        bcc=_addresses(headers.get("bcc", [])),
         plain=mail.text_plain,
         html=mail.text_html,
         attachments=[one.filename or f"unnamed ({one.mimetype})" for one in mail.attachments],
@@ -250,6 +270,7 @@ def _read_carefully(raw: bytes) -> _Reading:
         senders=_addresses(headers.get("from", [])[:1]),
         to=_addresses(headers.get("to", [])),
         cc=_addresses(headers.get("cc", [])),
+        bcc=_addresses(headers.get("bcc", [])),
     )
     waiting = [(raw, 0)]
     leaves = containers = 0

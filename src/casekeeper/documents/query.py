@@ -1,24 +1,19 @@
 """What a reader looks for, as a typed tree; how it is found is each store's matter.
 
-The language is a small part of Gmail's: words, `"phrases"`, `from:`, `to:`, `subject:`, `after:`, `before:`; all terms
-must match. A further kind of term is a further class in `Term`; a store that matches with `assert_never` then shows
-where it is missing.
+The language is Gmail's (`docs/search.md`); `query_parser.py` reads it. A further kind of term is a further class in
+`Term`; a store that matches with `assert_never` then shows where it is missing.
 """
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-QUERY_MAX_CHARS: Final = 1_000
-TERMS_MAX: Final = 50
+QUERY_MAX_CHARS: Final = 2_000
+TERMS_MAX: Final = 100
+DEPTH_MAX: Final = 10
 
-FieldName: TypeAlias = Literal["from", "to", "subject"]
-
-# An operator stands directly before its value; a quote ends a word, an unclosed one reaches to the end.
-_TERM = re.compile(r'(?:(from|to|subject|after|before):)?(?:"([^"]*)"?|([^\s"]+))?', re.IGNORECASE)
-_DATE = re.compile(r"([0-9]{4})([/-])([0-9]{1,2})\2([0-9]{1,2})")
-_UNSAFE = re.compile(r"[\x00\ud800-\udfff]")
+FieldName: TypeAlias = Literal["from", "to", "cc", "bcc", "subject", "filename"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,80 +31,79 @@ class Phrase:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """Both within so many words of each other, in either order."""
+
+    first: Word | Phrase
+    second: Word | Phrase
+    words: int
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
-    """The term must be in this field of a mail; `to` includes those in copy, as in Gmail."""
+    """The term must be in this field; `to` includes those in copy and blind copy, as in Gmail."""
 
     name: FieldName
     term: Word | Phrase
 
 
 @dataclass(frozen=True, slots=True)
-class After:
-    """Sent on this day or later."""
+class Mark:
+    """What a document is, not what it says: a label, a message id … (`marks.py`)."""
 
-    day: date
-
-    @property
-    def instant(self) -> datetime:
-        """The first instant that matches: midnight UTC."""
-        return datetime.combine(self.day, time.min, UTC)
+    kind: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """Sent before this day."""
+class Sent:
+    """Sent at this instant or later, or before it. A document without a date is neither."""
 
-    day: date
-
-    @property
-    def instant(self) -> datetime:
-        """The first instant that no longer matches: midnight UTC."""
-        return datetime.combine(self.day, time.min, UTC)
-
-
-Term: TypeAlias = Word | Phrase | Field | After | Before
+    is_after: bool
+    instant: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """All terms must match, in any order; without terms everything does."""
+class Size:
+    """Larger than so many bytes, or smaller."""
 
-    terms: tuple[Term, ...]
-
-
-def parse_query(text: str) -> Query:
-    """The query that `text` means. Never fails: what is malformed is read as Gmail reads it.
-
-    An unclosed quote reaches to the end. An operator with nothing behind it is left out, and so is a term without a
-    letter or digit. An unknown operator and one with a bad date are words, as typed. Only the first 1,000 characters
-    and 50 terms count. Operator names may be in upper case. Dates are `YYYY/MM/DD` or `YYYY-MM-DD`.
-    """
-    clean = _UNSAFE.sub(" ", text[:QUERY_MAX_CHARS])
-    terms: list[Term] = []
-    for match in _TERM.finditer(clean):
-        if len(terms) < TERMS_MAX and (term := _term(match)):
-            terms.append(term)
-    return Query(tuple(terms))
+    is_larger: bool
+    size: int
 
 
-def _term(match: re.Match[str]) -> Term | None:
-    operator, phrase, word = match.groups()
-    value = Word(word) if word is not None else Phrase((phrase or "").strip())
-    if not any(character.isalnum() for character in value.text):
-        return None
-    if operator is None:
-        return value
-    name = operator.lower()
-    if name in ("from", "to", "subject"):
-        return Field(name, value)
-    if day := _day(value.text):
-        return After(day) if name == "after" else Before(day)
-    return Word(match[0]) if isinstance(value, Word) else value
+@dataclass(frozen=True, slots=True)
+class And:
+    """All must match, in any order; without terms everything does."""
+
+    terms: "tuple[Term, ...]" = ()
 
 
-def _day(text: str) -> date | None:
-    match = _DATE.fullmatch(text)
-    try:
-        return date(int(match[1]), int(match[3]), int(match[4])) if match else None
-    except ValueError:
-        return None
+@dataclass(frozen=True, slots=True)
+class Or:
+    """One of them must match."""
+
+    terms: "tuple[Term, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The term must not match."""
+
+    term: "Term"
+
+
+Term: TypeAlias = Word | Phrase | Near | Field | Mark | Sent | Size | And | Or | Not
+
+EVERYTHING: Final = And()
+
+
+def leaves(term: Term) -> Iterator[Term]:
+    """The terms that hold no others, in their order."""
+    match term:
+        case And(terms) | Or(terms):
+            for one in terms:
+                yield from leaves(one)
+        case Not(inner):
+            yield from leaves(inner)
+        case _:
+            yield term

@@ -12,7 +12,8 @@ from typing import Any
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
-from casekeeper.documents.document import CasefileDocuments, FencedWrite
+from casekeeper.documents.casefile_documents import CasefileDocuments
+from casekeeper.documents.document import FencedWrite
 from casekeeper.errors import NotFound, Refused
 from casekeeper.execution.executor import Call, Executor, Outcome, Parent, Started
 from casekeeper.execution.facts import Asked, denied_fact

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from casekeeper.acl import Effect, Role, role_for_effects
 from casekeeper.casefiles.access import Access
-from casekeeper.documents.document import CasefileDocuments
+from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.errors import Denied
 from casekeeper.values import value
 

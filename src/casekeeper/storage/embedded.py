@@ -13,10 +13,11 @@ from casekeeper.storage.sql_accounts import SqlAccounts
 from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_events import SqlEvents
+from casekeeper.storage.sql_search import SqlSearch
 from casekeeper.storage.sql_sessions import SqlSessions
 from casekeeper.storage.sqlite import DirectoryLock, SqliteStore, connect
 
-NEWEST = "0001"
+NEWEST = "0002"
 """The newest migration; a directory at it needs none."""
 
 
@@ -34,6 +35,7 @@ class Storage:
     sessions: SqlSessions
     events: SqlEvents
     documents: SqlDocuments
+    search: SqlSearch
     blobs: DirectoryBlobs
     directory: Path
 
@@ -69,6 +71,7 @@ async def open_storage(
                 SqlSessions(store),
                 SqlEvents(store),
                 SqlDocuments(store),
+                SqlSearch(store),
                 DirectoryBlobs(directory / "blobs"),
                 directory,
             )

@@ -1,4 +1,4 @@
-"""Documents and their search, read from SQL."""
+"""Documents, read from SQL."""
 
 import json
 from collections.abc import Sequence
@@ -6,48 +6,56 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import bindparam, func, select, tuple_
 
 from casekeeper.clock import from_us, to_us
-from casekeeper.documents.document import CasefileCounts, Document, DocumentSummary, Hit, Upload
-from casekeeper.documents.query import After, Before, Field, Phrase, Query, Term, Word
+from casekeeper.documents.document import CasefileCounts, Document, DocumentSummary, Upload
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_records import scope_word
 from casekeeper.storage.sql_statements import Row, Static, Tx, is_in_json
 from casekeeper.storage.sqlite import Reads
 
 _d = t.documents.c
-_summary = (
+SUMMARY = (
     _d.document_id,
     _d.casefile_id,
+    _d.parent_id,
     _d.kind,
     _d.title,
     _d.sender,
     _d.recipients,
+    _d.cc,
+    _d.bcc,
     _d.sent_us,
+    _d.labels,
+    _d.filenames,
+    _d.thread_id,
+    _d.message_id,
+    _d.refs,
+    _d.problem,
     _d.size,
     _d.sha256,
     _d.created_us,
     _d.created_by,
     _d.event_id,
 )
+_in_casefile = sa.and_(_d.casefile_id == bindparam("casefile_id"), _d.deleted_us.is_(None))
 _DOCUMENT = Static(
-    select(*_summary, _d.source, _d.metadata, _d.body).where(
-        _d.document_id == bindparam("document_id"), _d.casefile_id == bindparam("casefile_id")
+    select(*SUMMARY, _d.source, _d.metadata, _d.body).where(
+        _d.document_id == bindparam("document_id"), _in_casefile
     )
 )
 _RAW = Static(
     select(t.document_raw.c.data)
     .join(t.documents, _d.document_id == t.document_raw.c.document_id)
-    .where(_d.document_id == bindparam("document_id"), _d.casefile_id == bindparam("casefile_id"))
+    .where(_d.document_id == bindparam("document_id"), _in_casefile)
 )
 _KNOWN = Static(
     select(_d.sha256).where(
-        _d.casefile_id == bindparam("casefile_id"),
+        _in_casefile,
         is_in_json("documents.sha256", "digests"),
     )
 )
-_in_casefile = _d.casefile_id == bindparam("casefile_id")
 _BY_KIND = Static(select(_d.kind, func.count(), func.sum(_d.size)).where(_in_casefile).group_by(_d.kind))
 _PERIOD = Static(select(func.min(_d.sent_us), func.max(_d.sent_us)).where(_in_casefile))
 _SENDERS = Static(
@@ -64,16 +72,11 @@ _OLD_UPLOADS = Static(
     .order_by(t.uploads.c.created_us)
     .limit(bindparam("n"))
 )
-# bm25 weighs title, sender, recipients, body; the scope column counts for nothing.
-_FOUND = """SELECT {columns}, snippet(document_search, 3, '', '', '…', 24)
-FROM document_search JOIN documents ON documents.rid = document_search.rowid
-WHERE document_search MATCH :match AND {where}
-ORDER BY bm25(document_search, 4.0, 2.0, 1.0, 1.0, 0.0), documents.rid LIMIT :n OFFSET :skip"""
 
 
 @cache
 def _listing(by_kind: bool, behind: bool) -> Static:
-    query = select(*_summary).where(_in_casefile).limit(bindparam("n"))
+    query = select(*SUMMARY).where(_in_casefile).limit(bindparam("n"))
     query = query.order_by(_d.created_us.desc(), _d.document_id.desc())
     if by_kind:
         query = query.where(_d.kind == bindparam("kind"))
@@ -95,7 +98,7 @@ class SqlDocuments:
         if row is None:
             return None
         *summary, source, metadata, text = row
-        return Document(**_summary_fields(summary), source=source, metadata=json.loads(metadata), text=text)
+        return Document(**summary_fields(summary), source=source, metadata=json.loads(metadata), text=text)
 
     async def raw(self, casefile_id: str, document_id: str) -> bytes | None:
         values = {"casefile_id": casefile_id, "document_id": document_id}
@@ -112,26 +115,7 @@ class SqlDocuments:
             values["before_us"], values["before_id"] = before
         listing = _listing(kind is not None, before is not None)
         rows = await self._reads.scan(lambda tx: tx.all(listing, **values))
-        return [DocumentSummary(**_summary_fields(row)) for row in rows]
-
-    async def search(
-        self, casefile_id: str, query: Query, kind: str | None, limit: int, offset: int
-    ) -> list[Hit]:
-        words = [_match(term) for term in query.terms if not isinstance(term, After | Before)]
-        match = " AND ".join([f'scope : "{scope_word(casefile_id)}"', *words])
-        values: dict[str, Any] = {"match": match, "casefile_id": casefile_id, "n": limit, "skip": offset}
-        where = ["documents.casefile_id = :casefile_id"]
-        if kind is not None:
-            where.append("documents.kind = :kind")
-            values["kind"] = kind
-        for number, term in enumerate(query.terms):
-            if isinstance(term, After | Before):
-                where.append(f"documents.sent_us {'>=' if isinstance(term, After) else '<'} :day{number}")
-                values[f"day{number}"] = to_us(term.instant)
-        columns = ", ".join(f"documents.{column.name}" for column in _summary)
-        sql = _FOUND.format(columns=columns, where=" AND ".join(where))
-        rows = await self._reads.scan(lambda tx: tx.text(sql, values))
-        return [Hit(**_summary_fields(row[:-1]), snippet=" ".join((row[-1] or "").split())) for row in rows]
+        return [DocumentSummary(**summary_fields(row)) for row in rows]
 
     async def known(self, casefile_id: str, digests: Sequence[str]) -> set[str]:
         values = {"casefile_id": casefile_id, "digests": json.dumps(list(digests))}
@@ -162,27 +146,14 @@ class SqlDocuments:
         return [_upload(row) for row in rows]
 
 
-def _match(term: Term) -> str:
-    match term:
-        case Word(text) | Phrase(text):
-            return f"{{title sender recipients body}} : {_quoted(text)}"
-        case Field(name, inner):
-            column = {"from": "sender", "to": "recipients", "subject": "title"}[name]
-            return f"{column} : {_quoted(inner.text)}"
-        case After() | Before():
-            raise TypeError("days are compared, not matched")
-
-
-def _quoted(text: str) -> str:
-    # A quoted string is taken literally by FTS5, whatever is in it; one without a letter would match nothing.
-    return '"' + text.replace('"', '""') + '"'
-
-
-def _summary_fields(row: Sequence[Any]) -> dict[str, Any]:
-    names = [column.name for column in _summary]
+def summary_fields(row: Sequence[Any]) -> dict[str, Any]:
+    """What a `DocumentSummary` is made of, from the columns in `SUMMARY`."""
+    names = [column.name for column in SUMMARY]
     fields = dict(zip(names, row, strict=True))
+    for name in ("recipients", "cc", "bcc", "labels", "filenames", "refs"):
+        fields[name] = fields[name].split("\n") if fields[name] else []
+    fields["references"] = fields.pop("refs")
     fields["sender"] = fields["sender"] or None
-    fields["recipients"] = [line for line in fields["recipients"].split("\n") if line]
     fields["sent_at"] = _instant(fields.pop("sent_us"))
     fields["created_at"] = from_us(fields.pop("created_us"))
     return fields

@@ -12,6 +12,7 @@ from casekeeper.acl_feed import ANY
 from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import from_us, to_us
 from casekeeper.documents import document as doc
+from casekeeper.documents.marks import marks_of
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import logins as log
 from casekeeper.journal import requests as req
@@ -179,9 +180,10 @@ _new_document = upsert(t.documents).values(
 )
 _ADD_DOCUMENT = Static(_new_document.on_conflict_do_nothing().returning(t.documents.c.rid))
 _ADD_RAW = _insert(t.document_raw)
+_INDEXED = ("title", "sender", "recipients", "cc", "bcc", "filenames", "body", "scope")
 _INDEX_DOCUMENT = (
-    "INSERT INTO document_search(rowid, title, sender, recipients, body, scope) "
-    "VALUES (:rid, :title, :sender, :recipients, :body, :scope)"
+    f"INSERT INTO document_search(rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - names of ours
+    f"VALUES (:rid, {', '.join(':' + name for name in _INDEXED)})"
 )
 _in_casefile = select(t.sessions.c.session_id).where(t.sessions.c.casefile_id == bindparam("casefile_id"))
 _ERASE = (
@@ -197,8 +199,9 @@ _ERASE = (
     ),
 )
 _UNINDEX_DOCUMENTS = (
-    "INSERT INTO document_search(document_search, rowid, title, sender, recipients, body, scope) "
-    "SELECT 'delete', rid, title, sender, recipients, body, scope FROM documents WHERE casefile_id = :casefile_id"
+    f"INSERT INTO document_search(document_search, rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - likewise
+    f"SELECT 'delete', rid, {', '.join(_INDEXED)} FROM documents "
+    "WHERE casefile_id = :casefile_id AND deleted_us IS NULL"
 )
 _ERASE_DOCUMENTS = Static(delete(t.documents).where(t.documents.c.casefile_id == bindparam("casefile_id")))
 _ERASED = Static(
@@ -360,15 +363,24 @@ def _add_document(tx: Tx, r: doc.AddDocument) -> None:
         "title": d.title,
         "sender": d.sender or "",
         "recipients": "\n".join(d.recipients),
+        "cc": "\n".join(d.cc),
+        "bcc": "\n".join(d.bcc),
+        "filenames": "\n".join(d.filenames),
         "body": d.text,
-        "scope": scope_word(d.casefile_id),
+        "scope": " ".join((scope_word(d.casefile_id), *marks_of(d))),
     }
     row = tx.one(
         _ADD_DOCUMENT,
         document_id=d.document_id,
         casefile_id=d.casefile_id,
+        parent_id=d.parent_id,
         kind=d.kind,
         sent_us=us(d.sent_at),
+        labels="\n".join(d.labels),
+        thread_id=d.thread_id,
+        message_id=d.message_id,
+        refs="\n".join(d.references),
+        problem=d.problem,
         size=d.size,
         sha256=d.sha256,
         source=d.source,
@@ -376,6 +388,7 @@ def _add_document(tx: Tx, r: doc.AddDocument) -> None:
         created_us=to_us(d.created_at),
         created_by=d.created_by,
         event_id=d.event_id,
+        deleted_us=None,
         **words,
     )
     if row is None:

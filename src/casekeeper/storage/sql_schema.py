@@ -229,13 +229,20 @@ documents = Table(
     _row_id(),
     Column("document_id", Text, nullable=False, unique=True),
     _text("casefile_id"),
+    _text("parent_id", null=True),
     _text("kind"),
     _text("title"),
     _text("sender"),
     _text("recipients"),
-    _text("body"),
-    _text("scope"),
+    _text("cc"),
+    _text("bcc"),
     _number("sent_us", null=True),
+    _text("labels"),
+    _text("filenames"),
+    _text("thread_id", null=True),
+    _text("message_id", null=True),
+    _text("refs"),
+    _text("problem", null=True),
     _number("size"),
     _text("sha256"),
     _text("source"),
@@ -243,7 +250,19 @@ documents = Table(
     _number("created_us"),
     _text("created_by"),
     _text("event_id"),
-    sa.UniqueConstraint("casefile_id", "sha256", name="documents_bytes"),
+    _number("deleted_us", null=True),
+    _text("scope"),
+    # Last, so that nothing else is read by walking past a long text.
+    _text("body"),
+    # What was deleted may be brought in again.
+    Index(
+        "documents_bytes",
+        "casefile_id",
+        "sha256",
+        unique=True,
+        sqlite_where=text("deleted_us IS NULL"),
+        postgresql_where=text("deleted_us IS NULL"),
+    ),
     Index("documents_newest", "casefile_id", "created_us", "document_id"),
 )
 
@@ -262,15 +281,19 @@ uploads = Table(
     Index("uploads_created", "created_us"),
 )
 
-SQLITE_DDL = (
+SQLITE_TRIGGERS = (
     # The record is append-only: the database itself refuses anything else.
     """CREATE TRIGGER events_no_update BEFORE UPDATE ON events
     BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
     """CREATE TRIGGER events_no_delete BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
-    # `scope` is the casefile as one word, so that a search never walks other casefiles' postings.
-    """CREATE VIRTUAL TABLE document_search USING fts5(
-    title, sender, recipients, body, scope,
-    content='documents', content_rowid='rid', tokenize='unicode61 remove_diacritics 2')""",
 )
 """What the tables cannot say, for SQLite."""
+
+SQLITE_SEARCH = (
+    # `scope` is the casefile as one word, so that a search never walks other casefiles' postings, and the marks.
+    """CREATE VIRTUAL TABLE document_search USING fts5(
+    title, sender, recipients, cc, bcc, filenames, body, scope,
+    content='documents', content_rowid='rid', tokenize='unicode61 remove_diacritics 2')""",
+)
+"""Full-text search, for SQLite."""

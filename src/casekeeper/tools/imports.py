@@ -80,16 +80,10 @@ def _document(item: Parsed, filename: str) -> NewDocument:
             raw=item.raw,
             sha256=item.sha256,
             source=filename,
-            metadata={"problem": item.problem},
+            filenames=[filename],
+            problem=item.problem,
         )
-    metadata = {
-        "message_id": mail.message_id,
-        "thread_id": mail.thread_id,
-        "cc": list(mail.cc),
-        "labels": list(mail.labels),
-        "attachments": list(mail.attachments),
-        "problems": list(mail.problems),
-    }
+    metadata = {"lists": list(mail.lists), "problems": list(mail.problems)}
     return NewDocument(
         kind="mail",
         title=mail.subject,
@@ -98,8 +92,15 @@ def _document(item: Parsed, filename: str) -> NewDocument:
         source=filename,
         text=mail.text,
         sender=mail.sender,
-        recipients=(*mail.recipients, *mail.cc),
+        recipients=mail.recipients,
+        cc=mail.cc,
+        bcc=mail.bcc,
         sent_at=mail.sent_at,
+        labels=mail.labels,
+        filenames=mail.attachments,
+        thread_id=mail.thread_id,
+        message_id=mail.message_id,
+        references=mail.references,
         metadata={key: value for key, value in metadata.items() if value},
     )
 

@@ -1,11 +1,17 @@
+import json
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import create_engine
 from sqlalchemy import inspect as inspected
 
+from casekeeper.documents.query_parser import parse_query
+from casekeeper.documents.search import Order, Place
 from casekeeper.storage import sql_schema
 from casekeeper.storage.embedded import NEWEST, SchemaTooNew, migrate, open_storage, schema_version
 from casekeeper.storage.sqlite import DirectoryInUse
@@ -72,6 +78,56 @@ def test_the_migrations_make_the_indexes_that_the_statements_know(directory: Pat
 
     wanted = {index.name for table in sql_schema.metadata.tables.values() for index in table.indexes}
     assert indexes == wanted
+
+
+async def test_documents_of_the_first_schema_are_found_as_new_ones_are(tmp_path: Path):
+    path = tmp_path / "casekeeper.db"
+    config = Config()
+    config.set_main_option("script_location", "casekeeper:storage/migrations")
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    metadata = {
+        "cc": ["law@example.net"],
+        "labels": ["Flat/Rent"],
+        "attachments": ["lease.pdf"],
+        "message_id": "1@example.com",
+        "thread_id": "17",
+        "problems": ["odd"],
+    }
+    columns = "document_id, casefile_id, kind, title, sender, recipients, body, scope, sent_us, size, sha256, source, "
+    columns += "metadata, created_us, created_by, event_id"
+    row = (
+        "doc_19ca9450a004caf7c6e45dc6c97",
+        "cf_260301_abc123",
+        "mail",
+        "Rent",
+        "ann@example.com",
+        "bob@example.org\nlaw@example.net",
+        "Pay!",
+        "cf260301abc123",
+        5,
+    )
+    row += (4, "a" * 64, "x.mbox", json.dumps(metadata), 7, "ann@example.com", "evt_1")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"INSERT INTO documents ({columns}) VALUES ({', '.join('?' * len(row))})", row)
+
+    async with open_storage(tmp_path, lambda _: None) as storage:
+        for query in (
+            "label:flat-rent cc:law has:attachment filename:lease",
+            "rfc822msgid:1@example.com pay",
+        ):
+            term = parse_query(query, datetime(2026, 1, 1, tzinfo=UTC))
+            [found] = await storage.search.search("cf_260301_abc123", term, Order.NEWEST, Place(), 10)
+
+            assert found.hit.recipients == ["bob@example.org"]
+            assert (found.hit.thread_id, found.hit.cc) == ("17", ["law@example.net"])
+        document = await storage.documents.document("cf_260301_abc123", "doc_19ca9450a004caf7c6e45dc6c97")
+
+    assert document is not None
+    assert (document.text, document.metadata) == ("Pay!", {"problems": ["odd"]})
 
 
 def test_every_store_starts_an_epoch_of_its_own(tmp_path: Path):

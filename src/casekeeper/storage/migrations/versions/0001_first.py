@@ -5,12 +5,16 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
-from casekeeper.storage.sql_schema import SQLITE_DDL
+from casekeeper.storage.sql_schema import SQLITE_TRIGGERS
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+_SEARCH = """CREATE VIRTUAL TABLE document_search USING fts5(
+title, sender, recipients, body, scope,
+content='documents', content_rowid='rid', tokenize='unicode61 remove_diacritics 2')"""
 
 
 def upgrade() -> None:
@@ -295,7 +299,7 @@ def upgrade() -> None:
     feed = sa.table("acl_head", sa.column("id"), sa.column("epoch"), sa.column("number"))
     op.execute(feed.insert().values(id=1, epoch=secrets.token_hex(8), number=0))
     if op.get_bind().dialect.name == "sqlite":
-        for statement in SQLITE_DDL:
+        for statement in (*SQLITE_TRIGGERS, _SEARCH):
             op.execute(statement)
 
 

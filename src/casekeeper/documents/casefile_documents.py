@@ -1,0 +1,151 @@
+"""The one handle through which operations reach the documents of their casefile."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from casekeeper.clock import Clock
+from casekeeper.documents.blobs import BlobStore
+from casekeeper.documents.document import (
+    INLINE_BYTES,
+    AddDocument,
+    CasefileCounts,
+    Document,
+    DocumentStore,
+    DocumentSummary,
+    DropUpload,
+    FencedWrite,
+    NewDocument,
+    Upload,
+    page_of_documents,
+)
+from casekeeper.documents.search import Found, Search, SearchDocuments, find
+from casekeeper.documents.threads import thread_of
+from casekeeper.errors import DocumentNotFound
+from casekeeper.ids import new_document_id
+from casekeeper.paging import Cursors, Page
+
+
+class CasefileDocuments:
+    """The documents of one casefile, for one running operation. It reaches no other casefile, whatever it is asked."""
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        search: Search,
+        blobs: BlobStore,
+        cursors: Cursors,
+        clock: Clock,
+        *,
+        casefile_id: str,
+        user_id: str,
+        event_id: str,
+        write: FencedWrite,
+    ) -> None:
+        self._store = store
+        self._search = search
+        self._blobs = blobs
+        self._cursors = cursors
+        self._clock = clock
+        self._casefile_id = casefile_id
+        self._user_id = user_id
+        self._event_id = event_id
+        self._write = write
+
+    async def get(self, document_id: str) -> Document:
+        """One document with its text.
+
+        Raises:
+            DocumentNotFound: This casefile has no such document.
+        """
+        document = await self._store.document(self._casefile_id, document_id)
+        if document is None:
+            raise DocumentNotFound(document_id)
+        return document
+
+    async def page(self, kind: str | None, limit: int, cursor: str | None) -> Page[DocumentSummary]:
+        """A page of documents, newest filed first."""
+        return await page_of_documents(self._store, self._cursors, self._casefile_id, kind, limit, cursor)
+
+    async def search(self, wanted: SearchDocuments) -> Found:
+        """A page of what matches; a malformed query is read as well as can be.
+
+        Raises:
+            CursorInvalid: The cursor belongs to another search.
+        """
+        return await find(self._search, self._cursors, self._clock, self._casefile_id, self._user_id, wanted)
+
+    async def thread(self, document: Document) -> list[DocumentSummary]:
+        """The conversation to which a mail belongs, oldest first."""
+        return await thread_of(self._search, self._casefile_id, document)
+
+    async def counts(self) -> CasefileCounts:
+        """What the casefile holds, in figures."""
+        return await self._store.counts(self._casefile_id)
+
+    async def upload(self, upload_id: str) -> Upload:
+        """The caller's own upload to this casefile.
+
+        Raises:
+            DocumentNotFound: There is none: missing, filed already, another's, or of another casefile.
+        """
+        upload = await self._store.upload(upload_id)
+        if upload is None or (upload.casefile_id, upload.user_id) != (self._casefile_id, self._user_id):
+            raise DocumentNotFound(upload_id)
+        return upload
+
+    def open_upload(self, upload: Upload) -> "Any":
+        """The upload's bytes as a binary file, to be read off the event loop."""
+        return self._blobs.open(self._casefile_id, upload.upload_id)
+
+    async def drop_upload(self, upload: Upload) -> None:
+        """Forget an upload that was filed."""
+        await self._write((DropUpload(upload.upload_id),))
+        await self._blobs.remove(self._casefile_id, upload.upload_id)
+
+    async def add(self, new: Sequence[NewDocument]) -> list[Document]:
+        """File documents in one commit; those whose bytes the casefile holds already are left out.
+
+        Blobs are written before the commit that names them, so none is ever missing.
+        """
+        known = await self._store.known(self._casefile_id, [n.sha256 for n in new])
+        added: dict[str, tuple[Document, bytes | None]] = {}
+        for item in new:
+            if item.sha256 in known or item.sha256 in added:
+                continue
+            raw: bytes | None = item.raw
+            if len(item.raw) > INLINE_BYTES:
+                await self._blobs.put(self._casefile_id, item.sha256, item.raw)
+                raw = None
+            added[item.sha256] = (self._document(item), raw)
+        if added:
+            await self._write([AddDocument(document, raw) for document, raw in added.values()])
+        return [document for document, _ in added.values()]
+
+    def _document(self, item: NewDocument) -> Document:
+        now = self._clock()
+        return Document(
+            document_id=new_document_id(now),
+            casefile_id=self._casefile_id,
+            kind=item.kind,
+            title=item.title,
+            parent_id=item.parent_id,
+            sender=item.sender,
+            recipients=list(item.recipients),
+            cc=list(item.cc),
+            bcc=list(item.bcc),
+            sent_at=item.sent_at,
+            labels=list(item.labels),
+            filenames=list(item.filenames),
+            thread_id=item.thread_id,
+            message_id=item.message_id,
+            references=list(item.references),
+            problem=item.problem,
+            size=len(item.raw),
+            sha256=item.sha256,
+            created_at=now,
+            created_by=self._user_id,
+            event_id=self._event_id,
+            source=item.source,
+            metadata=item.metadata or {},
+            text=item.text,
+        )

@@ -1,0 +1,79 @@
+"""Marks: what a document is, as words of the search index that no text contains.
+
+A label, a message id or a kind must match as a whole, which words in a text cannot promise. Each becomes one word, a
+letter for its kind and a digest of its value, so that every store finds marks with the index that it has for words.
+"""
+
+import hashlib
+import re
+from typing import Final
+
+from casekeeper.documents.document import Document
+
+LABEL, HAS, KIND, LIST = "label", "has", "kind", "list"
+ID, REFERENCE, THREAD = "id", "reference", "thread"
+
+_LETTERS: Final = {LABEL: "l", HAS: "h", KIND: "k", ID: "i", REFERENCE: "r", THREAD: "t", LIST: "m"}
+_BETWEEN = re.compile(r"[\W_]+")
+# What Gmail makes itself, and Google Takeout writes among the labels; all others are the user's.
+_SYSTEM_LABELS: Final = frozenset(
+    [
+        "inbox",
+        "sent",
+        "unread",
+        "opened",
+        "important",
+        "starred",
+        "trash",
+        "spam",
+        "archived",
+        "draft",
+        "drafts",
+        "chat",
+        "chats",
+        "snoozed",
+        "muted",
+        "scheduled",
+        "category-personal",
+        "category-social",
+        "category-promotions",
+        "category-updates",
+        "category-forums",
+        "category-purchases",
+        "category-reservations",
+        "category-travel",
+    ]
+)
+
+
+def label_key(label: str) -> str:
+    """A label as a query names it: lower case, a hyphen for whatever is neither letter nor digit (as in Gmail)."""
+    return _BETWEEN.sub("-", label.casefold()).strip("-")
+
+
+def is_users_label(label: str) -> bool:
+    """Whether a user made the label, not Gmail."""
+    return label_key(label) not in _SYSTEM_LABELS
+
+
+def mark(kind: str, value: str) -> str:
+    """The word that stands for a value; the same for every spelling that means the same."""
+    value = label_key(value) if kind == LABEL else value.casefold().strip("<> ")
+    digest = hashlib.sha256(f"{kind} {value}".encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{_LETTERS[kind]}{digest[:20]}"
+
+
+def marks_of(document: Document) -> list[str]:
+    """The marks of a document, each once."""
+    found = [mark(KIND, document.kind), *(mark(LABEL, label) for label in document.labels)]
+    if any(is_users_label(label) for label in document.labels):
+        found.append(mark(HAS, "userlabels"))
+    if document.kind == "mail" and document.filenames:
+        found.append(mark(HAS, "attachment"))
+    if document.message_id:
+        found.append(mark(ID, document.message_id))
+    if document.thread_id:
+        found.append(mark(THREAD, document.thread_id))
+    found += [mark(REFERENCE, reference) for reference in document.references]
+    found += [mark(LIST, name) for name in document.metadata.get("lists", ())]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,213 @@
+"""Gmail's language over SQLite's full-text index.
+
+Everything that is words becomes one FTS5 expression, so that it is ranked and the index does the work; dates and sizes
+are compared beside it. Only where both meet below an OR or a NOT, each group of words is a subquery of its own.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from casekeeper.clock import from_us, to_us
+from casekeeper.documents.marks import mark
+from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
+from casekeeper.documents.search import FACETED_MAX, Facet, Facets, Hit, Order, Place, Ranked
+from casekeeper.storage.sql_documents import SUMMARY, summary_fields
+from casekeeper.storage.sql_records import scope_word
+from casekeeper.storage.sql_statements import Row, Tx
+from casekeeper.storage.sqlite import Reads
+
+_COLUMNS: Final = {
+    "from": "sender",
+    "to": "{recipients cc bcc}",
+    "cc": "cc",
+    "bcc": "bcc",
+    "subject": "title",
+    "filename": "filenames",
+}
+_DATE = "coalesce(documents.sent_us, documents.created_us)"
+# bm25 weighs title, sender, recipients, cc, bcc, filenames, body; the scope column counts for nothing.
+_RANK = "bm25(document_search, 4.0, 2.0, 1.0, 1.0, 1.0, 2.0, 1.0, 0.0)"
+_FROM = "FROM document_search CROSS JOIN documents ON documents.rid = document_search.rowid"
+_WHERE = "WHERE document_search MATCH :match AND documents.casefile_id = :casefile_id AND documents.deleted_us IS NULL"
+_ORDERS: Final = {
+    Order.RELEVANCE: f"{_RANK}, {_DATE} DESC, documents.rid DESC",
+    Order.NEWEST: f"{_DATE} DESC, documents.rid DESC",
+    Order.OLDEST: f"{_DATE}, documents.rid",
+}
+# Control characters never stand in a text.
+_START, _END = "\x02", "\x03"
+# The snippet is of the body, the seventh column.
+_SNIPPETS = (
+    f"SELECT rowid, snippet(document_search, 6, '{_START}', '{_END}', '…', 24) "  # noqa: S608 - constants
+    "FROM document_search WHERE document_search MATCH :match AND rowid IN ({rows})"
+)
+_FACETS_MAX = 20
+
+
+class SqlSearch:
+    """Implements `Search`."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def search(
+        self, casefile_id: str, term: Term, order: Order, place: Place, limit: int
+    ) -> Sequence[Ranked]:
+        wanted = _Wanted(casefile_id, term)
+        values = {**wanted.values, "n": limit, "skip": place.skip}
+        behind = ""
+        if place.behind is not None:
+            values["at"], values["rid"] = place.behind
+            sign = "<" if order is Order.NEWEST else ">"
+            behind = f" AND ({_DATE}, documents.rid) {sign} (:at, :rid)"
+        columns = ", ".join(f"documents.{column.name}" for column in SUMMARY)
+        sql = (
+            f"SELECT documents.rid, {_DATE}, {columns} {_FROM} {_WHERE}{wanted.where}{behind} "
+            f"ORDER BY {_ORDERS[order]} LIMIT :n OFFSET :skip"
+        )
+
+        def read(tx: Tx) -> tuple[list[Row], dict[int, str]]:
+            rows = tx.text(sql, values)
+            numbers = ", ".join(str(row[0]) for row in rows)
+            snippets = tx.text(_SNIPPETS.format(rows=numbers), {"match": wanted.match}) if rows else []
+            return rows, {row[0]: row[1] or "" for row in snippets}
+
+        rows, snippets = await self._reads.scan(read)
+        return [_ranked(row, snippets.get(row[0], "")) for row in rows]
+
+    async def facets(self, casefile_id: str, term: Term) -> Facets:
+        wanted = _Wanted(casefile_id, term)
+        sql = (
+            "SELECT documents.kind, documents.sender, documents.sent_us, documents.labels "
+            f"{_FROM} {_WHERE}{wanted.where} LIMIT :n"
+        )
+        values = {**wanted.values, "n": FACETED_MAX}
+        rows = await self._reads.scan(lambda tx: tx.text(sql, values))
+        return facets_of(rows)
+
+
+class _Wanted:
+    """A term as an expression of FTS5 and as conditions on columns."""
+
+    def __init__(self, casefile_id: str, term: Term) -> None:
+        self._scope = f'scope : "{scope_word(casefile_id)}"'
+        self.values: dict[str, Any] = {"casefile_id": casefile_id}
+        terms = term.terms if isinstance(term, And) else (term,)
+        words: list[str] = []
+        without: list[str] = []
+        beside: list[str] = []
+        for one in terms:
+            if isinstance(one, Not) and (text := self._words(one.term)) is not None:
+                without.append(text)
+            elif (text := self._words(one)) is not None:
+                words.append(text)
+            else:
+                beside.append(self._condition(one))
+        match = " AND ".join((self._scope, *words))
+        if without:
+            match = f"({match}) NOT ({' OR '.join(without)})"
+        self.match = self.values["match"] = match
+        self.where = "".join(f" AND {condition}" for condition in beside)
+
+    def _words(self, term: Term) -> str | None:
+        """The expression, if all of the term is words."""
+        match term:
+            case Word(text) | Phrase(text):
+                return _quoted(text)
+            case Near(first, second, words):
+                return f"NEAR({_quoted(first.text)} {_quoted(second.text)}, {words})"
+            case Field(name, inner):
+                return f"{_COLUMNS[name]} : {_quoted(inner.text)}"
+            case Mark(kind, value):
+                return f'scope : "{mark(kind, value)}"'
+            case And(terms) | Or(terms):
+                found = [self._words(one) for one in terms]
+                if None in found:
+                    return None
+                joint = " AND " if isinstance(term, And) else " OR "
+                return f"({joint.join(one for one in found if one)})" if found else f"({self._scope})"
+            case Not(inner):
+                text = self._words(inner)
+                return None if text is None else f"({self._scope} NOT {text})"
+            case Sent() | Size():
+                return None
+
+    def _condition(self, term: Term) -> str:
+        text = self._words(term)
+        if text is not None:
+            found = "SELECT rowid FROM document_search WHERE document_search MATCH"
+            return f"(documents.rid IN ({found} {self._bound(f'{self._scope} AND {text}')}))"
+        match term:
+            case Sent(is_after, instant):
+                sign = ">=" if is_after else "<"
+                there = "documents.sent_us IS NOT NULL"
+                return f"({there} AND documents.sent_us {sign} {self._bound(to_us(instant))})"
+            case Size(is_larger, size):
+                # SQLite's integers end there.
+                return f"(documents.size {'>' if is_larger else '<'} {self._bound(min(size, 2**62))})"
+            case And(terms):
+                return f"({' AND '.join(self._condition(one) for one in terms)})"
+            case Or(terms):
+                return f"({' OR '.join(self._condition(one) for one in terms)})"
+            case Not(inner):
+                return f"(NOT {self._condition(inner)})"
+            case _:
+                raise AssertionError("words were told apart before")
+
+    def _bound(self, value: object) -> str:
+        name = f"v{len(self.values)}"
+        self.values[name] = value
+        return f":{name}"
+
+
+def facets_of(rows: Sequence[Row]) -> Facets:
+    """The facets of rows of kind, sender, date and labels."""
+    kinds, senders, years, labels = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for kind, sender, sent_us, marks in rows:
+        kinds[kind] += 1
+        if sender:
+            senders[sender] += 1
+        if sent_us is not None:
+            years[str(from_us(sent_us).year)] += 1
+        if marks:
+            labels.update(marks.split("\n"))
+    return Facets(
+        total=len(rows),
+        kinds=_most(kinds),
+        senders=_most(senders),
+        years=_most(years),
+        labels=_most(labels),
+    )
+
+
+def _most(counted: "Counter[str]") -> list[Facet]:
+    best = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_FACETS_MAX]
+    return [Facet(value=value, count=count) for value, count in best]
+
+
+def _ranked(row: Row, snippet: str) -> Ranked:
+    rid, date_us, *summary = row
+    text, highlights = highlighted(" ".join(snippet.split()))
+    return Ranked(
+        Hit(**summary_fields(summary), snippet=text, highlights=highlights), (int(date_us), int(rid))
+    )
+
+
+def highlighted(marked: str) -> tuple[str, list[tuple[int, int]]]:
+    """A text without the marks around what was found, and where that stands in it."""
+    pieces: list[str] = []
+    places: list[tuple[int, int]] = []
+    at = 0
+    for number, piece in enumerate(marked.split(_START)):
+        found, end, rest = piece.partition(_END) if number else ("", "", piece)
+        if end and found:
+            places.append((at, at + len(found)))
+        pieces += [found, rest]
+        at += len(found) + len(rest)
+    return "".join(pieces), places
+
+
+def _quoted(text: str) -> str:
+    # A quoted string is taken literally by FTS5, whatever is in it; one without a letter would match nothing.
+    return '"' + text.replace('"', '""') + '"'
