@@ -25,12 +25,15 @@ def test_help_names_every_command_and_the_exit_codes(cli: Cli) -> None:
         "key",
         "casefile",
         "import",
+        "search",
+        "show",
         "run",
         "tail",
         "verify",
         "export",
         "doctor",
         "migrate",
+        "reindex",
         "config",
     ]:
         assert f"  {command} " in told.out
@@ -165,6 +168,30 @@ def test_mail_is_imported_searched_recorded_exported_and_verified(
     assert (tmp_path / "record.jsonl").stat().st_mode & 0o077 == 0
     assert cli("verify", "--file", tmp_path / "record.jsonl").code == 0
     assert cli("export", casefile_id, "-o", "-", *here).out == (tmp_path / "record.jsonl").read_text("utf-8")
+
+
+def test_documents_are_searched_and_shown(cli: Cli, data: Path) -> None:
+    here = ("--data", data)
+    casefile_id = a_casefile(cli, data)
+    cli("import", casefile_id, SAMPLE, *here)
+    told = cli("search", casefile_id, "has:attachment", "lighthouse", "--facets", *here)
+    assert "Invoice 2024-001" in told.out
+    assert "1 documents in all" in told.err
+    assert "years: 2024 (1)" in told.err
+    found = cli("search", casefile_id, "label:tax-2024", "--order", "oldest", "--json", *here).json
+    assert found["items"][0]["title"] == "Tax assessment notice of 14 May 2024"
+    document_id = found["items"][0]["document_id"]
+    shown = cli("show", casefile_id, document_id, *here)
+    assert "Tax Office Freiburg" in shown.out
+    assert "your income tax assessment for 2023" in shown.out
+    assert cli("show", casefile_id, document_id, "--json", *here).json["document_id"] == document_id
+    assert "Nothing was found" in cli("search", casefile_id, *here, "--", "-the", "from:nobody").err
+    assert "There is more" in cli("search", casefile_id, "--limit", "1", *here).err
+    refused = cli("search", casefile_id, "a", "--order", "random", *here)
+    assert (refused.code, "parameters.order" in refused.err) == (15, True)
+    before = cli("search", casefile_id, "lighthouse", "--json", *here).json["items"]
+    assert "Indexed 41 documents" in cli("reindex", *here).out
+    assert cli("search", casefile_id, "lighthouse", "--json", *here).json["items"] == before != []
 
 
 def test_verify_keeps_the_verifiers_exit_codes(cli: Cli, data: Path, tmp_path: Path) -> None:

@@ -147,3 +147,58 @@ async def test_an_upload_to_another_casefile_cannot_be_filed_here(api: Api, hous
         house["editor"], "document_import", {"upload_id": kept["upload_id"]}, casefile_id=other
     )
     assert ran.json()["payload"]["error"]["type"] == "document_not_found"
+
+
+async def test_a_long_document_is_read_in_parts(api: Api, house: House) -> None:
+    added = await api.run(
+        house["editor"],
+        "note_add",
+        {"text": "0123456789" * 3, "title": "Long"},
+        casefile_id=house.casefile_id,
+    )
+    wanted = {"document_id": added.json()["payload"]["outputs"]["document_id"], "offset": 8, "limit": 4}
+    ran = await api.run(house["viewer"], "document_get", wanted, casefile_id=house.casefile_id)
+    assert ran.json()["payload"]["outputs"] == IsPartialDict(text="8901", offset=8, total=30, title="Long")
+
+
+async def test_documents_of_any_kind_are_searched(api: Api, house: House) -> None:
+    await file(api, house, (await upload(api, house))["upload_id"])
+    await api.run(house["editor"], "note_add", {"text": "about the rent"}, casefile_id=house.casefile_id)
+    wanted = {"query": "rent", "limit": 1, "facets": True}
+    ran = await api.run(house["viewer"], "document_search", wanted, casefile_id=house.casefile_id)
+    first = ran.json()["payload"]["outputs"]
+    wanted |= {"cursor": first["next_cursor"]}
+    ran = await api.run(house["viewer"], "document_search", wanted, casefile_id=house.casefile_id)
+    second = ran.json()["payload"]["outputs"]
+    assert {first["items"][0]["kind"], second["items"][0]["kind"]} == {"mail", "note"}
+    assert (first["facets"]["total"], second["facets"], second["has_more"]) == (2, None, False)
+
+
+async def test_a_cursor_of_another_search_fails_the_operation(api: Api, house: House) -> None:
+    wanted = {"query": "rent", "cursor": "bm9uc2Vuc2U"}
+    ran = await api.run(house["viewer"], "mail_search", wanted, casefile_id=house.casefile_id)
+    assert ran.json()["payload"]["error"]["type"] == "cursor_invalid"
+
+
+async def test_a_conversation_is_listed_oldest_first(api: Api, house: House) -> None:
+    answer = MAIL.replace(b"<1@x>", b"<2@x>\r\nIn-Reply-To: <1@x>").replace(b"Subject: ", b"Subject: Re: ")
+    answer = answer.replace(b"1 Jan", b"2 Jan").replace(b"Thu", b"Fri")
+    for body in (answer, MAIL):
+        await file(api, house, (await upload(api, house, body))["upload_id"])
+    [newest, _] = (
+        await api.run(
+            house["viewer"], "mail_search", {"query": "", "order": "newest"}, casefile_id=house.casefile_id
+        )
+    ).json()["payload"]["outputs"]["messages"]
+    ran = await api.run(
+        house["viewer"], "mail_thread", {"document_id": newest["document_id"]}, casefile_id=house.casefile_id
+    )
+    assert [m["title"] for m in ran.json()["payload"]["outputs"]["messages"]] == ["Rent", "Re: Rent"]
+
+
+async def test_only_mail_has_a_conversation(api: Api, house: House) -> None:
+    added = await api.run(house["editor"], "note_add", {"text": "a"}, casefile_id=house.casefile_id)
+    wanted = {"document_id": added.json()["payload"]["outputs"]["document_id"]}
+    for name in ("mail_thread", "mail_get"):
+        ran = await api.run(house["viewer"], name, wanted, casefile_id=house.casefile_id)
+        assert ran.json()["payload"]["error"]["type"] == "document_not_found"

@@ -22,7 +22,12 @@ _RELAXED_MAX = 3
 _SENTENCE_MAX_CHARS = 300
 
 # `from:anna`, `subject:"annual report"`: someone who writes these knows the language.
-_WRITTEN = re.compile(r'\b(?:from|to|subject|after|before):(?:"[^"]*"|[^\s"]+)', re.IGNORECASE)
+_WRITTEN = re.compile(
+    r"(?<!\S)-?(?:from|to|cc|bcc|subject|after|before|newer|older|newer_than|older_than|has|label|filename|larger"
+    r"|smaller|is|in|category|list|kind|rfc822msgid):"
+    r'(?:"[^"]*"|[^\s"]+)',
+    re.IGNORECASE,
+)
 _PHRASE = re.compile(r'"([^"]*\w[^"]*)"')
 _ADDRESS = r"[\w.%+-]+@[\w.-]*\w"
 # A sender is an address or a capitalised name: "from Anna", never "from the bank" or "from 2023".

@@ -1,10 +1,11 @@
-"""Looking after a data directory: `doctor`, `migrate`, `config show`."""
+"""Looking after a data directory: `doctor`, `migrate`, `reindex`, `config show`."""
 
 import platform
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -39,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(config, name="config")
     data_command(app, "doctor")(doctor)
     data_command(app, "migrate")(migrate)
+    data_command(app, "reindex")(reindex)
 
 
 async def doctor(settings: "Settings", out: Output) -> None:
@@ -59,8 +61,28 @@ async def doctor(settings: "Settings", out: Output) -> None:
 
 async def migrate(settings: "Settings", out: Output) -> None:
     """Bring a data directory to this version's schema. Servers do it by themselves when they start."""
-    from casekeeper.storage.embedded import NEWEST, SchemaTooNew
+    from casekeeper.storage.embedded import NEWEST
     from casekeeper.storage.embedded import migrate as bring_up
+
+    with _alone(settings) as database:
+        changed = bring_up(database)
+    text = f"Migrated to schema {NEWEST}." if changed else f"Nothing to do: the schema is at {NEWEST}."
+    out.answer({"schema": NEWEST, "changed": changed}, text)
+
+
+async def reindex(settings: "Settings", out: Output) -> None:
+    """Make the search index anew from the documents. It is needed only if `doctor` finds a fault in it."""
+    from casekeeper.storage.embedded import rebuild_search
+
+    with _alone(settings) as database:
+        documents = rebuild_search(database)
+    out.answer({"documents": documents}, f"Indexed {documents:,} documents.")
+
+
+@contextmanager
+def _alone(settings: "Settings") -> Generator[Path]:
+    """The database of a directory that nobody else uses meanwhile."""
+    from casekeeper.storage.embedded import SchemaTooNew
     from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock
 
     data = existing(settings)
@@ -69,13 +91,11 @@ async def migrate(settings: "Settings", out: Output) -> None:
     except DirectoryInUse as error:
         raise Stop(f"{data} is in use. Stop its server first.", DATA) from error
     try:
-        changed = bring_up(data / DATABASE)
+        yield data / DATABASE
     except (SchemaTooNew, sqlite3.Error) as error:
         raise Stop(f"{error}.", DATA) from error
     finally:
         lock.release()
-    text = f"Migrated to schema {NEWEST}." if changed else f"Nothing to do: the schema is at {NEWEST}."
-    out.answer({"schema": NEWEST, "changed": changed}, text)
 
 
 @data_command(config, "show")

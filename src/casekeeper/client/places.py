@@ -9,7 +9,7 @@ from casekeeper.client import uploads, verbs
 from casekeeper.client.connection import Connection
 from casekeeper.client.paging import each
 from casekeeper.client.uploads import OnProgress
-from casekeeper.client.work import Operation
+from casekeeper.client.work import Operation, tool
 
 if TYPE_CHECKING:
     from casekeeper.casefiles.casefile import CasefileView
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from casekeeper.client.results import Result
     from casekeeper.documents.document import Document, DocumentSummary
     from casekeeper.documents.filing import Uploaded
+    from casekeeper.documents.search import Found
     from casekeeper.execution.explain import Verdict
     from casekeeper.paging import Page
 
@@ -182,6 +183,37 @@ class Documents:
         """One document with its text."""
         fields = {"casefile_id": casefile_id, "document_id": document_id}
         return await self._connection.ask(verbs.GET_DOCUMENT, fields)
+
+    async def search(
+        self,
+        casefile_id: str,
+        query: str,
+        *,
+        kind: str | None = None,
+        order: str = "relevance",
+        facets: bool = False,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> "Found":
+        """Search in Gmail's query language (docs/search.md). It is an operation, and on the record like any other.
+
+        Raises:
+            OperationFailed: The search could not be made.
+        """
+        from casekeeper.documents.search import Found
+
+        parameters = {
+            "query": query,
+            "kind": kind,
+            "order": order,
+            "facets": facets,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        operation = tool("document_search", **{k: v for k, v in parameters.items() if v is not None})
+        fields = {"casefile_id": casefile_id, "operation": operation}
+        result = await self._connection.ask(verbs.EXECUTE, fields)
+        return Found.model_validate(result.raise_for_failure().outputs)
 
     async def upload(
         self,

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,3 +122,16 @@ def migrate(path: Path) -> bool:
     finally:
         engine.dispose()
     return True
+
+
+def rebuild_search(path: Path) -> int:
+    """Make the search index anew from the documents; returns how many there are.
+
+    Raises:
+        SchemaTooNew: The database is newer than this version knows.
+    """
+    migrate(path)
+    with closing(connect(path)) as connection:
+        connection.execute("INSERT INTO document_search(document_search) VALUES ('rebuild')")
+        # What was deleted has no words left, so that nothing of it comes back.
+        return connection.execute("SELECT count(*) FROM documents WHERE deleted_us IS NULL").fetchone()[0]

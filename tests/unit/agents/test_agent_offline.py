@@ -28,6 +28,7 @@ OFFLINE = "offline-researcher"
         ("after 2020", "after:2021/01/01"),
         ('the "annual report" of ACME', '"annual report" ACME'),
         ('from:ben@example.com subject:"rent increase"', 'from:ben@example.com subject:"rent increase"'),
+        ("has:attachment -label:inbox filename:pdf rent", "has:attachment -label:inbox filename:pdf rent"),
         ("letters from March about the flood", "flood"),
         ("rent rent RENT", "rent RENT"),
         ("Show me everything", ""),
