@@ -11,10 +11,12 @@ from typing import Any
 from benchmarks.figures import Row, Sample, Series, figure, ratio, ratio_by_cpu, table
 from benchmarks.load import MARK, Job, Result
 from benchmarks.machinery import Api, Load, Running, free_port, http, serving, start_product, wait_for
+from benchmarks.searching import searching
 
 OPERATION: dict[str, Any] = {"operation_type": "tool", "tool_name": "noop", "parameters": {}}
 AGENT = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "What was invoiced in May?"}
 SIZES = (10, 1_000, 10_000)
+PARTS = ("corridor", "growth", "mission", "start", "search")
 _REQUEST_ID = f"bench-{MARK.decode()}"
 
 
@@ -233,12 +235,39 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def served(folder: Path, asked: argparse.Namespace) -> list[Row]:
+    """What is measured over HTTP, against the baselines."""
+
+    def wanted(part: str) -> bool:
+        return asked.only in (None, part)
+
+    rows: list[Row] = []
+    load = Load()
+    try:
+        with (
+            serving("casekeeper", folder / "ours") as ours,
+            serving("baselines", folder / "theirs") as theirs,
+        ):
+            bench = Bench(ours, theirs, load, asked.rounds, asked.seconds)
+            if wanted("corridor"):
+                rows += corridor(bench)
+            if wanted("growth"):
+                rows += growth(bench)
+            if wanted("mission"):
+                rows += mission(bench)
+            if not asked.only:
+                rows.append(Row("memory at the end", f"{ours.rss_mib():.0f} MiB resident"))
+    finally:
+        load.close()
+    return rows
+
+
 def main() -> int:
     """Measure, print, and say by the exit code whether all aims are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.6, help="per slice")
-    parser.add_argument("--only", choices=["corridor", "growth", "mission", "start"], help="one part alone")
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
     asked = parser.parse_args()
 
     def wanted(part: str) -> bool:
@@ -248,23 +277,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if wanted("start"):
             rows += starting(Path(folder, "starts"), max(3, asked.rounds))
-        load = Load()
-        try:
-            with (
-                serving("casekeeper", Path(folder, "ours")) as ours,
-                serving("baselines", Path(folder, "theirs")) as theirs,
-            ):
-                bench = Bench(ours, theirs, load, asked.rounds, asked.seconds)
-                if wanted("corridor"):
-                    rows += corridor(bench)
-                if wanted("growth"):
-                    rows += growth(bench)
-                if wanted("mission"):
-                    rows += mission(bench)
-                if not asked.only:
-                    rows.append(Row("memory at the end", f"{ours.rss_mib():.0f} MiB resident"))
-        finally:
-            load.close()
+        if wanted("search"):
+            say("search")
+            rows += searching(Path(folder, "search"), asked.rounds)
+        rows += served(Path(folder), asked) if asked.only not in ("start", "search") else []
     print(table(rows))
     missed = [row.name for row in rows if row.is_met is False]
     print(f"\naims missed: {', '.join(missed) or 'none'}")

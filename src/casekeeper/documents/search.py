@@ -28,7 +28,7 @@ QueryText = Annotated[
 
 
 class Order(StrEnum):
-    """What comes first. By relevance, documents that match alike come newest first."""
+    """What comes first. By relevance, documents that match alike come last filed first."""
 
     RELEVANCE = "relevance"
     NEWEST = "newest"

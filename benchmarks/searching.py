@@ -1,0 +1,107 @@
+"""Search inside the process: 6,000 mails with words as frequent as in real text, and queries of every kind."""
+
+import asyncio
+import hashlib
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.figures import Row
+from casekeeper.documents.document import AddDocument, Document
+from casekeeper.documents.query_parser import parse_query
+from casekeeper.documents.search import Order, Place
+from casekeeper.ids import new_document_id
+from casekeeper.journal.stream import Commit
+from casekeeper.storage.embedded import Storage, open_storage
+
+MAILS = 6_000
+_WORDS = [f"word{number}" for number in range(20_000)]
+# Zipf's law: the n-th most frequent word of a language is about 1/n as frequent as the first.
+_WEIGHTS = [1 / (number + 1) for number in range(len(_WORDS))]
+_CASEFILE = "cf_261126_abc123"
+_START = datetime(2020, 1, 1, tzinfo=UTC)
+QUERIES = [
+    *(
+        "word0",
+        "word3 word9",
+        "word40",
+        "word700",
+        "word15000",
+        '"word0 word1"',
+        "subject:word5",
+        "from:person7",
+    ),
+    *(
+        "word2 -word3",
+        "word4 OR word8",
+        "{word60 word70} after:2021/06/01",
+        "has:attachment word1",
+        "label:work",
+    ),
+    *(
+        "word1 AROUND 5 word2",
+        "to:person3 word12",
+        "filename:pdf",
+        "larger:3K word30",
+        "before:2021/01/01 word6",
+    ),
+    *("", "word0 word1 word2 word3 word4", "-(word0 OR larger:2K)", "from:person1 subject:word2"),
+]
+
+
+def searching(data: Path, rounds: int) -> list[Row]:
+    """How long a page of 20 hits takes, over all queries and orders."""
+    took_ms = sorted(asyncio.run(_measured(data, rounds)))
+    p50, p99 = (took_ms[int(len(took_ms) * share)] for share in (0.5, 0.99))
+    text = f"{len(took_ms)} searches in {MAILS:,} mails"
+    return [
+        Row("search, p50", f"{p50:.2f} ms  {text}", against="ms", aim=5, at_least=False, measured=p50),
+        Row("search, p99", f"{p99:.2f} ms", against="ms", aim=25, at_least=False, measured=p99),
+    ]
+
+
+async def _measured(data: Path, rounds: int) -> list[float]:
+    data.mkdir()
+    async with open_storage(data, lambda _: None) as storage:
+        await _fill(storage)
+        took: list[float] = []
+        for round_ in range(rounds + 1):
+            for query in QUERIES:
+                for order in Order:
+                    began = time.perf_counter()
+                    term = parse_query(query, _START)
+                    await storage.search.search(_CASEFILE, term, order, Place(), 20)
+                    if round_:
+                        took.append((time.perf_counter() - began) * 1000)
+    return took
+
+
+async def _fill(storage: Storage) -> None:
+    chance = random.Random(7)
+    for start in range(0, MAILS, 200):
+        records = [_mail(chance, number) for number in range(start, start + 200)]
+        await storage.commits.commit(Commit(records=tuple(records)))
+
+
+def _mail(chance: random.Random, number: int) -> AddDocument:
+    text = " ".join(chance.choices(_WORDS, _WEIGHTS, k=chance.randint(30, 700)))
+    document = Document(
+        document_id=new_document_id(_START),
+        casefile_id=_CASEFILE,
+        kind="mail",
+        title=" ".join(chance.choices(_WORDS, _WEIGHTS, k=6)),
+        sender=f"person{chance.randint(1, 50)}@example.com",
+        recipients=[f"person{chance.randint(1, 50)}@example.com"],
+        sent_at=_START + timedelta(hours=number * 3),
+        labels=chance.sample(["Inbox", "Work", "Home", "Tax"], 2),
+        filenames=["scan.pdf"] if number % 7 == 0 else [],
+        size=len(text),
+        sha256=hashlib.sha256(f"{number}".encode()).hexdigest(),
+        created_at=_START,
+        created_by="owner@example.com",
+        event_id="evt_1",
+        source="bench.mbox",
+        text=text,
+    )
+    return AddDocument(document, b"")
