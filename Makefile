@@ -19,8 +19,8 @@ serve: setup ## Start a server on ./.casekeeper (ARGS="--port 9000 --data DIR")
 test: setup ## Set up and run all tests, with coverage
 	@rm -f .coverage .coverage.*
 	$(RUN) pytest -n auto --cov --cov-report= $(ARGS)
-	@$(RUN) coverage report --skip-covered --fail-under=85 > .coverage.txt || (cat .coverage.txt; exit 1)
-	@tail -n 1 .coverage.txt
+	@$(RUN) coverage report --skip-covered --fail-under=85 > .report-coverage || (cat .report-coverage; exit 1)
+	@tail -n 1 .report-coverage
 	@$(RUN) coverage report --fail-under=100 \
 		--include='src/casekeeper/casefiles/*,src/casekeeper/identity/*,src/casekeeper/execution/executor.py'
 

@@ -27,7 +27,7 @@ from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_commit import Batch
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_sessions import SqlSessions
-from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sql_statements import SqliteTx, Tx
 from casekeeper.storage.sqlite import connect
 from tests.support import NOON, Api, House, Json, open_test_server
 
@@ -64,7 +64,7 @@ class Counted:
         self.connection.set_progress_handler(self._step, 1)
         self.connection.set_trace_callback(self.statements.append)
         try:
-            return work(Tx(self.connection))
+            return work(SqliteTx(self.connection))
         finally:
             self.connection.set_progress_handler(None, 0)
             self.connection.set_trace_callback(None)
@@ -259,7 +259,7 @@ def _written(counted: Counted, commits: dict[str, Commit], what: str) -> int:
     counted.connection.execute("BEGIN IMMEDIATE")
     try:
         for name in before:
-            _write(Tx(counted.connection), commits[name])
+            _write(SqliteTx(counted.connection), commits[name])
         counted.taken()
         counted.watch(lambda tx: _write(tx, commits[what]))
         return counted.taken()

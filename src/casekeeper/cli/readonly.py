@@ -15,7 +15,7 @@ from casekeeper.sessions.recording import Recording
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.blobs import DirectoryBlobs
 from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sql_statements import SqliteTx, Tx
 from casekeeper.storage.sqlite import connect
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class ReadOnly:
         """One snapshot."""
         self._connection.execute("BEGIN")
         try:
-            return read(Tx(self._connection))
+            return read(SqliteTx(self._connection))
         finally:
             self._connection.execute("COMMIT")
 

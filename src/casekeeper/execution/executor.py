@@ -328,7 +328,9 @@ def _tell(waiting: "asyncio.Future[Any]", life: "asyncio.Task[None]") -> None:
         return
     if life.cancelled():
         waiting.cancel()
-    elif (error := life.exception()) is not None:
-        waiting.set_exception(error)
-        # The caller may have gone; then nobody asks for it.
-        waiting.exception()
+        return
+    error = life.exception()
+    assert error is not None, "a life that ends well has answered"
+    waiting.set_exception(error)
+    # The caller may have gone; then nobody asks for it.
+    waiting.exception()

@@ -13,8 +13,7 @@ from casekeeper.clock import from_us, to_us
 from casekeeper.identity.accounts import Account, StoredAccount
 from casekeeper.identity.logins import ApiKey, StoredRefresh
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_statements import Row, Static, Tx, is_in_json
-from casekeeper.storage.sqlite import Reads
+from casekeeper.storage.sql_statements import IsInJson, Reads, Row, Static, Tx
 
 _ACCOUNT = Static(select(t.accounts).where(t.accounts.c.user_id == bindparam("user_id")))
 _ACCOUNTS = Static(
@@ -51,7 +50,7 @@ _SCOPES = Static(
     .select_from(t.grants.join(t.casefiles, t.casefiles.c.casefile_id == t.grants.c.casefile_id))
     .where(
         t.grants.c.user_id == bindparam("user_id"),
-        is_in_json("grants.casefile_id", "ids"),
+        IsInJson(t.grants.c.casefile_id, "ids"),
         or_(t.grants.c.expires_us.is_(None), t.grants.c.expires_us > bindparam("now")),
         t.casefiles.c.deleted_us.is_(None),
     )

@@ -13,8 +13,7 @@ from casekeeper.acl_feed import ANY
 from casekeeper.casefiles.casefile import Casefile, PublicRole, Status, StoredAccess
 from casekeeper.clock import from_us, to_us
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_statements import Row, Static
-from casekeeper.storage.sqlite import Reads
+from casekeeper.storage.sql_statements import Reads, Row, Static
 
 _casefile = [c for c in t.casefiles.c if c.name not in ("deleted_us", "erased_us")]
 

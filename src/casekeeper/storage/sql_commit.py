@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Table, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql import ClauseElement
 
 from casekeeper.acl_feed import Change
@@ -30,7 +30,7 @@ from casekeeper.journal.stream import (
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_records import CONDITIONS, RECORDS, change
-from casekeeper.storage.sql_statements import Bulk, Parameters, Static, Tx, is_in_json
+from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
 
 _HEADS = Static(
     select(
@@ -38,12 +38,12 @@ _HEADS = Static(
         t.sessions.c.head_seq,
         t.sessions.c.head_hash,
         func.coalesce(t.sessions.c.closed_us, 0),
-    ).where(is_in_json("sessions.session_id", "session_ids"))
+    ).where(IsInJson(t.sessions.c.session_id, "session_ids"))
 )
 _OPEN = Static(
-    select(t.open_operations.c.event_id).where(is_in_json("open_operations.event_id", "event_ids"))
+    select(t.open_operations.c.event_id).where(IsInJson(t.open_operations.c.event_id, "event_ids"))
 )
-_CLOSE = Static(delete(t.open_operations).where(is_in_json("open_operations.event_id", "event_ids")))
+_CLOSE = Static(delete(t.open_operations).where(IsInJson(t.open_operations.c.event_id, "event_ids")))
 _SET_HEAD = Static(
     update(t.sessions)
     .where(t.sessions.c.session_id == bindparam("id_"))

@@ -12,8 +12,7 @@ from sqlalchemy import bindparam, func, select, tuple_
 from casekeeper.clock import from_us, to_us
 from casekeeper.documents.document import CasefileCounts, Document, DocumentSummary, Upload
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_statements import Row, Static, Tx, is_in_json
-from casekeeper.storage.sqlite import Reads
+from casekeeper.storage.sql_statements import IsInJson, Reads, Row, Static, Tx
 
 _d = t.documents.c
 SUMMARY = (
@@ -53,7 +52,7 @@ _RAW = Static(
 _KNOWN = Static(
     select(_d.sha256).where(
         _in_casefile,
-        is_in_json("documents.sha256", "digests"),
+        IsInJson(t.documents.c.sha256, "digests"),
     )
 )
 _BY_KIND = Static(select(_d.kind, func.count(), func.sum(_d.size)).where(_in_casefile).group_by(_d.kind))

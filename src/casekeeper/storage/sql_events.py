@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     bindparam,
-    cast,
     func,
     literal_column,
     or_,
@@ -24,8 +23,7 @@ from casekeeper.journal.stream import OpenedOperation, OpenOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_sessions import seen_by
-from casekeeper.storage.sql_statements import Row, Static, Tx, is_in_json
-from casekeeper.storage.sqlite import Reads
+from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static, Tx
 
 _e = t.events.c
 _asked = t.payloads.alias("asked")
@@ -56,7 +54,7 @@ def _facts() -> Select[*tuple[Any, ...]]:
 
 
 _NAMES = Static(
-    select(t.accounts.c.pseudonym, t.accounts.c.user_id).where(is_in_json("accounts.pseudonym", "actors"))
+    select(t.accounts.c.pseudonym, t.accounts.c.user_id).where(IsInJson(t.accounts.c.pseudonym, "actors"))
 )
 # Past it the names are read anew, which only costs a look-up a page.
 _NAMES_KEPT = 100_000
@@ -214,8 +212,8 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     if wanted.before:
         yield _e.at_us < to_us(wanted.before)
     if wanted.text:
-        bodies = (cast(t.payloads.c.body, types.Text), cast(_asked.c.body, types.Text))
-        yield or_(*(body.contains(wanted.text, autoescape=True) for body in bodies))
+        bodies = (BodyText(t.payloads.c.body), BodyText(_asked.c.body))
+        yield or_(*(body.icontains(wanted.text, autoescape=True) for body in bodies))
 
 
 def _opened(row: Row) -> OpenedOperation:

@@ -14,8 +14,7 @@ from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, 
 from casekeeper.documents.search import FACETED_MAX, Facet, Facets, Hit, Order, Place, Ranked
 from casekeeper.storage.sql_documents import SUMMARY, summary_fields
 from casekeeper.storage.sql_records import scope_word
-from casekeeper.storage.sql_statements import Row, Tx
-from casekeeper.storage.sqlite import Reads
+from casekeeper.storage.sql_statements import Reads, Row, Tx
 
 _COLUMNS: Final = {
     "from": "sender",

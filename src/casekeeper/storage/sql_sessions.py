@@ -13,8 +13,7 @@ from casekeeper.clock import from_us, to_us
 from casekeeper.sessions.session import Head, SessionFilter, SessionType, Total, UnifiedSession, Visibility
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_casefiles import is_live
-from casekeeper.storage.sql_statements import Row, Static
-from casekeeper.storage.sqlite import Reads
+from casekeeper.storage.sql_statements import Reads, Row, Static
 
 _SESSION = Static(
     select(t.sessions)

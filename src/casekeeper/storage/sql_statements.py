@@ -5,17 +5,23 @@ keeps the statements portable and the hot path short.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import TextClause, bindparam, text
+from sqlalchemy import ColumnElement, Text, bindparam
 from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import NullType
+
+T = TypeVar("T")
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any]
 
-_SQLITE = sqlite_dialect.dialect(paramstyle="named")
+SQLITE = sqlite_dialect.dialect(paramstyle="named")
 _SQLITE_BY_PLACE = sqlite_dialect.dialect(paramstyle="qmark")
 
 
@@ -25,15 +31,34 @@ class Static:
     def __init__(self, clause: ClauseElement) -> None:
         self._clause = clause
         self._sqlite: tuple[str, Parameters] | None = None
+        self._by_place: tuple[str, Sequence[str], Parameters] | None = None
 
     def sqlite(self, values: Parameters) -> tuple[str, Parameters]:
         """Its text for SQLite, and the values with the constants that are written in the statement itself."""
         if self._sqlite is None:
-            compiled = self._clause.compile(dialect=_SQLITE)
-            constants = {name: value for name, value in (compiled.params or {}).items() if value is not None}
-            self._sqlite = str(compiled), constants
+            compiled = self._clause.compile(dialect=SQLITE)
+            self._sqlite = str(compiled), _constants(compiled.params)
         text, constants = self._sqlite
         return text, {**constants, **values} if constants else values
+
+    def by_place(self, dialect: Dialect, values: Parameters) -> tuple[str, list[Any]]:
+        """Its text for a database whose parameters are numbered, and the values in their order."""
+        if self._by_place is None:
+            self._by_place = numbered(self._clause, dialect)
+        text, names, constants = self._by_place
+        given = {**constants, **values}
+        return text, [given[name] for name in names]
+
+
+def numbered(clause: ClauseElement, dialect: Dialect) -> tuple[str, Sequence[str], Parameters]:
+    """A statement's text with numbered parameters, their names in order, and its constants."""
+    compiled = clause.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    assert isinstance(compiled, SQLCompiler)
+    return str(compiled), compiled.positiontup or (), _constants(compiled.params)
+
+
+def _constants(params: Parameters | None) -> Parameters:
+    return {name: value for name, value in (params or {}).items() if value is not None}
 
 
 class Bulk:
@@ -48,36 +73,129 @@ class Bulk:
     ) -> None:
         self._columns = columns
         self._build = build
-        self._texts: dict[int, str] = {}
+        self._texts: dict[tuple[str, int], str] = {}
 
-    def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, list[Any]]]:
+    def statements(
+        self, rows: Sequence[Parameters], dialect: Dialect = _SQLITE_BY_PLACE
+    ) -> Iterator[tuple[str, list[Any]]]:
         """The statements and their values, by place."""
         size, at = 32, 0
         while at < len(rows):
             while size > len(rows) - at:
                 size //= 2
             chunk = rows[at : at + size]
-            yield self._text(size), [row[name] for row in chunk for name in self._columns]
+            yield self._text(size, dialect), [row[name] for row in chunk for name in self._columns]
             at += size
 
-    def _text(self, size: int) -> str:
-        if size not in self._texts:
+    def _text(self, size: int, dialect: Dialect) -> str:
+        key = dialect.name, size
+        if key not in self._texts:
             rows: list[dict[str, Any]] = [
                 {name: bindparam(f"{name}_{n}") for name in self._columns} for n in range(size)
             ]
-            compiled = self._build(rows).compile(dialect=_SQLITE_BY_PLACE)
-            assert compiled.positiontup == [f"{name}_{n}" for n in range(size) for name in self._columns]  # type: ignore[attr-defined]
-            self._texts[size] = str(compiled)
-        return self._texts[size]
+            text, names, _ = numbered(self._build(rows), dialect)
+            assert list(names) == [f"{name}_{n}" for n in range(size) for name in self._columns]
+            self._texts[key] = text
+        return self._texts[key]
 
 
-def is_in_json(column: str, parameter: str) -> TextClause:
-    """The column is in a JSON list given as one parameter, so that the statement stays static."""
-    return text(f"{column} IN (SELECT value FROM json_each(:{parameter}))")  # noqa: S608 - both are names of ours
+class IsInJson(ColumnElement[bool]):
+    """The column is in a JSON list of texts given as one parameter, so that the statement stays static."""
+
+    # Not Boolean: databases without such a type would be asked whether it equals 1, and scan.
+    type = NullType()
+    inherit_cache = False
+
+    def __init__(self, column: ColumnElement[str], parameter: str) -> None:
+        self.column = column
+        self.parameter = bindparam(parameter, type_=Text())
 
 
-class Tx:
-    """A transaction, or a reader's connection, on SQLite."""
+@compiles(IsInJson)
+def _is_in_json(element: IsInJson, compiler: SQLCompiler, **more: Any) -> str:
+    column, parameter = compiler.process(element.column, **more), compiler.process(element.parameter, **more)
+    return f"{column} IN (SELECT value FROM json_each({parameter}))"  # noqa: S608 - names of ours
+
+
+@compiles(IsInJson, "postgresql")
+def _is_in_json_postgres(element: IsInJson, compiler: SQLCompiler, **more: Any) -> str:
+    column, parameter = compiler.process(element.column, **more), compiler.process(element.parameter, **more)
+    return f"{column} IN (SELECT jsonb_array_elements_text(({parameter})::jsonb))"
+
+
+class BodyText(ColumnElement[str]):
+    """Stored JSON bytes as text."""
+
+    type = Text()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[bytes]) -> None:
+        self.column = column
+
+
+@compiles(BodyText)
+def _body_text(element: BodyText, compiler: SQLCompiler, **more: Any) -> str:
+    return f"CAST({compiler.process(element.column, **more)} AS TEXT)"
+
+
+@compiles(BodyText, "postgresql")
+def _body_text_postgres(element: BodyText, compiler: SQLCompiler, **more: Any) -> str:
+    return f"convert_from({compiler.process(element.column, **more)}, 'UTF8')"
+
+
+class Tx(Protocol):
+    """A transaction, or a reader's connection."""
+
+    def one(self, statement: Static, **values: Any) -> Row | None:
+        """The first row."""
+        ...
+
+    def all(self, statement: Static, **values: Any) -> list[Row]:
+        """All rows."""
+        ...
+
+    def select(self, clause: ClauseElement, values: Parameters | None = None) -> list[Row]:
+        """All rows of a statement put together for this call; compiling it costs a millisecond."""
+        ...
+
+    def run(self, statement: Static, **values: Any) -> int:
+        """Write; returns how many rows were touched."""
+        ...
+
+    def many(self, statement: Static, rows: Sequence[Parameters]) -> int:
+        """Write many rows; returns how many were touched, as far as the database says."""
+        ...
+
+    def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
+        """Insert many rows."""
+        ...
+
+    def text(self, sql: str, values: Parameters | None = None) -> list[Row]:
+        """A statement that only this database knows, like full-text search."""
+        ...
+
+    def hold(self, keys: Iterable[str], *, changes_permissions: bool, is_fenced: bool) -> None:
+        """Keep others from writing what these keys name, and from changing permissions, until the transaction ends.
+
+        Without effect where there is one writer.
+        """
+        ...
+
+
+class Reads(Protocol):
+    """How the readers of single rooms get at the database."""
+
+    async def point(self, read: Callable[[Tx], T]) -> T:
+        """Read a row or a short page by key; all statements of `read` see one snapshot."""
+        ...
+
+    async def scan(self, read: Callable[[Tx], T]) -> T:
+        """Read something that may take long."""
+        ...
+
+
+class SqliteTx:
+    """Implements `Tx` on SQLite."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -92,7 +210,7 @@ class Tx:
 
     def select(self, clause: ClauseElement, values: Parameters | None = None) -> list[Row]:
         """All rows of a statement put together for this call; compiling it costs a millisecond."""
-        compiled = clause.compile(dialect=_SQLITE, compile_kwargs={"render_postcompile": True})
+        compiled = clause.compile(dialect=SQLITE, compile_kwargs={"render_postcompile": True})
         return self._connection.execute(
             str(compiled), {**(compiled.params or {}), **(values or {})}
         ).fetchall()
@@ -107,9 +225,12 @@ class Tx:
 
     def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
         """Insert many rows."""
-        for sql, values in statement.sqlite(rows):
+        for sql, values in statement.statements(rows):
             self._connection.execute(sql, values)
 
     def text(self, sql: str, values: Parameters | None = None) -> list[Row]:
         """A statement that only this database knows, like full-text search."""
         return self._connection.execute(sql, values or {}).fetchall()
+
+    def hold(self, keys: Iterable[str], *, changes_permissions: bool, is_fenced: bool) -> None:
+        """Nothing: the one writer thread keeps everybody else out."""

@@ -22,14 +22,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, StoreUnavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.sql_commit import Batch
-from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sql_statements import SqliteTx, Tx
 
 T = TypeVar("T")
 
@@ -63,18 +63,6 @@ _Answer = tuple["asyncio.Future[Sequence[Sealed]]", Sequence[Sealed] | BaseExcep
 
 class DirectoryInUse(Exception):
     """Another process holds the data directory."""
-
-
-class Reads(Protocol):
-    """How the readers of single rooms get at the database."""
-
-    async def point(self, read: Callable[[Tx], T]) -> T:
-        """Read a row or a short page by key; all statements of `read` see one snapshot."""
-        ...
-
-    async def scan(self, read: Callable[[Tx], T]) -> T:
-        """Read something that may take long."""
-        ...
 
 
 class DirectoryLock:
@@ -114,7 +102,7 @@ class SqliteStore:
         self._is_busy = False
         self._broken: str | None = None
         self._points = connect(path, read_only=True)
-        self._point = Tx(self._points)
+        self._point = SqliteTx(self._points)
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="casekeeper-reader")
@@ -236,7 +224,7 @@ def _snapshot(connection: sqlite3.Connection, read: Callable[[Tx], T]) -> T:
     try:
         connection.execute("BEGIN")
         try:
-            return read(Tx(connection))
+            return read(SqliteTx(connection))
         finally:
             connection.execute("COMMIT")
     except sqlite3.Error as error:
@@ -275,7 +263,7 @@ def _transaction(
     connection: sqlite3.Connection, batch: list[_Waiting], changes: deque[Change]
 ) -> list[_Answer]:
     connection.execute("BEGIN IMMEDIATE")
-    work = Batch(Tx(connection))
+    work = Batch(SqliteTx(connection))
     work.prepare(commit for commit, _ in batch)
     answers: list[_Answer] = []
     for commit, future in batch:
