@@ -13,7 +13,8 @@ from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
 from casekeeper.ids import new_document_id
 from casekeeper.journal.stream import Commit
-from casekeeper.storage.embedded import Storage, open_storage
+from casekeeper.storage.embedded import open_embedded
+from casekeeper.storage.store import Storage
 
 MAILS = 6_000
 _WORDS = [f"word{number}" for number in range(20_000)]
@@ -63,7 +64,7 @@ def searching(data: Path, rounds: int) -> list[Row]:
 
 async def _measured(data: Path, rounds: int) -> list[float]:
     data.mkdir()
-    async with open_storage(data, lambda _: None) as storage:
+    async with open_embedded(data, lambda _: None) as storage:
         await _fill(storage)
         took: list[float] = []
         for round_ in range(rounds + 1):

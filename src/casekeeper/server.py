@@ -48,7 +48,9 @@ from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
-from casekeeper.storage.embedded import Storage, open_storage
+from casekeeper.storage.limits import StoreLimits
+from casekeeper.storage.opening import open_storage
+from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
 
 _log = logging.getLogger("casekeeper.server")
@@ -107,7 +109,9 @@ async def open_server(
     `tools` come on top of the built-in ones and those of installed packages.
     """
     live, pushes, runner = LiveFeed(), Pushes(), Runner()
-    async with open_storage(settings.data, live.announce, pushes) as storage:
+    async with open_storage(
+        settings.store, settings.data, live.announce, pushes, _store_limits(settings)
+    ) as storage:
         passwords = passwords or Passwords()
         first = await _first_operator(settings, storage, passwords, clock)
         # Another process, or this one after a restart, is another owner: what it left open is an orphan.
@@ -253,6 +257,15 @@ def _wire(
         runner=runner,
         clock=clock,
         first_login=first,
+    )
+
+
+def _store_limits(settings: Settings) -> StoreLimits:
+    return StoreLimits(
+        settings.store_connections,
+        timedelta(seconds=settings.store_connect_s),
+        timedelta(seconds=settings.store_statement_s),
+        timedelta(seconds=settings.store_lock_s),
     )
 
 

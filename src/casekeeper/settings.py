@@ -32,6 +32,19 @@ class Settings(BaseSettings):
     data: Path = Field(
         default=Path(".casekeeper"), description="Directory of the embedded store, keys and blobs."
     )
+    store: str = Field(
+        default="",
+        description="Address of the store: sqlite:///path or postgresql://user:password@host/database; "
+        "empty is SQLite in the data directory.",
+    )
+    store_connections: int = Field(
+        default=10, ge=3, le=500, description="Connections to a PostgreSQL store, per process."
+    )
+    store_connect_s: float = Field(default=5, gt=0, description="Seconds to wait for such a connection.")
+    store_statement_s: float = Field(default=15, gt=0, description="Seconds that a statement may take there.")
+    store_lock_s: float = Field(
+        default=5, gt=0, description="Seconds that a statement waits for a lock there."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8377, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     issuer: str = Field(

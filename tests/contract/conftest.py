@@ -1,13 +1,21 @@
 """The stores that the contract is asked of. A further backend adds its name and how it is opened."""
 
 import shutil
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
-from casekeeper.storage.embedded import Storage, migrate, open_storage
+from casekeeper.storage.embedded import migrate
+from casekeeper.storage.opening import open_storage
+from casekeeper.storage.store import Storage
 from tests.contract.shelf import Shelf
+from tests.fakes.postgres import Postgres, running_postgres
+
+STORES = ("sqlite", "postgresql")
+
+Opening = Callable[[], AbstractAsyncContextManager[Storage]]
 
 
 @pytest.fixture(scope="session")
@@ -19,11 +27,39 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(params=["sqlite"])
-async def storage(tmp_path: Path, migrated: Path) -> AsyncGenerator[Storage]:
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    """A PostgreSQL server."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=STORES)
+async def opening(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Opening]:
+    """How to open an empty store of each backend, as often as it can be open at once."""
+    if request.param == "sqlite":
+        migrated: Path = request.getfixturevalue("migrated")
+        shutil.copytree(migrated, tmp_path / "data")
+        yield lambda: open_storage("", tmp_path / "data", lambda _: None)
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    url = await server.migrated()
+    yield lambda: open_storage(url, tmp_path / "data", lambda _: None)
+    await server.drop(url)
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> AsyncGenerator[str]:
+    """A PostgreSQL database at the newest schema, for what only several processes do."""
+    url = await postgres.migrated()
+    yield url
+    await postgres.drop(url)
+
+
+@pytest.fixture
+async def storage(opening: Opening) -> AsyncGenerator[Storage]:
     """An empty store of each backend."""
-    shutil.copytree(migrated, tmp_path / "data")
-    async with open_storage(tmp_path / "data", lambda _: None) as opened:
+    async with opening() as opened:
         yield opened
 
 

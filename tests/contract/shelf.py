@@ -24,7 +24,7 @@ from casekeeper.journal.stream import (
 )
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
-from casekeeper.storage.embedded import Storage
+from casekeeper.storage.store import Storage
 from casekeeper.verify import Report, verify
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

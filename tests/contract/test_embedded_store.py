@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import shutil
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -13,11 +14,19 @@ from sqlalchemy import create_engine
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.events import Kind
 from casekeeper.journal.stream import Commit
-from casekeeper.storage.embedded import Storage, open_storage
+from casekeeper.storage.embedded import open_embedded
 from casekeeper.storage.sql_schema import SQLITE_SEARCH, SQLITE_TRIGGERS, metadata
+from casekeeper.storage.store import Storage
+from tests.contract.conftest import Opening
 from tests.contract.shelf import Shelf
 
 pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def opening(tmp_path: Path, migrated: Path) -> Opening:
+    shutil.copytree(migrated, tmp_path / "data")
+    return lambda: open_embedded(tmp_path / "data", lambda _: None)
 
 
 def database(storage: Storage) -> Path:
@@ -140,12 +149,12 @@ async def test_after_an_error_of_the_disk_nothing_is_written_until_a_restart(she
 
 
 async def test_a_restart_after_an_error_of_the_disk_finds_a_whole_record(tmp_path: Path):
-    async with open_storage(tmp_path / "data", lambda _: None) as storage:
+    async with open_embedded(tmp_path / "data", lambda _: None) as storage:
         shelf = await Shelf.filled(storage)
         await shelf.operation()
         await _fail_the_disk(shelf, 20)
 
-    async with open_storage(tmp_path / "data", lambda _: None) as storage:
+    async with open_embedded(tmp_path / "data", lambda _: None) as storage:
         shelf.storage = storage
         await shelf.operation()
 

@@ -53,7 +53,8 @@ from casekeeper.paging import Cursors
 from casekeeper.sessions.manager import At, CasefileSessionManager
 from casekeeper.sessions.reading import EventPage, Reading
 from casekeeper.sessions.session import CreateSession, Visibility
-from casekeeper.storage.embedded import Storage, migrate, open_storage
+from casekeeper.storage.embedded import migrate, open_embedded
+from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
 from tests.unit.tools import ALL
 
@@ -400,7 +401,7 @@ async def open_house(
 ) -> AsyncGenerator[House]:
     """A house on a migrated directory; what still runs in it at the end is stopped."""
     live, pushes = LiveFeed(), Pushes()
-    async with open_storage(directory, live.announce, pushes) as storage:
+    async with open_embedded(directory, live.announce, pushes) as storage:
         house = _wire(
             storage,
             clock or StepClock(),

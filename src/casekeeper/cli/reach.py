@@ -157,7 +157,7 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.client import Casekeeper
     from casekeeper.errors import AccountNotFound
     from casekeeper.server import open_server
-    from casekeeper.storage.embedded import SchemaTooNew
+    from casekeeper.storage.schema_version import SchemaTooNew
 
     async with AsyncExitStack() as stack:
         try:

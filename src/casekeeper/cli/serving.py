@@ -20,7 +20,7 @@ from casekeeper.cli.exits import DATA, UNAVAILABLE, Stop
 from casekeeper.cli.reach import HOLDER, holder
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
-from casekeeper.storage.embedded import SchemaTooNew
+from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.sqlite import DirectoryInUse
 
 T = TypeVar("T")

@@ -61,8 +61,8 @@ async def doctor(settings: "Settings", out: Output) -> None:
 
 async def migrate(settings: "Settings", out: Output) -> None:
     """Bring a data directory to this version's schema. Servers do it by themselves when they start."""
-    from casekeeper.storage.embedded import NEWEST
     from casekeeper.storage.embedded import migrate as bring_up
+    from casekeeper.storage.schema_version import NEWEST
 
     with _alone(settings) as database:
         changed = bring_up(database)
@@ -82,7 +82,7 @@ async def reindex(settings: "Settings", out: Output) -> None:
 @contextmanager
 def _alone(settings: "Settings") -> Generator[Path]:
     """The database of a directory that nobody else uses meanwhile."""
-    from casekeeper.storage.embedded import SchemaTooNew
+    from casekeeper.storage.schema_version import SchemaTooNew
     from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock
 
     data = existing(settings)
@@ -158,7 +158,8 @@ def _lock(data: Path) -> Check:
 
 def _store(data: Path) -> Iterator[Check]:
     from casekeeper.cli.readonly import ReadOnly
-    from casekeeper.storage.embedded import NEWEST, schema_version
+    from casekeeper.storage.embedded import schema_version
+    from casekeeper.storage.schema_version import NEWEST
 
     try:
         version = schema_version(data / DATABASE)

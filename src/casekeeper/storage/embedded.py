@@ -3,12 +3,12 @@
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
 from casekeeper.storage.sql_accounts import SqlAccounts
 from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
@@ -16,39 +16,14 @@ from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_search import SqlSearch
 from casekeeper.storage.sql_sessions import SqlSessions
 from casekeeper.storage.sqlite import DirectoryLock, SqliteStore, connect
-
-NEWEST = "0002"
-"""The newest migration; a directory at it needs none."""
-
-
-class SchemaTooNew(Exception):
-    """The directory was written by a newer casekeeper."""
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """All that the rooms need of the store."""
-
-    commits: SqliteStore
-    accounts: SqlAccounts
-    casefiles: SqlCasefiles
-    sessions: SqlSessions
-    events: SqlEvents
-    documents: SqlDocuments
-    search: SqlSearch
-    blobs: DirectoryBlobs
-    directory: Path
-
-
-def _nobody(changes: Sequence[Change]) -> None:
-    """Nobody here caches permissions."""
+from casekeeper.storage.store import Storage, nobody
 
 
 @asynccontextmanager
-async def open_storage(
+async def open_embedded(
     directory: Path,
     announce: Callable[[Sequence[Sealed]], None],
-    push: Callable[[Sequence[Change]], None] = _nobody,
+    push: Callable[[Sequence[Change]], None] = nobody,
 ) -> AsyncGenerator[Storage]:
     """The store in a directory, made or migrated where needed.
 
@@ -66,14 +41,14 @@ async def open_storage(
         try:
             yield Storage(
                 store,
-                SqlAccounts(store),
-                SqlCasefiles(store),
-                SqlSessions(store),
-                SqlEvents(store),
-                SqlDocuments(store),
-                SqlSearch(store),
-                DirectoryBlobs(directory / "blobs"),
-                directory,
+                accounts=SqlAccounts(store),
+                casefiles=SqlCasefiles(store),
+                sessions=SqlSessions(store),
+                events=SqlEvents(store),
+                documents=SqlDocuments(store),
+                search=SqlSearch(store),
+                blobs=DirectoryBlobs(directory / "blobs"),
+                directory=directory,
             )
         finally:
             await store.close()
@@ -106,19 +81,15 @@ def migrate(path: Path) -> bool:
         return False
     if version is not None and version > NEWEST:
         raise SchemaTooNew(f"{path} is at schema {version}; this casekeeper knows {NEWEST} at most")
-    # Alembic takes a quarter of a second to import, which only a migration should cost.
-    from alembic import command
-    from alembic.config import Config
     from sqlalchemy import create_engine
 
-    config = Config()
-    config.set_main_option("script_location", "casekeeper:storage/migrations")
+    from casekeeper.storage.migrating import upgrade
+
     connect(path).close()
     engine = create_engine(f"sqlite:///{path}")
     try:
         with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            upgrade(connection)
     finally:
         engine.dispose()
     return True

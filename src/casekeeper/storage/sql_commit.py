@@ -51,6 +51,10 @@ _SET_HEAD = Static(
 )
 
 
+_TOTAL_KEYS = ("session_id", "operation_type", "operation_name", "kind")
+_SUMS = ("count", "busy_ms", "tokens", "cost_micros")
+
+
 def _names(table: Table) -> list[str]:
     return [column.name for column in table.c if column.name != "rid"]
 
@@ -61,12 +65,8 @@ def _inserts(table: Table) -> Bulk:
 
 def _add_totals(rows: list[dict[str, Any]]) -> ClauseElement:
     new = upsert(t.session_totals).values(rows)
-    summed = {
-        c: t.session_totals.c[c] + new.excluded[c] for c in ("count", "busy_ms", "tokens", "cost_micros")
-    }
-    return new.on_conflict_do_update(
-        index_elements=["session_id", "operation_type", "operation_name", "kind"], set_=summed
-    )
+    summed = {c: t.session_totals.c[c] + new.excluded[c] for c in _SUMS}
+    return new.on_conflict_do_update(index_elements=list(_TOTAL_KEYS), set_=summed)
 
 
 _ADD_EVENTS = _inserts(t.events)
@@ -94,13 +94,16 @@ class Batch:
     _heads: dict[str, _Head] = field(default_factory=dict[str, _Head])
     _events: list[Parameters] = field(default_factory=list[Parameters])
     _payloads: list[Parameters] = field(default_factory=list[Parameters])
-    _totals: list[Parameters] = field(default_factory=list[Parameters])
+    _totals: dict[tuple[Any, ...], dict[str, Any]] = field(
+        default_factory=dict[tuple[Any, ...], dict[str, Any]]
+    )
     _open: set[str] = field(default_factory=set[str])
     _opened: dict[str, Parameters] = field(default_factory=dict[str, Parameters])
     _closed: list[str] = field(default_factory=list[str])
 
-    def prepare(self, commits: Iterable[Commit]) -> None:
+    def prepare(self, commits: Sequence[Commit]) -> None:
         """Read what these commits will ask for: where sessions stand, and which operations are open."""
+        self.tx.hold(commits)
         sessions: set[str] = set()
         operations: set[str] = set()
         for commit in commits:
@@ -148,7 +151,14 @@ class Batch:
             ]
             if tx.many(_SET_HEAD, rows) != len(rows):
                 raise LookupError("a fact was written for a session that does not exist")
-        tx.bulk(_ADD_TOTALS, self._totals)
+        tx.bulk(_ADD_TOTALS, list(self._totals.values()))
+
+    def _add_total(self, row: dict[str, Any]) -> None:
+        # A statement may touch a row only once, so what falls on the same one is added up here.
+        known = self._totals.setdefault(tuple(row[name] for name in _TOTAL_KEYS), row)
+        if known is not row:
+            for name in _SUMS:
+                known[name] += row[name]
 
     def _find(self, condition: Condition) -> Any:
         """What the condition asks for: out of the batch where it knows, from the database otherwise."""
@@ -212,7 +222,7 @@ class Batch:
             }
         )
         if fact.kind in TERMINAL and fact.operation_type is not None:
-            self._totals.append(_total_row(fact))
+            self._add_total(_total_row(fact))
         return Sealed(fact, seq, hash_)
 
 
@@ -261,7 +271,7 @@ def _event_row(fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) ->
     }
 
 
-def _total_row(fact: Fact) -> Parameters:
+def _total_row(fact: Fact) -> dict[str, Any]:
     usage = fact.usage or {}
     top = fact.parent_event_id is None
     return {

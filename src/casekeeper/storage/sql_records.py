@@ -180,11 +180,6 @@ _new_document = upsert(t.documents).values(
 )
 _ADD_DOCUMENT = Static(_new_document.on_conflict_do_nothing().returning(t.documents.c.rid))
 _ADD_RAW = _insert(t.document_raw)
-_INDEXED = ("title", "sender", "recipients", "cc", "bcc", "filenames", "body", "scope")
-_INDEX_DOCUMENT = (
-    f"INSERT INTO document_search(rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - names of ours
-    f"VALUES (:rid, {', '.join(':' + name for name in _INDEXED)})"
-)
 _in_casefile = select(t.sessions.c.session_id).where(t.sessions.c.casefile_id == bindparam("casefile_id"))
 _ERASE = (
     Static(delete(t.payloads).where(t.payloads.c.session_id.in_(_in_casefile))),
@@ -197,11 +192,6 @@ _ERASE = (
             )
         )
     ),
-)
-_UNINDEX_DOCUMENTS = (
-    f"INSERT INTO document_search(document_search, rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - likewise
-    f"SELECT 'delete', rid, {', '.join(_INDEXED)} FROM documents "
-    "WHERE casefile_id = :casefile_id AND deleted_us IS NULL"
 )
 _ERASE_DOCUMENTS = Static(delete(t.documents).where(t.documents.c.casefile_id == bindparam("casefile_id")))
 _ERASED = Static(
@@ -393,7 +383,7 @@ def _add_document(tx: Tx, r: doc.AddDocument) -> None:
     )
     if row is None:
         return
-    tx.text(_INDEX_DOCUMENT, {"rid": row[0], **words})
+    tx.index(row[0], words)
     if r.raw is not None:
         tx.run(_ADD_RAW, document_id=d.document_id, data=r.raw)
 
@@ -401,7 +391,7 @@ def _add_document(tx: Tx, r: doc.AddDocument) -> None:
 def _erase(tx: Tx, r: cf.EraseContents) -> None:
     for statement in _ERASE:
         tx.run(statement, casefile_id=r.casefile_id)
-    tx.text(_UNINDEX_DOCUMENTS, {"casefile_id": r.casefile_id})
+    tx.unindex(r.casefile_id)
     tx.run(_ERASE_DOCUMENTS, casefile_id=r.casefile_id)
     tx.run(_ERASED, id_=r.casefile_id)
 

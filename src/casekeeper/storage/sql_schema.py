@@ -297,3 +297,21 @@ SQLITE_SEARCH = (
     content='documents', content_rowid='rid', tokenize='unicode61 remove_diacritics 2')""",
 )
 """Full-text search, for SQLite."""
+
+POSTGRES_TRIGGERS = (
+    """CREATE FUNCTION events_append_only() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'events are append-only'; END $$""",
+    """CREATE TRIGGER events_unchanged BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION events_append_only()""",
+    "ALTER TABLE events ADD CONSTRAINT events_session FOREIGN KEY (session_id) REFERENCES sessions (session_id)",
+)
+"""What the tables cannot say, for PostgreSQL."""
+
+POSTGRES_SEARCH = (
+    """CREATE TABLE document_words (rid BIGINT PRIMARY KEY, words tsvector NOT NULL, title tsvector NOT NULL,
+    sender tsvector NOT NULL, people tsvector NOT NULL, cc tsvector NOT NULL, bcc tsvector NOT NULL,
+    filenames tsvector NOT NULL, marks tsvector NOT NULL)""",
+    "CREATE INDEX document_words_words ON document_words USING gin (words)",
+    "CREATE INDEX document_words_marks ON document_words USING gin (marks)",
+)
+"""Full-text search, for PostgreSQL."""

@@ -76,7 +76,7 @@ class SqlSearch:
             rows = ", ".join(str(place[0]) for place in places)
             if not rows:
                 return [], {}, {}
-            summaries = tx.text(_SUMMARIES.format(rows=rows))
+            summaries = tx.text(_SUMMARIES.format(rows=rows), {})
             snippets = tx.text(_SNIPPETS.format(rows=rows), {"match": wanted.match})
             return places, {row[0]: row[1:] for row in summaries}, {row[0]: row[1] or "" for row in snippets}
 
@@ -90,8 +90,7 @@ class SqlSearch:
             f"{_FROM} {_WHERE}{wanted.where} LIMIT :n"
         )
         values = {**wanted.values, "n": FACETED_MAX}
-        rows = await self._reads.scan(lambda tx: tx.text(sql, values))
-        return facets_of(rows)
+        return facets_of(await self._reads.scan(lambda tx: tx.text(sql, values)))
 
 
 class _Wanted:

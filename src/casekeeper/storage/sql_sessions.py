@@ -6,14 +6,14 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, func, or_, select, tuple_, types
+from sqlalchemy import Select, and_, bindparam, case, func, or_, select, tuple_, types
 
 from casekeeper.acl import Role
 from casekeeper.clock import from_us, to_us
 from casekeeper.sessions.session import Head, SessionFilter, SessionType, Total, UnifiedSession, Visibility
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_casefiles import is_live
-from casekeeper.storage.sql_statements import Reads, Row, Static
+from casekeeper.storage.sql_statements import Place, Reads, Row, Static
 
 _SESSION = Static(
     select(t.sessions)
@@ -90,11 +90,11 @@ def _listing(names: frozenset[str]) -> Static:
     restrictions = {
         "casefile_id": s.casefile_id == bindparam("casefile_id"),
         "user_id": s.user_id == bindparam("user_id"),
-        "active": s.closed_us.is_(None) == bindparam("active"),
+        "active": case((s.closed_us.is_(None), 1), else_=0) == bindparam("active"),
         "session_type": s.session_type == bindparam("session_type"),
         "created_after": s.created_us >= bindparam("created_after"),
         "created_before": s.created_us < bindparam("created_before"),
-        "text": func.instr(func.lower(s.title), bindparam("text")) > 0,
+        "text": Place(func.lower(s.title), bindparam("text")) > 0,
         "before_us": tuple_(s.created_us, s.session_id)
         < tuple_(bindparam("before_us"), bindparam("before_id")),
     }

@@ -5,16 +5,18 @@ keeps the statements portable and the hot path short.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Text, bindparam
+from sqlalchemy import ColumnElement, Integer, Text, bindparam
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
+
+from casekeeper.journal.stream import Commit
 
 T = TypeVar("T")
 
@@ -23,6 +25,16 @@ Parameters = Mapping[str, Any]
 
 SQLITE = sqlite_dialect.dialect(paramstyle="named")
 _SQLITE_BY_PLACE = sqlite_dialect.dialect(paramstyle="qmark")
+_INDEXED = ("title", "sender", "recipients", "cc", "bcc", "filenames", "body", "scope")
+_INDEX_DOCUMENT = (
+    f"INSERT INTO document_search(rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - names of ours
+    f"VALUES (:rid, {', '.join(':' + name for name in _INDEXED)})"
+)
+_UNINDEX_DOCUMENTS = (
+    f"INSERT INTO document_search(document_search, rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - likewise
+    f"SELECT 'delete', rid, {', '.join(_INDEXED)} FROM documents "
+    "WHERE casefile_id = :casefile_id AND deleted_us IS NULL"
+)
 
 
 class Static:
@@ -99,7 +111,7 @@ class Bulk:
         return self._texts[key]
 
 
-class IsInJson(ColumnElement[bool]):
+class IsInJson(ColumnElement[Any]):
     """The column is in a JSON list of texts given as one parameter, so that the statement stays static."""
 
     # Not Boolean: databases without such a type would be asked whether it equals 1, and scan.
@@ -143,6 +155,27 @@ def _body_text_postgres(element: BodyText, compiler: SQLCompiler, **more: Any) -
     return f"convert_from({compiler.process(element.column, **more)}, 'UTF8')"
 
 
+class Place(ColumnElement[int]):
+    """Where a text begins within another, counted from 1; 0 if it is not there."""
+
+    type = Integer()
+    inherit_cache = True
+
+    def __init__(self, within: ColumnElement[Any], text: ColumnElement[Any]) -> None:
+        self.within = within
+        self.sought = text
+
+
+@compiles(Place)
+def _place(element: Place, compiler: SQLCompiler, **more: Any) -> str:
+    return f"instr({compiler.process(element.within, **more)}, {compiler.process(element.sought, **more)})"
+
+
+@compiles(Place, "postgresql")
+def _place_postgres(element: Place, compiler: SQLCompiler, **more: Any) -> str:
+    return f"strpos({compiler.process(element.within, **more)}, {compiler.process(element.sought, **more)})"
+
+
 class Tx(Protocol):
     """A transaction, or a reader's connection."""
 
@@ -170,15 +203,23 @@ class Tx(Protocol):
         """Insert many rows."""
         ...
 
-    def text(self, sql: str, values: Parameters | None = None) -> list[Row]:
-        """A statement that only this database knows, like full-text search."""
+    def text(self, sql: str, values: Any = ()) -> list[Row]:
+        """A statement that only this database knows, like full-text search, with its kind of parameters."""
         ...
 
-    def hold(self, keys: Iterable[str], *, changes_permissions: bool, is_fenced: bool) -> None:
-        """Keep others from writing what these keys name, and from changing permissions, until the transaction ends.
+    def hold(self, commits: Sequence[Commit]) -> None:
+        """Keep others from writing what these commits look at and write, until the transaction ends.
 
         Without effect where there is one writer.
         """
+        ...
+
+    def index(self, rid: int, words: Parameters) -> None:
+        """Make a document's words and marks found."""
+        ...
+
+    def unindex(self, casefile_id: str) -> None:
+        """Make nothing of a casefile found any more."""
         ...
 
 
@@ -228,9 +269,17 @@ class SqliteTx:
         for sql, values in statement.statements(rows):
             self._connection.execute(sql, values)
 
-    def text(self, sql: str, values: Parameters | None = None) -> list[Row]:
+    def text(self, sql: str, values: Any = ()) -> list[Row]:
         """A statement that only this database knows, like full-text search."""
-        return self._connection.execute(sql, values or {}).fetchall()
+        return self._connection.execute(sql, values).fetchall()
 
-    def hold(self, keys: Iterable[str], *, changes_permissions: bool, is_fenced: bool) -> None:
+    def hold(self, commits: Sequence[Commit]) -> None:
         """Nothing: the one writer thread keeps everybody else out."""
+
+    def index(self, rid: int, words: Parameters) -> None:
+        """Make a document's words and marks found."""
+        self._connection.execute(_INDEX_DOCUMENT, {"rid": rid, **words})
+
+    def unindex(self, casefile_id: str) -> None:
+        """Make nothing of a casefile found any more."""
+        self._connection.execute(_UNINDEX_DOCUMENTS, {"casefile_id": casefile_id})

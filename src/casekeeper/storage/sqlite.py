@@ -264,7 +264,7 @@ def _transaction(
 ) -> list[_Answer]:
     connection.execute("BEGIN IMMEDIATE")
     work = Batch(SqliteTx(connection))
-    work.prepare(commit for commit, _ in batch)
+    work.prepare([commit for commit, _ in batch])
     answers: list[_Answer] = []
     for commit, future in batch:
         try:

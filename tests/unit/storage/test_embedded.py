@@ -13,7 +13,8 @@ from sqlalchemy import inspect as inspected
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
 from casekeeper.storage import sql_schema
-from casekeeper.storage.embedded import NEWEST, SchemaTooNew, migrate, open_storage, schema_version
+from casekeeper.storage.embedded import migrate, open_embedded, schema_version
+from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
 from casekeeper.storage.sqlite import DirectoryInUse
 from tests.unit.support import make_template
 
@@ -114,7 +115,7 @@ async def test_documents_of_the_first_schema_are_found_as_new_ones_are(tmp_path:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"INSERT INTO documents ({columns}) VALUES ({', '.join('?' * len(row))})", row)
 
-    async with open_storage(tmp_path, lambda _: None) as storage:
+    async with open_embedded(tmp_path, lambda _: None) as storage:
         for query in (
             "label:flat-rent cc:law has:attachment filename:lease",
             "rfc822msgid:1@example.com pay",
@@ -141,31 +142,31 @@ def test_every_store_starts_an_epoch_of_its_own(tmp_path: Path):
 
 
 async def test_an_open_directory_is_held(directory: Path):
-    async with open_storage(directory, lambda _: None):
+    async with open_embedded(directory, lambda _: None):
         with pytest.raises(DirectoryInUse):
-            async with open_storage(directory, lambda _: None):
+            async with open_embedded(directory, lambda _: None):
                 pytest.fail("two processes would write into one directory")
 
 
 async def test_a_closed_directory_can_be_opened_again(directory: Path):
     for _ in range(2):
-        async with open_storage(directory, lambda _: None) as storage:
+        async with open_embedded(directory, lambda _: None) as storage:
             assert (await storage.accounts.head()).number == 0
 
 
 async def test_a_directory_that_cannot_be_opened_is_let_go(directory: Path):
     execute(directory / "casekeeper.db", "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaTooNew):
-        async with open_storage(directory, lambda _: None):
+        async with open_embedded(directory, lambda _: None):
             pass
     execute(directory / "casekeeper.db", f"UPDATE alembic_version SET version_num = '{NEWEST}'")
 
-    async with open_storage(directory, lambda _: None) as storage:
+    async with open_embedded(directory, lambda _: None) as storage:
         assert storage.commits.is_writable
 
 
 async def test_the_data_are_for_their_owner_only(tmp_path: Path):
-    async with open_storage(tmp_path / "data", lambda _: None):
+    async with open_embedded(tmp_path / "data", lambda _: None):
         modes = {p.name: p.stat().st_mode & 0o077 for p in (tmp_path / "data", tmp_path / "data" / "blobs")}
 
     assert modes == {"data": 0, "blobs": 0}

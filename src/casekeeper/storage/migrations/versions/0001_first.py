@@ -5,7 +5,7 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
-from casekeeper.storage.sql_schema import SQLITE_TRIGGERS
+from casekeeper.storage.sql_schema import POSTGRES_TRIGGERS, SQLITE_TRIGGERS
 
 revision = "0001"
 down_revision = None
@@ -300,6 +300,9 @@ def upgrade() -> None:
     op.execute(feed.insert().values(id=1, epoch=secrets.token_hex(8), number=0))
     if op.get_bind().dialect.name == "sqlite":
         for statement in (*SQLITE_TRIGGERS, _SEARCH):
+            op.execute(statement)
+    else:
+        for statement in POSTGRES_TRIGGERS:
             op.execute(statement)
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from casekeeper.documents.marks import HAS, ID, KIND, LABEL, THREAD, is_users_label, mark
-from casekeeper.storage.sql_schema import SQLITE_SEARCH
+from casekeeper.storage.sql_schema import POSTGRES_SEARCH, SQLITE_SEARCH
 
 revision = "0002"
 down_revision = "0001"
@@ -73,6 +73,9 @@ def upgrade() -> None:
         for statement in SQLITE_SEARCH:
             op.execute(statement)
         op.execute("INSERT INTO document_search(document_search) VALUES ('rebuild')")
+    else:
+        for statement in POSTGRES_SEARCH:
+            op.execute(statement)
 
 
 def _copy(connection: sa.Connection) -> None:

@@ -1,0 +1,14 @@
+"""How much time and how many connections a store gets."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """For a store that is a server of its own."""
+
+    connections: int = 10
+    connect: timedelta = timedelta(seconds=5)
+    statement: timedelta = timedelta(seconds=15)
+    lock: timedelta = timedelta(seconds=5)

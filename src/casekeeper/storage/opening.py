@@ -1,0 +1,61 @@
+"""Opens the store that an address names."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from casekeeper.acl_feed import Change
+from casekeeper.journal.events import Sealed
+from casekeeper.storage.embedded import open_embedded
+from casekeeper.storage.limits import StoreLimits
+from casekeeper.storage.store import Storage, nobody
+
+
+class StoreAddressInvalid(ValueError):
+    """The address names no store that casekeeper knows, or one for which a library is missing."""
+
+
+@asynccontextmanager
+async def open_storage(
+    address: str,
+    directory: Path,
+    announce: Callable[[Sequence[Sealed]], None],
+    push: Callable[[Sequence[Change]], None] = nobody,
+    limits: StoreLimits | None = None,
+) -> AsyncGenerator[Storage]:
+    """The store at an address (`sqlite:///path`, `postgresql://…`; empty is SQLite in the directory itself).
+
+    Facts are announced and permission changes pushed when they are on disk, before their commits are answered.
+
+    Raises:
+        StoreAddressInvalid: There is no such store, or its library is not installed.
+        DirectoryInUse: Another process holds the embedded store.
+        SchemaTooNew: The store belongs to a newer version.
+        StoreUnavailable: It does not answer.
+    """
+    parts = urlsplit(address)
+    match parts.scheme:
+        case "":
+            if address:
+                raise StoreAddressInvalid(f"The store “{address}” has no scheme; write sqlite:///{address}.")
+            opened = open_embedded(directory, announce, push)
+        case "sqlite":
+            if parts.netloc or not parts.path.strip("/"):
+                raise StoreAddressInvalid("The store's address must be sqlite:///path of a directory.")
+            # sqlite:///a is a relative path, sqlite:////a an absolute one, as SQLAlchemy has it.
+            opened = open_embedded(Path(parts.path[1:]), announce, push)
+        case "postgresql" | "postgres":
+            try:
+                from casekeeper.storage.postgres_opening import open_postgres
+            except ModuleNotFoundError as error:
+                raise StoreAddressInvalid(
+                    f"PostgreSQL needs {error.name}: pip install 'casekeeper[postgres]'."
+                ) from error
+            opened = open_postgres(address, directory, announce, push, limits or StoreLimits())
+        case scheme:
+            raise StoreAddressInvalid(
+                f"The store's scheme “{scheme}” is not known; sqlite and postgresql are."
+            )
+    async with opened as storage:
+        yield storage

@@ -1,0 +1,341 @@
+"""The PostgreSQL store: the statements of the embedded one, over asyncpg, for several processes at once.
+
+*Group commit.* Commits wait in shards, by casefile; each shard has one transaction under way and makes the next of
+whatever waits then. *Order between processes.* A transaction first takes advisory locks on all that its commits name
+(casefiles, accounts, claims), sorted, in one statement: so there are no deadlocks, and inside the locks a commit is
+judged and numbered as if nobody else wrote. The head of the permission feed is locked last: shared by commits that are
+fenced, alone by those that change permissions, so that no operation starts beside a revoke that it did not see.
+
+The rooms' readers and the batch are written without `await`; SQLAlchemy's greenlets let them wait for asyncpg.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import zlib
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from casekeeper.acl_feed import Change
+from casekeeper.casefiles.casefile import Fence
+from casekeeper.errors import CasekeeperError, StoreUnavailable
+from casekeeper.identity.logins import AccountStands
+from casekeeper.journal.events import Sealed
+from casekeeper.journal.stream import Commit, Condition, PermissionChanged, Record, Superseded
+from casekeeper.storage.postgres_words import vectors
+from casekeeper.storage.sql_commit import Batch
+from casekeeper.storage.sql_statements import Bulk, Parameters, Row, Static, Tx, numbered
+
+T = TypeVar("T")
+
+_DIALECT = asyncpg_dialect(paramstyle="numeric_dollar")
+_SHARDS = 2
+_BATCH_MAX = 256
+# Past this many waiting commits the store is slower than its callers; more waiting helps nobody.
+_QUEUE_MAX = 10_000
+_CHANNEL = "casekeeper_permissions"
+# PostgreSQL takes less than 8,000 bytes; a longer list is read from the feed, like one that was lost.
+_NOTICE_MAX = 7_000
+_LISTEN_AGAIN_S = 1.0
+_LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
+_HEAD_FOR = "SELECT number FROM acl_head FOR {}"
+_INDEX = (
+    "INSERT INTO document_words (rid, words, title, sender, people, cc, bcc, filenames, marks) VALUES "
+    "($1, $2::tsvector, $3::tsvector, $4::tsvector, $5::tsvector, $6::tsvector, $7::tsvector, $8::tsvector, $9::tsvector)"
+)
+_UNINDEX = "DELETE FROM document_words WHERE rid IN (SELECT rid FROM documents WHERE casefile_id = $1)"
+
+_OUTAGES = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    OSError,
+    TimeoutError,
+)
+
+_log = logging.getLogger("casekeeper.storage")
+
+_Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
+_Answers = list[tuple["asyncio.Future[Sequence[Sealed]]", Sequence[Sealed] | BaseException]]
+
+
+class PostgresTx:
+    """Implements `Tx` on a connection, inside a greenlet."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def one(self, statement: Static, **values: Any) -> Row | None:
+        text, given = statement.by_place(_DIALECT, values)
+        row = await_only(self._connection.fetchrow(text, *_clean(given)))
+        return None if row is None else tuple(row)
+
+    def all(self, statement: Static, **values: Any) -> list[Row]:
+        text, given = statement.by_place(_DIALECT, values)
+        return self.text(text, given)
+
+    def select(self, clause: ClauseElement, values: Parameters | None = None) -> list[Row]:
+        text, names, constants = numbered(clause, _DIALECT)
+        given = {**constants, **(values or {})}
+        return self.text(text, [given.get(name) for name in names])
+
+    def run(self, statement: Static, **values: Any) -> int:
+        text, given = statement.by_place(_DIALECT, values)
+        return self.change(text, *given)
+
+    def many(self, statement: Static, rows: Sequence[Parameters]) -> int:
+        if not rows:
+            return 0
+        placed = [statement.by_place(_DIALECT, row) for row in rows]
+        await_only(self._connection.executemany(placed[0][0], [_clean(given) for _, given in placed]))
+        # The server does not say how many it touched; foreign keys see to it that none is missing.
+        return len(rows)
+
+    def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
+        for text, given in statement.statements(rows, _DIALECT):
+            await_only(self._connection.execute(text, *_clean(given)))
+
+    def hold(self, commits: Iterable[Commit]) -> None:
+        keys = set[str]()
+        changes = fenced = False
+        for commit in commits:
+            keys.update(f"casefile {fact.casefile_id}" for fact in commit.facts)
+            for part in (*commit.conditions, *commit.records):
+                keys.update(_named_by(part))
+                changes = changes or isinstance(part, PermissionChanged)
+                fenced = fenced or isinstance(part, Fence | AccountStands)
+        if keys:
+            self.text(_LOCK, [sorted(_number(key) for key in keys)])
+        if changes or fenced:
+            self.text(_HEAD_FOR.format("UPDATE" if changes else "SHARE"))
+
+    def index(self, rid: int, words: Parameters) -> None:
+        self.change(_INDEX, rid, *vectors(words))
+
+    def unindex(self, casefile_id: str) -> None:
+        self.change(_UNINDEX, casefile_id)
+
+    def text(self, sql: str, values: Any = ()) -> list[Row]:
+        return [tuple(row) for row in await_only(self._connection.fetch(sql, *_clean(values)))]
+
+    def change(self, text: str, *values: Any) -> int:
+        """Write; returns how many rows were touched."""
+        status: str = await_only(self._connection.execute(text, *_clean(values)))
+        return int(status.rsplit(" ", 1)[1])
+
+
+class _Shard:
+    """Commits that wait for their turn, and whether one of theirs is under way."""
+
+    def __init__(self) -> None:
+        self.waiting: list[_Waiting] = []
+        self.task: asyncio.Task[None] | None = None
+
+
+class PostgresStore:
+    """Commits and reads on a PostgreSQL database."""
+
+    def __init__(
+        self,
+        pool: Any,
+        announce: Callable[[Sequence[Sealed]], None],
+        push: Callable[[Sequence[Change]], None],
+        acquire_s: float,
+    ) -> None:
+        self._pool = pool
+        self._announce = announce
+        self._push = push
+        self._acquire_s = acquire_s
+        self._shards = [_Shard() for _ in range(_SHARDS)]
+        self._is_closed = False
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether commits can be taken: an outage ends by itself, so only closing ends it."""
+        return not self._is_closed
+
+    async def commit(self, commit: Commit) -> Sequence[Sealed]:
+        """See `journal.stream.Commits`."""
+        shard = self._shards[zlib.crc32(_place(commit).encode()) % _SHARDS]
+        if self._is_closed or len(shard.waiting) >= _QUEUE_MAX:
+            raise StoreUnavailable("Too many writes are waiting; try again in a moment.")
+        future: asyncio.Future[Sequence[Sealed]] = asyncio.get_running_loop().create_future()
+        # A caller that goes away only leaves the future behind: the commit may be on disk already.
+        shard.waiting.append((commit, future))
+        if shard.task is None:
+            shard.task = asyncio.create_task(self._write(shard))
+        return await future
+
+    async def point(self, read: Callable[[Tx], T]) -> T:
+        """See `Reads`."""
+        with guarded("read"):
+            async with (
+                self._pool.acquire(timeout=self._acquire_s) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                return await greenlet_spawn(read, PostgresTx(connection))
+
+    async def scan(self, read: Callable[[Tx], T]) -> T:
+        """See `Reads`."""
+        return await self.point(read)
+
+    async def close(self) -> None:
+        """Write what waits, then take no more."""
+        self._is_closed = True
+        tasks = [shard.task for shard in self._shards if shard.task]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _write(self, shard: _Shard) -> None:
+        # Whoever was woken by the last answers has a turn first, so that their next commits go along.
+        await asyncio.sleep(0)
+        try:
+            while batch := shard.waiting[:_BATCH_MAX]:
+                del shard.waiting[:_BATCH_MAX]
+                self._answer(await self._commit(batch))
+                await asyncio.sleep(0)
+        finally:
+            shard.task = None
+
+    async def _commit(self, batch: list[_Waiting]) -> _Answers:
+        try:
+            with guarded("write"):
+                async with self._pool.acquire(timeout=self._acquire_s) as connection:
+                    return await greenlet_spawn(self._transaction, connection, batch)
+        except StoreUnavailable as error:
+            return [(future, error) for _, future in batch]
+        except Exception as error:
+            if len(batch) > 1:
+                # One of them is poison: alone, each of the others goes through.
+                return [answer for item in batch for answer in await self._commit([item])]
+            return [(batch[0][1], error)]
+
+    def _transaction(self, connection: Any, batch: list[_Waiting]) -> _Answers:
+        transaction = connection.transaction()
+        await_only(transaction.start())
+        try:
+            tx = PostgresTx(connection)
+            work = Batch(tx)
+            work.prepare([commit for commit, _ in batch])
+            answers: _Answers = []
+            for commit, future in batch:
+                try:
+                    answers.append((future, work.add(commit)))
+                except (CasekeeperError, Superseded) as refusal:
+                    answers.append((future, refusal))
+            work.flush()
+            if work.changes:
+                notice = json.dumps([[c.number, c.casefile_id, c.user_id] for c in work.changes])
+                tx.text("SELECT pg_notify($1, $2)", (_CHANNEL, notice if len(notice) < _NOTICE_MAX else "[]"))
+            await_only(transaction.commit())
+        except BaseException:
+            with suppress(*_OUTAGES, asyncpg.PostgresError):
+                await_only(transaction.rollback())
+            raise
+        self._push(work.changes)
+        return answers
+
+    def _answer(self, answers: _Answers) -> None:
+        for future, result in answers:
+            if isinstance(result, BaseException):
+                if not future.done():
+                    future.set_exception(result)
+                    # The caller may have gone; then nobody asks for the exception, which is no news.
+                    future.exception()
+                continue
+            self._announce(result)
+            if not future.done():
+                future.set_result(result)
+
+
+async def listen(connect: Callable[[], Any], push: Callable[[Sequence[Change]], None]) -> None:
+    """Hear of permission changes that other processes committed, until cancelled; reconnects by itself.
+
+    It only makes them known sooner: what is missed here is read from the feed.
+    """
+
+    def heard(_: object, __: int, ___: str, notice: str) -> None:
+        with suppress(ValueError, TypeError):
+            push([Change(*change) for change in json.loads(notice)])
+
+    while True:
+        try:
+            connection = await connect()
+        except (*_OUTAGES, asyncpg.PostgresError):
+            await asyncio.sleep(_LISTEN_AGAIN_S)
+            continue
+        lost = asyncio.Event()
+        try:
+            connection.add_termination_listener(partial(_ended, lost))
+            await connection.add_listener(_CHANNEL, heard)
+            await lost.wait()
+        except (*_OUTAGES, asyncpg.PostgresError):
+            await asyncio.sleep(_LISTEN_AGAIN_S)
+        finally:
+            connection.terminate()
+
+
+def _ended(lost: asyncio.Event, connection: object) -> None:
+    lost.set()
+
+
+@contextmanager
+def guarded(what: str) -> Generator[None]:
+    """Tell an outage from a bug: a wrong statement of ours is not an outage."""
+    try:
+        yield
+    except _OUTAGES as error:
+        raise StoreUnavailable(f"The store cannot {what}: {type(error).__name__}.") from error
+
+
+def _place(commit: Commit) -> str:
+    for fact in commit.facts:
+        return fact.casefile_id
+    for part in (*commit.conditions, *commit.records):
+        if casefile_id := getattr(part, "casefile_id", None):
+            return str(casefile_id)
+    return ""
+
+
+_HOLDERS = ("casefile", "grant", "session", "document", "upload", "row")
+
+
+def _named_by(part: Condition | Record) -> list[str]:
+    """What a condition looks at or a record writes, beyond the sessions of the facts."""
+    named: list[str] = []
+    for one in (part, *(getattr(part, name, None) for name in _HOLDERS)):
+        if casefile_id := getattr(one, "casefile_id", None):
+            named.append(f"casefile {casefile_id}")
+    if key := getattr(part, "key", None):
+        named.append(f"claim {key}")
+    if type(part).__module__.startswith("casekeeper.identity"):
+        stored = getattr(part, "stored", None)
+        names = ("user_id", "family", "digest", "key_id")
+        named += [f"{name} {getattr(part, name)}" for name in names if getattr(part, name, None)]
+        if stored is not None:
+            named.append(f"user_id {stored.account.user_id}")
+    return named
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _clean(values: Iterable[Any]) -> list[Any]:
+    # PostgreSQL's text holds no NUL.
+    return [v.replace("\x00", "\ufffd") if isinstance(v, str) and "\x00" in v else v for v in values]

@@ -1,0 +1,143 @@
+"""Opens a PostgreSQL store: connections, schema, listener; and closes it again."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from casekeeper.acl_feed import Change
+from casekeeper.errors import StoreUnavailable
+from casekeeper.journal.events import Sealed
+from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.limits import StoreLimits
+from casekeeper.storage.postgres import PostgresStore, guarded, listen
+from casekeeper.storage.postgres_search import PostgresSearch
+from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
+from casekeeper.storage.sql_accounts import SqlAccounts
+from casekeeper.storage.sql_casefiles import SqlCasefiles
+from casekeeper.storage.sql_documents import SqlDocuments
+from casekeeper.storage.sql_events import SqlEvents
+from casekeeper.storage.sql_sessions import SqlSessions
+from casekeeper.storage.store import Storage
+
+# It comes without types.
+_driver: Any = asyncpg
+# So that two processes that start at once do not both migrate.
+_MIGRATION_LOCK = 7_205_339_281
+
+
+@asynccontextmanager
+async def open_postgres(
+    address: str,
+    directory: Path,
+    announce: Callable[[Sequence[Sealed]], None],
+    push: Callable[[Sequence[Change]], None],
+    limits: StoreLimits,
+) -> AsyncGenerator[Storage]:
+    """The store in a database, its tables made or migrated where needed.
+
+    Raises:
+        SchemaTooNew: It belongs to a newer version.
+        StoreUnavailable: It does not answer, or lets nobody in.
+    """
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
+    options = _options(address, limits)
+    await migrate_postgres(address, limits)
+    with guarded("be reached"):
+        pool: Any = await _driver.create_pool(
+            **options,
+            min_size=2,
+            max_size=limits.connections,
+            command_timeout=limits.statement.total_seconds(),
+        )
+    store = PostgresStore(pool, announce, push, limits.connect.total_seconds())
+
+    async def connect() -> Any:
+        return await _driver.connect(**options)
+
+    listener = asyncio.create_task(listen(connect, push))
+    try:
+        yield Storage(
+            store,
+            accounts=SqlAccounts(store),
+            casefiles=SqlCasefiles(store),
+            sessions=SqlSessions(store),
+            events=SqlEvents(store),
+            documents=SqlDocuments(store),
+            search=PostgresSearch(store),
+            blobs=DirectoryBlobs(directory / "blobs"),
+            directory=directory,
+        )
+    finally:
+        listener.cancel()
+        with suppress(asyncio.CancelledError):
+            await listener
+        await store.close()
+        pool.terminate()
+
+
+async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
+    """Bring a database to the newest schema; returns whether there was anything to do.
+
+    Raises:
+        SchemaTooNew: It is newer than this version knows.
+        StoreUnavailable: It does not answer, or lets nobody in.
+    """
+    with guarded("be reached"):
+        connection: Any = await _driver.connect(**_options(address, limits))
+        try:
+            version = await _version(connection)
+        finally:
+            connection.terminate()
+    if version == NEWEST:
+        return False
+    if version is not None and version > NEWEST:
+        raise SchemaTooNew(f"the database is at schema {version}; this casekeeper knows {NEWEST} at most")
+    from sqlalchemy import Connection, text
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from casekeeper.storage.migrating import upgrade
+
+    async def connect() -> Any:
+        return await _driver.connect(**_options(address, limits))
+
+    def work(connection: Connection) -> None:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        upgrade(connection)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(work)
+    except asyncpg.PostgresError as error:
+        raise StoreUnavailable(f"The store's tables cannot be made: {error}.") from error
+    finally:
+        await engine.dispose()
+    return True
+
+
+async def _version(connection: Any) -> str | None:
+    try:
+        return await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
+
+
+def _options(address: str, limits: StoreLimits) -> dict[str, Any]:
+    statement_ms, lock_ms = (int(t.total_seconds() * 1000) for t in (limits.statement, limits.lock))
+    return {
+        "dsn": address,
+        "timeout": limits.connect.total_seconds(),
+        "server_settings": {
+            "application_name": "casekeeper",
+            "statement_timeout": str(statement_ms),
+            "lock_timeout": str(lock_ms),
+            # A process that hangs must not keep its locks.
+            "idle_in_transaction_session_timeout": str(statement_ms),
+            # Statements are many and small; compiling one costs more than it saves.
+            "jit": "off",
+        },
+    }

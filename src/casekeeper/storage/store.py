@@ -1,0 +1,57 @@
+"""What every store gives the rooms: the protocols that they declare, put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from casekeeper.acl_feed import AclFeed, Change
+from casekeeper.agents.registry import Conversations
+from casekeeper.casefiles.casefile import CasefileStore
+from casekeeper.documents.blobs import BlobStore
+from casekeeper.documents.document import DocumentStore
+from casekeeper.documents.search import Search
+from casekeeper.execution.recovery import OrphanStore
+from casekeeper.identity.logins import CredentialStore
+from casekeeper.journal.requests import Claims
+from casekeeper.journal.stream import Commits
+from casekeeper.sessions.reading import EventStore
+from casekeeper.sessions.recording import RecordStore
+from casekeeper.sessions.session import SessionStore
+
+
+class Writing(Commits, Protocol):
+    """Where commits go, and whether it takes any."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether commits can be taken."""
+        ...
+
+
+class Identities(CredentialStore, AclFeed, Claims, Protocol):
+    """Accounts, credentials, the permission feed and claims."""
+
+
+class Events(EventStore, OrphanStore, RecordStore, Conversations, Protocol):
+    """The record, as each of its readers sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """All that the rooms need of the store."""
+
+    commits: Writing
+    accounts: Identities
+    casefiles: CasefileStore
+    sessions: SessionStore
+    events: Events
+    documents: DocumentStore
+    search: Search
+    blobs: BlobStore
+    directory: Path
+    """Where this process keeps its files: keys, and with the embedded store everything."""
+
+
+def nobody(changes: Sequence[Change]) -> None:
+    """For stores that nobody asks for pushes: nobody here caches permissions."""

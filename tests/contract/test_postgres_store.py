@@ -1,0 +1,274 @@
+"""What a store promises to several processes at once, and when its server goes away."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from casekeeper.acl import Role
+from casekeeper.acl_feed import Change
+from casekeeper.casefiles.casefile import FenceBroken
+from casekeeper.errors import StoreUnavailable
+from casekeeper.journal.events import Kind, Sealed
+from casekeeper.journal.requests import Claim
+from casekeeper.journal.stream import Commit, Superseded
+from casekeeper.storage.limits import StoreLimits
+from casekeeper.storage.opening import StoreAddressInvalid, open_storage
+from casekeeper.storage.postgres_opening import migrate_postgres
+from casekeeper.storage.schema_version import SchemaTooNew
+from casekeeper.storage.store import Storage
+from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
+from tests.fakes.postgres import Postgres, running_postgres
+
+pytestmark = pytest.mark.timeout(120)
+
+_driver: Any = asyncpg
+
+
+@asynccontextmanager
+async def processes(
+    url: str, directory: Path, number: int = 2, pushed: list[Change] | None = None
+) -> AsyncGenerator[tuple[Shelf, Sequence[Storage]]]:
+    """The same database opened several times, as processes do; the shelf is the first one's."""
+
+    def hear(changes: Sequence[Change]) -> None:
+        if pushed is not None:
+            pushed.extend(changes)
+
+    async with AsyncExitStack() as stack:
+        opened = [
+            await stack.enter_async_context(
+                open_storage(url, directory / str(n), lambda _: None, hear if n else lambda _: None)
+            )
+            for n in range(number)
+        ]
+        yield await Shelf.filled(opened[0]), opened
+
+
+async def test_many_producers_in_two_processes_leave_no_gap(database: str, tmp_path: Path):
+    async with processes(database, tmp_path) as (shelf, stores):
+        sessions = [shelf.session_id, (await shelf.session()).session_id]
+
+        async def produce(store: Storage, session_id: str) -> Sequence[Sealed]:
+            sealed: list[Sealed] = []
+            for _ in range(15):
+                fact = shelf.started(session_id=session_id)
+                sealed += await store.commits.commit(shelf.opening(fact))
+                sealed += await store.commits.commit(shelf.ending(fact, sealed[-1].seq))
+            return sealed
+
+        both = [produce(store, session_id) for store in stores for session_id in sessions for _ in range(4)]
+        made = [sealed for some in await asyncio.gather(*both) for sealed in some]
+
+        for session_id in sessions:
+            numbers = sorted(s.seq for s in made if s.fact.session_id == session_id)
+            assert numbers == list(range(2, len(numbers) + 2))
+        assert (await shelf.check(*sessions)).exit_code == 0
+
+
+async def test_of_twenty_duplicate_requests_in_two_processes_one_runs(database: str, tmp_path: Path):
+    async with processes(database, tmp_path) as (shelf, stores):
+
+        async def ask(store: Storage) -> bool:
+            fact = shelf.started()
+            claim = Claim("the same", "fingerprint", fact.event_id, NOW, None)
+            opening = shelf.opening(fact)
+            commit = Commit(opening.facts, (*opening.conditions, claim), (*opening.records, claim))
+            try:
+                await store.commits.commit(commit)
+            except Superseded:
+                return False
+            return True
+
+        ran = await asyncio.gather(*(ask(stores[n % 2]) for n in range(20)))
+
+        assert sum(ran) == 1
+
+
+async def test_nothing_starts_beside_a_revoke_that_it_did_not_see(database: str, tmp_path: Path):
+    async with processes(database, tmp_path) as (shelf, (here, there)):
+        await shelf.grant(GUEST, Role.EDITOR)
+        for _ in range(10):
+            fence = await shelf.fence(GUEST)
+            starting = [shelf.started() for _ in range(6)]
+            commits = [
+                Commit(o.facts, (*o.conditions, fence), o.records) for o in map(shelf.opening, starting)
+            ]
+            change = Commit(records=(shelf.change(GUEST, shelf.casefile_id),))
+
+            *started, _ = await asyncio.gather(
+                *(there.commits.commit(commit) for commit in commits),
+                here.commits.commit(change),
+                return_exceptions=True,
+            )
+            after = await asyncio.gather(
+                *(there.commits.commit(commit) for commit in commits), return_exceptions=True
+            )
+
+            assert all(isinstance(result, FenceBroken) for result in after)
+            assert all(isinstance(result, list | FenceBroken) for result in started)
+
+
+async def test_changes_that_cross_have_no_deadlock(database: str, tmp_path: Path):
+    async with processes(database, tmp_path) as (shelf, stores):
+        for name in ("cf_260301_aaaaaa", "cf_260301_bbbbbb"):
+            await shelf.casefile(name)
+        places = ["cf_260301_aaaaaa", "cf_260301_bbbbbb", shelf.casefile_id]
+
+        def crossing(number: int) -> Commit:
+            order = places if number % 2 else places[::-1]
+            return Commit(records=tuple(shelf.change(OWNER, place) for place in order))
+
+        before = (await stores[0].accounts.head()).number
+        await asyncio.gather(*(stores[n % 2].commits.commit(crossing(n)) for n in range(40)))
+
+        assert (await stores[1].accounts.head()).number == before + 120
+
+
+async def test_another_process_hears_of_a_permission_change(database: str, tmp_path: Path):
+    pushed: list[Change] = []
+    async with processes(database, tmp_path, pushed=pushed) as (shelf, stores):
+        async with asyncio.timeout(20):
+            # The listener may still be on its way when the first change is made; pushes may be lost.
+            while not (guests := [change for change in pushed if change.user_id == GUEST]):
+                await shelf.commit(Commit(records=(shelf.change(GUEST, shelf.casefile_id),)))
+                await asyncio.sleep(0.05)
+        assert (await stores[1].accounts.changes(guests[0].number - 1))[0] == guests[0]
+
+
+async def test_texts_with_nul_are_kept_without_it(database: str, tmp_path: Path):
+    async with processes(database, tmp_path, 1) as (shelf, (store,)):
+        added = shelf.document("a\x00b", title="t\x00")
+        await shelf.commit(Commit(records=(added,)))
+
+        found = await store.documents.document(shelf.casefile_id, added.document.document_id)
+
+        assert found is not None
+        assert (found.title, found.text) == ("t\ufffd", "a\ufffdb")
+
+
+async def test_the_database_refuses_to_change_a_fact(database: str, tmp_path: Path):
+    async with processes(database, tmp_path, 1) as (shelf, _):
+        await shelf.operation()
+        connection = await _driver.connect(database)
+        for sql in ("UPDATE events SET kind = 'x'", "DELETE FROM events", "TRUNCATE events"):
+            with pytest.raises(asyncpg.PostgresError, match="append-only"):
+                await connection.execute(sql)
+        await connection.close()
+
+
+async def test_a_fact_of_a_session_that_is_not_there_is_refused(database: str, tmp_path: Path):
+    async with processes(database, tmp_path, 1) as (shelf, (store,)):
+        lost = shelf.fact(Kind.OPENED, "ts_260301_mcomc123_ffffff")
+        good = shelf.fact(Kind.OPENED)
+
+        results = await asyncio.gather(
+            store.commits.commit(Commit((lost,))),
+            store.commits.commit(Commit((good,))),
+            return_exceptions=True,
+        )
+
+        assert isinstance(results[0], asyncpg.ForeignKeyViolationError)
+        assert isinstance(results[1], list)
+
+
+# Its server goes away
+
+
+async def test_while_the_server_is_away_everything_is_unavailable_and_then_goes_on(tmp_path: Path):
+    limits = StoreLimits()
+    with running_postgres() as server:
+        url = await server.migrated()
+        async with open_storage(url, tmp_path, lambda _: None, limits=limits) as store:
+            shelf = await Shelf.filled(store)
+            server.kill()
+            with pytest.raises(StoreUnavailable):
+                await store.accounts.head()
+            refused = await asyncio.gather(
+                *(store.commits.commit(shelf.opening(shelf.started())) for _ in range(5)),
+                return_exceptions=True,
+            )
+            assert all(isinstance(result, StoreUnavailable) for result in refused)
+            server.start()
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await store.commits.commit(shelf.opening(shelf.started()))
+                        break
+                    except StoreUnavailable:
+                        await asyncio.sleep(0.05)
+            assert (await shelf.check()).exit_code == 0
+
+
+async def test_a_lock_that_another_holds_for_too_long_is_an_outage(database: str, tmp_path: Path):
+    limits = StoreLimits(lock=timedelta(milliseconds=200))
+    async with open_storage(database, tmp_path, lambda _: None, limits=limits) as store:
+        shelf = await Shelf.filled(store)
+        holder = await _driver.connect(database)
+        await holder.execute("BEGIN; SELECT * FROM acl_head FOR UPDATE")
+        with pytest.raises(StoreUnavailable, match="cannot write"):
+            await store.commits.commit(Commit(records=(shelf.change(),)))
+        await holder.execute("ROLLBACK")
+        await holder.close()
+        await store.commits.commit(Commit(records=(shelf.change(),)))
+
+
+# Addresses and schemas
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("mysql://localhost/x", "mysql"),
+        ("casekeeper.db", "no scheme"),
+        ("sqlite://", "sqlite:///path"),
+        ("sqlite://host/path", "sqlite:///path"),
+    ],
+)
+async def test_an_address_that_names_no_store_is_told(address: str, says: str, tmp_path: Path):
+    with pytest.raises(StoreAddressInvalid, match=says):
+        async with open_storage(address, tmp_path, lambda _: None):
+            pass
+
+
+async def test_an_address_with_a_path_is_an_embedded_store(tmp_path: Path):
+    async with open_storage(f"sqlite:///{tmp_path / 'there'}", tmp_path / "data", lambda _: None) as store:
+        assert (await store.accounts.head()).number == 0
+    assert (tmp_path / "there" / "casekeeper.db").exists()
+
+
+@pytest.mark.parametrize("what", ["a wrong database", "a wrong user", "nobody listens"])
+async def test_a_server_that_lets_nobody_in_is_unavailable(postgres: Postgres, what: str, tmp_path: Path):
+    parts = urlsplit(postgres.url)
+    url = {
+        "a wrong database": parts._replace(path="/absent"),
+        "a wrong user": parts._replace(netloc=f"absent@127.0.0.1:{parts.port}"),
+        "nobody listens": parts._replace(netloc="casekeeper@127.0.0.1:1"),
+    }[what].geturl()
+    with pytest.raises(StoreUnavailable, match="be reached"):
+        async with open_storage(url, tmp_path, lambda _: None):
+            pass
+
+
+async def test_a_database_of_a_newer_casekeeper_is_left_alone(database: str):
+    connection = await _driver.connect(database)
+    await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaTooNew, match="9999"):
+        await migrate_postgres(database, StoreLimits())
+    await connection.close()
+
+
+async def test_two_processes_that_start_at_once_migrate_once(postgres: Postgres):
+    url = await postgres.make()
+
+    done = await asyncio.gather(*(migrate_postgres(url, StoreLimits()) for _ in range(3)))
+
+    assert any(done)
+    assert await migrate_postgres(url, StoreLimits()) is False
+    await postgres.drop(url)
