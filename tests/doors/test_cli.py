@@ -31,6 +31,8 @@ def test_help_names_every_command_and_the_exit_codes(cli: Cli) -> None:
         "tail",
         "verify",
         "export",
+        "backup",
+        "restore",
         "doctor",
         "migrate",
         "reindex",

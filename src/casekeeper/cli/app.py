@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from casekeeper.cli import casefiles, documents, importing, people, records, running, server, upkeep
+from casekeeper.cli import backup, casefiles, documents, importing, people, records, running, server, upkeep
 from casekeeper.cli.exits import (
     EPILOG,
     FAULT,
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (server, people, casefiles, importing, documents, running, records, upkeep):
+for module in (server, people, casefiles, importing, documents, running, records, backup, upkeep):
     module.add_to(app)
 
 
