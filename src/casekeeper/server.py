@@ -121,8 +121,9 @@ async def open_server(
         server = _wire(
             settings, storage, live, pushes, runner, passwords, clock, registry, agents, first, owner
         )
-        await Recovery(storage.events, storage.commits, clock, owner=owner).run()
-        sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
+        recovery = Recovery(storage.events, storage.commits, clock, owner=owner)
+        await recovery.run()
+        sweeper = asyncio.create_task(_sweeper(server, recovery, sweep_every).run())
         sweeper.add_done_callback(_tell_if_it_failed)
         try:
             yield server
@@ -266,6 +267,8 @@ def _store_limits(settings: Settings) -> StoreLimits:
         timedelta(seconds=settings.store_connect_s),
         timedelta(seconds=settings.store_statement_s),
         timedelta(seconds=settings.store_lock_s),
+        settings.firestore_channels,
+        settings.search,
     )
 
 
@@ -280,7 +283,7 @@ def _tell_if_it_failed(sweeper: "asyncio.Task[None]") -> None:
         _log.critical("the sweeper has stopped; restart the server", exc_info=error)
 
 
-def _sweeper(server: Server, every: timedelta) -> Sweeper:
+def _sweeper(server: Server, recovery: Recovery, every: timedelta) -> Sweeper:
     storage, clock = server.storage, server.clock
     expiry = Expiry(storage.casefiles, storage.accounts, storage.commits, clock)
     erasure = Erasure(storage.casefiles, storage.blobs, storage.commits)
@@ -288,7 +291,7 @@ def _sweeper(server: Server, every: timedelta) -> Sweeper:
     async def forget() -> None:
         await storage.commits.commit(Commit(records=(ForgetExpired(clock()),)))
 
-    return Sweeper([expiry.sweep, erasure.sweep, server.filing.sweep, forget], every)
+    return Sweeper([recovery.run, expiry.sweep, erasure.sweep, server.filing.sweep, forget], every)
 
 
 async def _first_operator(

@@ -34,8 +34,8 @@ class Settings(BaseSettings):
     )
     store: str = Field(
         default="",
-        description="Address of the store: sqlite:///path or postgresql://user:password@host/database; "
-        "empty is SQLite in the data directory.",
+        description="Address of the store: sqlite:///path, postgresql://user:password@host/database or "
+        "firestore://project/database; empty is SQLite in the data directory.",
     )
     store_connections: int = Field(
         default=10, ge=3, le=500, description="Connections to a PostgreSQL store, per process."
@@ -44,6 +44,16 @@ class Settings(BaseSettings):
     store_statement_s: float = Field(default=15, gt=0, description="Seconds that a statement may take there.")
     store_lock_s: float = Field(
         default=5, gt=0, description="Seconds that a statement waits for a lock there."
+    )
+    firestore_channels: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Connections to a Firestore store, each for about 100 calls at once.",
+    )
+    search: Path | None = Field(
+        default=None,
+        description="File of the search index beside a Firestore store; search.db in the data directory if not set.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8377, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

@@ -11,9 +11,10 @@ from casekeeper.storage.embedded import migrate
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import Shelf
+from tests.fakes.firestore import Emulator, running_emulator
 from tests.fakes.postgres import Postgres, running_postgres
 
-STORES = ("sqlite", "postgresql")
+STORES = ("sqlite", "postgresql", "firestore")
 
 Opening = Callable[[], AbstractAsyncContextManager[Storage]]
 
@@ -34,6 +35,13 @@ def postgres() -> Generator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def emulator() -> Generator[Emulator]:
+    """A Firestore emulator."""
+    with running_emulator() as server:
+        yield server
+
+
 @pytest.fixture(params=STORES)
 async def opening(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Opening]:
     """How to open an empty store of each backend, as often as it can be open at once."""
@@ -41,6 +49,14 @@ async def opening(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenera
         migrated: Path = request.getfixturevalue("migrated")
         shutil.copytree(migrated, tmp_path / "data")
         yield lambda: open_storage("", tmp_path / "data", lambda _: None)
+        return
+    if request.param == "firestore":
+        emulator: Emulator = request.getfixturevalue("emulator")
+        address = emulator.address()
+        # The search index beside it has the embedded store's tables.
+        (tmp_path / "data").mkdir()
+        shutil.copy(request.getfixturevalue("migrated") / "casekeeper.db", tmp_path / "data" / "search.db")
+        yield lambda: open_storage(address, tmp_path / "data", lambda _: None)
         return
     server: Postgres = request.getfixturevalue("postgres")
     url = await server.migrated()

@@ -32,6 +32,7 @@ CATCHES_ALL = {
     "cli/inprocess.py": "the outermost door of an application in the same process: who asked is told",
     "documents/mail.py": "library calls on bytes of strangers: one mail never stops an import",
     "execution/runner.py": "whatever a tool raises, and says about it, becomes a result",
+    "storage/firestore_commits.py": "a session's line: every waiting commit gets its answer",
     "storage/sqlite.py": "the writer's thread: every waiting commit gets its answer",
 }
 """Where everything may be caught, and why there."""

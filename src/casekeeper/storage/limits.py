@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +13,5 @@ class StoreLimits:
     connect: timedelta = timedelta(seconds=5)
     statement: timedelta = timedelta(seconds=15)
     lock: timedelta = timedelta(seconds=5)
+    channels: int = 1
+    search: Path | None = None

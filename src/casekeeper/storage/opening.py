@@ -24,7 +24,7 @@ async def open_storage(
     push: Callable[[Sequence[Change]], None] = nobody,
     limits: StoreLimits | None = None,
 ) -> AsyncGenerator[Storage]:
-    """The store at an address (`sqlite:///path`, `postgresql://…`; empty is SQLite in the directory itself).
+    """The store at an address (`sqlite:///path`, `postgresql://…`, `firestore://…`; empty is SQLite in the directory itself).
 
     Facts are announced and permission changes pushed when they are on disk, before their commits are answered.
 
@@ -53,9 +53,19 @@ async def open_storage(
                     f"PostgreSQL needs {error.name}: pip install 'casekeeper[postgres]'."
                 ) from error
             opened = open_postgres(address, directory, announce, push, limits or StoreLimits())
+        case "firestore":
+            if not parts.netloc or parts.path.count("/") > 1:
+                raise StoreAddressInvalid("The store's address must be firestore://project[/database].")
+            try:
+                from casekeeper.storage.firestore_opening import open_firestore
+            except ModuleNotFoundError as error:
+                raise StoreAddressInvalid(
+                    f"Firestore needs {error.name}: pip install 'casekeeper[firestore]'."
+                ) from error
+            opened = open_firestore(address, directory, announce, push, limits or StoreLimits())
         case scheme:
             raise StoreAddressInvalid(
-                f"The store's scheme “{scheme}” is not known; sqlite and postgresql are."
+                f"The store's scheme “{scheme}” is not known; sqlite, postgresql and firestore are."
             )
     async with opened as storage:
         yield storage

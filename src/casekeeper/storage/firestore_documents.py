@@ -1,0 +1,64 @@
+"""Documents, read from Firestore; their figures come from the search index, which has them in columns."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from casekeeper.clock import to_us
+from casekeeper.documents.document import CasefileCounts, Document, DocumentSummary, Upload
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_channels import Firestore
+from casekeeper.storage.firestore_chunks import chunked, whole
+from casekeeper.storage.firestore_rows import summary_of, upload_of
+from casekeeper.storage.firestore_search import FirestoreSearch
+from casekeeper.storage.firestore_values import Query
+
+
+class FirestoreDocuments:
+    """Implements `DocumentStore`."""
+
+    def __init__(self, store: Firestore, index: FirestoreSearch) -> None:
+        self._store = store
+        self._index = index
+
+    async def document(self, casefile_id: str, document_id: str) -> Document | None:
+        found = await self._store.one(at.document(casefile_id, document_id))
+        return await whole(self._store, found.fields) if found else None
+
+    async def raw(self, casefile_id: str, document_id: str) -> bytes | None:
+        found = await self._store.one(at.document(casefile_id, document_id))
+        if found is None or found.fields["raw_chunks"] is None:
+            return None
+        return await chunked(self._store, casefile_id, f"{document_id}-raw", found.fields["raw_chunks"])
+
+    async def documents(
+        self, casefile_id: str, kind: str | None, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[DocumentSummary]:
+        found = await self._store.query(
+            Query(
+                "documents",
+                at.casefile(casefile_id),
+                where=() if kind is None else (("kind", "==", kind),),
+                order=(("created_us", "desc"), ("document_id", "desc")),
+                after=before,
+                limit=limit,
+            )
+        )
+        return [summary_of(one.fields) for one in found]
+
+    async def known(self, casefile_id: str, digests: Sequence[str]) -> set[str]:
+        paths = {at.digest(casefile_id, sha256): sha256 for sha256 in digests}
+        return {paths[path] for path in await self._store.get(paths)}
+
+    async def counts(self, casefile_id: str) -> CasefileCounts:
+        return await self._index.counts(casefile_id)
+
+    async def upload(self, upload_id: str) -> Upload | None:
+        found = await self._store.one(at.upload(upload_id))
+        return upload_of(found.fields) if found else None
+
+    async def old_uploads(self, before: datetime, limit: int) -> Sequence[Upload]:
+        where = (("created_us", "<", to_us(before)),)
+        found = await self._store.query(
+            Query("uploads", where=where, order=(("created_us", "asc"),), limit=limit)
+        )
+        return [upload_of(one.fields) for one in found]

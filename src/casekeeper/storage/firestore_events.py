@@ -1,0 +1,232 @@
+"""The record, read from Firestore."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from casekeeper.clock import to_us
+from casekeeper.journal.events import TERMINAL, StoredFact
+from casekeeper.journal.stream import OpenedOperation
+from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_casefiles import live_grants
+from casekeeper.storage.firestore_channels import Firestore
+from casekeeper.storage.firestore_chunks import chunked
+from casekeeper.storage.firestore_rows import opened_of
+from casekeeper.storage.firestore_sessions import casefile_of, is_seen
+from casekeeper.storage.firestore_values import Document, Fields, Query
+from casekeeper.storage.firestore_view import Memory
+from casekeeper.storage.firestore_walks import chunks, walk
+from casekeeper.storage.firestore_workers import Workers
+
+Row = tuple[Any, ...]
+
+
+class FirestoreEvents:
+    """Implements `EventStore`, and what recovery, agents and the verifier read."""
+
+    def __init__(self, store: Firestore, memory: Memory, workers: Workers) -> None:
+        self._store = store
+        self._memory = memory
+        self._workers = workers
+        # Whose pseudonym it is never changes.
+        self._names: dict[str, str] = {}
+
+    async def facts(
+        self, session_id: str, wanted: EventPage, beyond: int | None, limit: int
+    ) -> Sequence[StoredFact]:
+        casefile_id = await casefile_of(self._store, self._memory, session_id)
+        if casefile_id is None:
+            return []
+        filters = await self._filters(wanted)
+        query = Query(
+            "events",
+            at.session(casefile_id, session_id),
+            where=filters.where,
+            order=(("seq", wanted.order),),
+            after=None if beyond is None else (beyond,),
+        )
+        if wanted.text is None:
+            found = await walk(self._store, [query], filters.accept, min(limit, 1000))
+            return await self._stored(found)
+        return await self._with_text([query], filters, wanted.text, limit)
+
+    async def facts_seen_by(
+        self,
+        user_id: str,
+        now: datetime,
+        wanted: QueryEvents,
+        beyond: tuple[int, str, int] | None,
+        limit: int,
+    ) -> Sequence[StoredFact]:
+        roles = await live_grants(self._store, user_id, now)
+        if wanted.casefile_id is not None:
+            roles = {c: role for c, role in roles.items() if c == wanted.casefile_id}
+        filters = await self._filters(wanted)
+        if wanted.event_ids:
+            inside = [("event_id", "in", chunk) for chunk in chunks(wanted.event_ids)]
+        elif wanted.session_ids:
+            inside = [("session_id", "in", chunk) for chunk in chunks(wanted.session_ids)]
+        else:
+            inside = [("casefile_id", "in", chunk) for chunk in chunks(list(roles))]
+        order = tuple((name, wanted.order) for name in ("at_us", "session_id", "seq"))
+        queries = [
+            Query("events", everywhere=True, where=(one, *filters.where), order=order, after=beyond)
+            for one in inside
+        ]
+        seen: dict[str, bool] = {}
+        session_ids = set(wanted.session_ids)
+
+        async def is_visible(row: Fields) -> bool:
+            role = roles.get(row["casefile_id"])
+            if role is None or (session_ids and row["session_id"] not in session_ids):
+                return False
+            if row["session_id"] not in seen:
+                session = await self._store.one(at.session(row["casefile_id"], row["session_id"]))
+                seen[row["session_id"]] = session is not None and is_seen(session.fields, user_id, role)
+            return seen[row["session_id"]]
+
+        filters.judges.append(is_visible)
+        if wanted.text is None:
+            return await self._stored(await walk(self._store, queries, filters.accept, limit))
+        return await self._with_text(queries, filters, wanted.text, limit)
+
+    async def operation(self, event_id: str) -> Sequence[StoredFact]:
+        found = await self._store.query(
+            Query("events", everywhere=True, where=(("event_id", "==", event_id),))
+        )
+        return await self._stored(sorted(found, key=lambda one: one.fields["seq"]))
+
+    async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
+        found = await self._store.query(Query("open_operations", where=(("session_id", "==", session_id),)))
+        rows = sorted((one.fields for one in found), key=lambda row: (row["started_us"], row["event_id"]))
+        return [opened_of(row) for row in rows]
+
+    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
+        return await self._workers.orphans(owner, limit)
+
+    async def record(self, session_id: str, after: int, limit: int) -> Sequence[Row]:
+        """Raw record rows (seq, header, hash, commitment, salt, body, blob) behind a seq, for verification."""
+        casefile_id = await casefile_of(self._store, self._memory, session_id)
+        if casefile_id is None:
+            return []
+        parent = at.session(casefile_id, session_id)
+        query = Query("events", parent, order=(("seq", "asc"),), after=(after,))
+        found = await walk(self._store, [query], accept_all, min(limit, 1000))
+        bodies = await asyncio.gather(*(self._body(one.fields) for one in found))
+        return [
+            (row["seq"], row["header"], row["hash"], row["commitment"], row["salt"], body, row["blob"])
+            for row, body in zip((one.fields for one in found), bodies, strict=True)
+        ]
+
+    async def conversation(self, session_id: str) -> str | None:
+        """The blob of the session's newest conversation snapshot."""
+        found = await self._store.one(at.conversation(session_id))
+        return found.fields["blob"] if found else None
+
+    async def _with_text(
+        self, queries: Sequence[Query], filters: "_Filters", text: str, limit: int
+    ) -> Sequence[StoredFact]:
+        """Facts with a text in inputs or outputs: Firestore does not look into them, so all are looked at here."""
+        needle = _lowered(text.encode())
+
+        async def has_it(row: Fields) -> bool:
+            asked = await self._asked(row)
+            bodies = [await self._body(row), await self._body(asked) if asked else None]
+            return any(needle in _lowered(body) for body in bodies if body is not None)
+
+        filters.judges.append(has_it)
+        return await self._stored(await walk(self._store, queries, filters.accept, limit))
+
+    async def _asked(self, row: Fields) -> Fields | None:
+        if row["started_seq"] is None:
+            return None
+        found = await self._store.one(at.event(row["casefile_id"], row["session_id"], row["started_seq"]))
+        return found.fields if found else None
+
+    async def _stored(self, found: Sequence[Document]) -> list[StoredFact]:
+        rows = [one.fields for one in found]
+        starts = {
+            at.event(row["casefile_id"], row["session_id"], row["started_seq"])
+            for row in rows
+            if row["started_seq"] is not None
+        }
+        known = {one.path: one for one in found}
+        asked = known | await self._store.get(starts - known.keys())
+        await self._learn_names({row["actor"] for row in rows})
+        return list(await asyncio.gather(*(self._fact(row, asked) for row in rows)))
+
+    async def _fact(self, row: Fields, asked: Mapping[str, Document]) -> StoredFact:
+        inputs: tuple[Any, ...] = (None, None, 0)
+        if row["started_seq"] is not None:
+            started = asked.get(at.event(row["casefile_id"], row["session_id"], row["started_seq"]))
+            if started is not None:
+                s = started.fields
+                inputs = (await self._body(s), s["blob"], s["size"])
+        name = self._names.get(row["actor"])
+        head = (row["session_id"], row["seq"], row["at_us"], row["header"], row["hash"], name)
+        return StoredFact(*head, row["salt"], await self._body(row), row["blob"], row["size"], *inputs)
+
+    async def _body(self, row: Fields) -> bytes | None:
+        if not row["chunks"]:
+            return row["body"]
+        return await chunked(self._store, row["casefile_id"], row["commitment"].hex(), row["chunks"])
+
+    async def _learn_names(self, actors: set[str]) -> None:
+        if unknown := [at.pseudonym(actor) for actor in actors - self._names.keys()]:
+            found = await self._store.get(unknown)
+            self._names.update({path.partition("/")[2]: one.fields["user_id"] for path, one in found.items()})
+
+    async def _filters(self, wanted: EventFilter) -> "_Filters":
+        where: list[tuple[str, str, Any]] = []
+        kinds = {kind.value for kind in wanted.kinds}
+        if isinstance(wanted, EventPage) and wanted.view == "operations":
+            kinds &= {kind.value for kind in TERMINAL}
+            where.append(("is_terminal", "==", True))
+            if wanted.kinds and not kinds:
+                kinds = {"none of these"}
+        if len(kinds) == 1:
+            where.append(("kind", "==", kinds.pop()))
+        equal = {
+            "operation_type": wanted.operation_type and wanted.operation_type.value,
+            "operation_name": wanted.operation_name,
+            "parent_event_id": wanted.parent_event_id,
+            "request_id": wanted.request_id,
+        }
+        where += [(name, "==", given) for name, given in equal.items() if given]
+        if wanted.actor:
+            account = await self._store.one(at.account(wanted.actor))
+            where.append(("actor", "==", account.fields["pseudonym"] if account else ""))
+        return _Filters(tuple(where), kinds, wanted.after, wanted.before, [])
+
+
+@dataclass(slots=True)
+class _Filters:
+    """What a query says of the facts wanted, and what is judged here."""
+
+    where: tuple[tuple[str, str, Any], ...]
+    kinds: set[str]
+    after: datetime | None
+    before: datetime | None
+    judges: list[Any]
+
+    async def accept(self, row: Fields) -> bool:
+        if self.kinds and row["kind"] not in self.kinds:
+            return False
+        if self.after is not None and row["at_us"] < to_us(self.after):
+            return False
+        if self.before is not None and row["at_us"] >= to_us(self.before):
+            return False
+        return all([await judge(row) for judge in self.judges])
+
+
+async def accept_all(row: Fields) -> bool:
+    """Every document will do."""
+    return True
+
+
+def _lowered(data: bytes) -> bytes:
+    # Letters of ASCII in any case; all others as they are, as in the other stores.
+    return data.lower()

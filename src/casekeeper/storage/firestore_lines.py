@@ -1,0 +1,31 @@
+"""Which commits wait in one line, and how much of a write each takes."""
+
+from casekeeper.documents.document import AddDocument
+from casekeeper.journal.stream import Commit, PermissionChanged
+from casekeeper.sessions.session import EndSession, PutSession, SessionIsIdle, SessionIsOpen
+from casekeeper.storage.firestore_rows import INLINE_BYTES
+
+
+def line_of(commit: Commit) -> str:
+    """Commits of one line are judged in the order in which they came, and written together."""
+    if any(isinstance(record, PermissionChanged) for record in commit.records):
+        return "acl"
+    if commit.facts:
+        return commit.facts[0].session_id
+    for one in (*commit.conditions, *commit.records):
+        match one:
+            case SessionIsOpen(session_id) | SessionIsIdle(session_id) | EndSession(session_id):
+                return session_id
+            case PutSession(session):
+                return session.session_id
+            case AddDocument(document):
+                return document.casefile_id
+            case _:
+                pass
+    return "others"
+
+
+def size_of(commit: Commit) -> int:
+    """About how many bytes of a write a commit takes."""
+    bodies = sum(min(len(fact.payload.body or b""), INLINE_BYTES) for fact in commit.facts)
+    return bodies + 2000 * (len(commit.facts) + len(commit.records) + len(commit.conditions))

@@ -1,0 +1,96 @@
+"""Opens a Firestore store: channels, the feed, the search index; and closes it again."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from casekeeper.acl_feed import Change
+from casekeeper.journal.events import Sealed
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.embedded import migrate
+from casekeeper.storage.firestore_accounts import FirestoreAccounts
+from casekeeper.storage.firestore_casefiles import FirestoreCasefiles
+from casekeeper.storage.firestore_channels import Conflict, Firestore, open_channels
+from casekeeper.storage.firestore_commits import FirestoreCommits
+from casekeeper.storage.firestore_documents import FirestoreDocuments
+from casekeeper.storage.firestore_events import FirestoreEvents
+from casekeeper.storage.firestore_search import FirestoreSearch
+from casekeeper.storage.firestore_sessions import FirestoreSessions
+from casekeeper.storage.firestore_upkeep import FirestoreUpkeep
+from casekeeper.storage.firestore_values import Write
+from casekeeper.storage.firestore_workers import Workers
+from casekeeper.storage.limits import StoreLimits
+from casekeeper.storage.schema_version import SchemaTooNew
+from casekeeper.storage.sqlite import SqliteStore
+from casekeeper.storage.store import Storage
+
+_LAYOUT = 1
+_LAYOUT_PLACE = "store/layout"
+
+
+@asynccontextmanager
+async def open_firestore(
+    address: str,
+    directory: Path,
+    announce: Callable[[Sequence[Sealed]], None],
+    push: Callable[[Sequence[Change]], None],
+    limits: StoreLimits,
+) -> AsyncGenerator[Storage]:
+    """The store in a database, `firestore://project[/database][?emulator=host:port]`.
+
+    Raises:
+        SchemaTooNew: It belongs to a newer version.
+        StoreUnavailable: It does not answer.
+    """
+    parts = urlsplit(address)
+    database = f"projects/{parts.netloc}/databases/{parts.path.strip('/') or '(default)'}"
+    emulator = parse_qs(parts.query).get("emulator", [None])[0]
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
+    path = limits.search or directory / "search.db"
+    await asyncio.to_thread(migrate, path)
+    async with open_channels(limits.channels, emulator) as channels:
+        # The emulator lets this token do everything.
+        store = Firestore(channels, database, token="owner" if emulator else None)
+        await _begin(store)
+        index = SqliteStore(path, lambda _: None, lambda _: None)
+        search = FirestoreSearch(store, index)
+        commits = FirestoreCommits(store, announce, push, search.add, FirestoreUpkeep(store, search))
+        workers = Workers(store, commits.doubtful)
+        try:
+            yield Storage(
+                commits,
+                accounts=FirestoreAccounts(store),
+                casefiles=FirestoreCasefiles(store),
+                sessions=FirestoreSessions(store, commits.memory),
+                events=FirestoreEvents(store, commits.memory, workers),
+                documents=FirestoreDocuments(store, search),
+                search=search,
+                blobs=DirectoryBlobs(directory / "blobs"),
+                directory=directory,
+            )
+        finally:
+            await commits.close()
+            await workers.close()
+            await index.close()
+
+
+async def _begin(store: Firestore) -> None:
+    """Make what every store begins with, once."""
+    found = await store.get([_LAYOUT_PLACE, at.FEED_HEAD])
+    layout = found.get(_LAYOUT_PLACE)
+    if layout is not None and layout.fields["version"] > _LAYOUT:
+        raise SchemaTooNew(
+            f"the store's layout is {layout.fields['version']}; this casekeeper knows {_LAYOUT} at most"
+        )
+    if at.FEED_HEAD not in found or layout is None:
+        with suppress(Conflict):  # another process did it just now
+            await store.commit(
+                [
+                    Write(_LAYOUT_PLACE, None, {"version": _LAYOUT}),
+                    Write(at.FEED_HEAD, None, {"epoch": secrets.token_hex(8), "number": 0}),
+                ]
+            )

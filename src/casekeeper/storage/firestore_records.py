@@ -1,0 +1,171 @@
+"""How each record is written to Firestore, by type."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from casekeeper.acl_feed import Change
+from casekeeper.casefiles import casefile as cf
+from casekeeper.clock import to_us
+from casekeeper.documents import document as doc
+from casekeeper.identity import accounts as acc
+from casekeeper.identity import logins as log
+from casekeeper.journal import requests as req
+from casekeeper.journal import stream
+from casekeeper.sessions import session as ses
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_conditions import generation
+from casekeeper.storage.firestore_rows import (
+    account_row,
+    casefile_row,
+    document_row,
+    grant_row,
+    key_row,
+    session_row,
+    upload_row,
+    us,
+)
+from casekeeper.storage.firestore_values import Query
+from casekeeper.storage.firestore_view import View
+
+
+async def _put_claim(view: View, r: req.Claim) -> None:
+    claim = {"fingerprint": r.fingerprint, "made": r.made, "expires_us": us(r.expires_at)}
+    await view.put(at.request(r.key), claim)
+
+
+async def _release_claim(view: View, r: req.ReleaseClaim) -> None:
+    opened = await view.get(at.open_operation(r.made))
+    if opened is None:
+        paths = await view.find(Query("requests", where=(("made", "==", r.made),)))
+    else:
+        paths = [at.request(opened["claim"])] if opened["claim"] else []
+    for path in paths:
+        claim = await view.get(path)
+        if claim is not None and claim["expires_us"] is None:
+            await view.put(path, {**claim, "expires_us": to_us(r.expires_at)})
+
+
+async def _change(view: View, r: stream.PermissionChanged) -> None:
+    head = await view.get(at.FEED_HEAD)
+    assert head is not None, "an open store has a feed"
+    number = head["number"] + 1
+    await view.put(at.FEED_HEAD, {**head, "number": number})
+    row = {"number": number, "casefile_id": r.casefile_id, "user_id": r.user_id}
+    view.create(at.change(number), {**row, "kind": r.kind, "at_us": to_us(r.at)})
+    await view.put(at.mark(r.user_id, r.casefile_id), {"number": number})
+    view.changes.append(Change(number, r.casefile_id, r.user_id))
+
+
+async def _put_account(view: View, r: acc.PutAccount) -> None:
+    account = r.stored.account
+    await view.put(at.account(account.user_id), account_row(r.stored))
+    await view.put(at.pseudonym(account.pseudonym), {"user_id": account.user_id})
+
+
+async def _end_families(view: View, r: acc.EndRefreshFamilies) -> None:
+    number = await generation(view, r.user_id)
+    await view.put(at.generation(r.user_id), {"number": number + 1})
+
+
+async def _put_refresh(view: View, r: log.PutRefresh) -> None:
+    row = {"family": r.family, "user_id": r.user_id, "generation": await generation(view, r.user_id)}
+    view.create(at.refresh_token(r.digest), {**row, "expires_us": to_us(r.expires_at), "used_us": None})
+
+
+async def _use_refresh(view: View, r: log.UseRefresh) -> None:
+    token = await view.get(at.refresh_token(r.digest))
+    if token is not None and token["used_us"] is None:
+        await view.put(at.refresh_token(r.digest), {**token, "used_us": to_us(r.now)})
+
+
+async def _put_casefile(view: View, r: cf.PutCasefile) -> None:
+    path = at.casefile(r.casefile.casefile_id)
+    await view.put(path, casefile_row(r.casefile, await view.get(path)))
+
+
+async def _delete_casefile(view: View, r: cf.DeleteCasefile) -> None:
+    path = at.casefile(r.casefile_id)
+    casefile = await view.get(path)
+    if casefile is not None:
+        await view.put(path, {**casefile, "deleted_us": to_us(r.at), "is_to_erase": True})
+
+
+async def _put_grant(view: View, r: cf.PutGrant) -> None:
+    casefile = await view.get(at.casefile(r.grant.casefile_id))
+    # A user's casefiles are listed by their age.
+    created_us = casefile["created_us"] if casefile else 0
+    await view.put(at.grant(r.grant.casefile_id, r.grant.user_id), grant_row(r.grant, created_us))
+
+
+async def _put_session(view: View, r: ses.PutSession) -> None:
+    s = r.session
+    if await view.get(at.session_place(s.session_id)) is not None:
+        raise LookupError("a session of this id exists already")
+    await view.put(at.session_place(s.session_id), {"casefile_id": s.casefile_id})
+    await view.put(at.session(s.casefile_id, s.session_id), session_row(s))
+    if s.auto:
+        await view.put(at.auto_session(s.user_id, s.casefile_id), {"session_id": s.session_id})
+
+
+async def _open_record_session(view: View, r: cf.OpenRecordSession) -> None:
+    session = ses.UnifiedSession(
+        session_id=r.session_id,
+        casefile_id=r.casefile_id,
+        user_id=r.user_id,
+        session_type=ses.SessionType.RECORD,
+        visibility=ses.Visibility.PRIVATE,
+        created_at=r.at,
+        last_activity_at=r.at,
+    )
+    await _put_session(view, ses.PutSession(session))
+
+
+async def _end_session(view: View, r: ses.EndSession) -> None:
+    session, casefile_id = await view.session(r.session_id), await view.casefile_of(r.session_id)
+    if session is not None and casefile_id is not None:
+        await view.put(at.session(casefile_id, r.session_id), {**session, "closed_us": to_us(r.at)})
+
+
+async def _put_conversation(view: View, r: ses.PutConversation) -> None:
+    row = {"event_id": r.event_id, "blob": r.blob, "casefile_id": await view.casefile_of(r.session_id)}
+    await view.put(at.conversation(r.session_id), row)
+
+
+async def _add_document(view: View, r: doc.AddDocument) -> None:
+    d = r.document
+    path = at.digest(d.casefile_id, d.sha256)
+    if await view.get(path) is not None:
+        return
+    await view.put(path, {"document_id": d.document_id})
+    view.create(at.document(d.casefile_id, d.document_id), document_row(d, r.raw))
+    view.documents.append(r)
+
+
+RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
+    # Those first on which others of the same commit rely.
+    cf.PutCasefile: _put_casefile,
+    cf.OpenRecordSession: _open_record_session,
+    ses.PutSession: _put_session,
+    req.Claim: _put_claim,
+    req.ReleaseClaim: _release_claim,
+    stream.PermissionChanged: _change,
+    acc.PutAccount: _put_account,
+    acc.EndRefreshFamilies: _end_families,
+    log.PutKey: lambda view, r: view.put(at.api_key(r.key.key_id), key_row(r)),
+    log.PutRefresh: _put_refresh,
+    log.UseRefresh: _use_refresh,
+    log.EndFamily: lambda view, r: view.put(at.family(r.family), {"has_ended": True}),
+    cf.DeleteCasefile: _delete_casefile,
+    cf.PutGrant: _put_grant,
+    cf.RemoveGrant: lambda view, r: view.delete(at.grant(r.casefile_id, r.user_id)),
+    ses.EndSession: _end_session,
+    ses.PutConversation: _put_conversation,
+    stream.CloseOperation: lambda view, r: view.delete(at.open_operation(r.event_id)),
+    doc.AddDocument: _add_document,
+    doc.PutUpload: lambda view, r: view.put(at.upload(r.upload.upload_id), upload_row(r.upload)),
+    doc.DropUpload: lambda view, r: view.delete(at.upload(r.upload_id)),
+}
+"""How each record is written, in the order in which those of one commit are."""
+
+MAKES_SESSIONS = (cf.PutCasefile, cf.OpenRecordSession, ses.PutSession)
+"""Written before the facts of their commit, which may be the new session's first."""

@@ -1,0 +1,100 @@
+"""Search beside Firestore, which has none: a full-text index in an SQLite file of this process's machine.
+
+It only repeats what Firestore holds. Before each search it takes in what others have filed since the last one, so that
+what was acknowledged is found; a file that is missing is made anew by the first search of each casefile.
+"""
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from casekeeper.casefiles.casefile import EraseContents
+from casekeeper.documents.document import AddDocument, CasefileCounts
+from casekeeper.documents.query import Term
+from casekeeper.documents.search import Facets, Order, Place, Ranked
+from casekeeper.journal.stream import Commit
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage import sql_schema as t
+from casekeeper.storage.firestore_channels import Firestore
+from casekeeper.storage.firestore_chunks import whole
+from casekeeper.storage.firestore_values import Instant, Query
+from casekeeper.storage.sql_documents import SqlDocuments
+from casekeeper.storage.sql_search import SqlSearch
+from casekeeper.storage.sql_statements import IsInJson, Static
+from casekeeper.storage.sqlite import SqliteStore
+
+_INDEXED = Static(select(t.documents.c.document_id).where(IsInJson(t.documents.c.document_id, "ids")))
+_CASEFILES = Static(select(t.documents.c.casefile_id).distinct())
+# So many texts are held in memory at a time while an index catches up.
+_AT_ONCE = 50
+
+
+class FirestoreSearch:
+    """Implements `Search`."""
+
+    def __init__(self, store: Firestore, index: SqliteStore) -> None:
+        self._store = store
+        self._index = index
+        self._search = SqlSearch(index)
+        self._documents = SqlDocuments(index)
+        # Up to when, by the server's clock, each casefile's documents are in the index.
+        self._known_until: dict[str, Instant] = {}
+
+    async def search(
+        self, casefile_id: str, term: Term, order: Order, place: Place, limit: int
+    ) -> Sequence[Ranked]:
+        await self._catch_up(casefile_id)
+        return await self._search.search(casefile_id, term, order, place, limit)
+
+    async def facets(self, casefile_id: str, term: Term) -> Facets:
+        await self._catch_up(casefile_id)
+        return await self._search.facets(casefile_id, term)
+
+    async def counts(self, casefile_id: str) -> CasefileCounts:
+        """What a casefile holds, in figures."""
+        await self._catch_up(casefile_id)
+        return await self._documents.counts(casefile_id)
+
+    async def add(self, documents: Sequence[AddDocument]) -> None:
+        """Take in what has been filed."""
+        records = [AddDocument(record.document, None) for record in documents]
+        await self._index.commit(Commit(records=records))
+
+    async def erase(self, casefile_id: str) -> None:
+        """Forget a casefile's documents."""
+        await self._index.commit(Commit(records=(EraseContents(casefile_id),)))
+
+    async def forget_erased(self) -> None:
+        """Forget what others have erased."""
+        ids = [row[0] for row in await self._index.scan(lambda tx: tx.all(_CASEFILES))]
+        found = await self._store.get([at.casefile(casefile_id) for casefile_id in ids])
+        for one in found.values():
+            if one.fields["deleted_us"] is not None and not one.fields["is_to_erase"]:
+                await self.erase(one.fields["casefile_id"])
+
+    async def _catch_up(self, casefile_id: str) -> None:
+        since = self._known_until.get(casefile_id)
+        found = await self._store.query(
+            Query(
+                "documents",
+                at.casefile(casefile_id),
+                # Those of the last instant again: more may have been filed in it.
+                where=() if since is None else (("filed_at", ">=", since),),
+                order=(("filed_at", "asc"),),
+                only=("document_id", "filed_at"),
+            )
+        )
+        ids = [one.fields["document_id"] for one in found]
+        indexed = await self._index.point(lambda tx: tx.all(_INDEXED, ids=json.dumps(ids)))
+        missing = sorted(set(ids) - {row[0] for row in indexed})
+        for start in range(0, len(missing), _AT_ONCE):
+            await self._take_in(casefile_id, missing[start : start + _AT_ONCE])
+        if found:
+            self._known_until[casefile_id] = found[-1].fields["filed_at"]
+
+    async def _take_in(self, casefile_id: str, document_ids: Sequence[str]) -> None:
+        paths = [at.document(casefile_id, document_id) for document_id in document_ids]
+        found = await self._store.get(paths)
+        documents = [await whole(self._store, found[path].fields) for path in paths if path in found]
+        await self.add([AddDocument(document, None) for document in documents])

@@ -1,0 +1,80 @@
+"""What is too much for one write to Firestore: erasing a casefile's contents, forgetting what has expired.
+
+Every part can be repeated, so a sweep that breaks off is ended by the next one.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from casekeeper.casefiles.casefile import EraseContents
+from casekeeper.clock import to_us
+from casekeeper.journal.stream import ForgetExpired
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_channels import Conflict, Firestore
+from casekeeper.storage.firestore_search import FirestoreSearch
+from casekeeper.storage.firestore_values import SERVER_TIME, Document, Query, Write
+
+_PAGE = 300
+_EMPTY = {"salt": None, "body": None, "chunks": 0, "blob": None, "size": 0}
+
+
+class FirestoreUpkeep:
+    """Erases and forgets."""
+
+    def __init__(self, store: Firestore, index: FirestoreSearch) -> None:
+        self._store = store
+        self._index = index
+
+    async def __call__(self, record: EraseContents | ForgetExpired) -> None:
+        if isinstance(record, EraseContents):
+            await self._erase(record.casefile_id)
+        else:
+            await self._forget(to_us(record.now))
+
+    async def _erase(self, casefile_id: str) -> None:
+        place = at.casefile(casefile_id)
+        for session in await self._store.query(Query("sessions", place, only=("session_id",))):
+            await self._erase_payloads(session.path)
+        mine = (("casefile_id", "==", casefile_id),)
+        await self._delete(Query("conversations", where=mine))
+        await self._delete(Query("uploads", where=mine))
+        for collection in ("documents", "digests", "chunks"):
+            await self._delete(Query(collection, place, only=()))
+        await self._index.erase(casefile_id)
+        gone: dict[str, Any] = {
+            "title": "",
+            "description": "",
+            "tags": [],
+            "is_to_erase": False,
+            "erased_at": SERVER_TIME,
+        }
+        await self._store.commit([Write(place, None, gone, is_blind=True, is_partial=True)])
+
+    async def _erase_payloads(self, session: str) -> None:
+        after: tuple[int, ...] | None = None
+        while True:
+            page = Query("events", session, order=(("seq", "asc"),), after=after, limit=_PAGE, only=("seq",))
+            found = await self._store.query(page)
+            if found:
+                await self._store.commit(
+                    [Write(one.path, None, _EMPTY, is_blind=True, is_partial=True) for one in found]
+                )
+            if len(found) < _PAGE:
+                return
+            after = (found[-1].fields["seq"],)
+
+    async def _forget(self, now_us: int) -> None:
+        for collection in ("requests", "refresh_tokens"):
+            with suppress(Conflict):  # claimed anew: it has not expired
+                await self._delete(Query(collection, where=(("expires_us", "<", now_us),)))
+        await self._index.forget_erased()
+
+    async def _delete(self, wanted: Query) -> None:
+        while found := await self._page(wanted):
+            await self._store.commit([Write(one.path, one.version) for one in found])
+
+    async def _page(self, wanted: Query) -> Sequence[Document]:
+        return await self._store.query(
+            Query(wanted.collection, wanted.parent, where=wanted.where, limit=_PAGE, only=wanted.only)
+        )

@@ -1,0 +1,97 @@
+"""Which processes live, and which operations have lost theirs.
+
+A process says every few seconds that it lives. An operation whose process has not done so for long enough is an orphan;
+so is one whose start or end was sent by this process and never answered.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+from casekeeper.clock import to_us, utc_now
+from casekeeper.errors import StoreUnavailable
+from casekeeper.journal.stream import OpenedOperation
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_channels import Firestore
+from casekeeper.storage.firestore_rows import opened_of
+from casekeeper.storage.firestore_values import Fields, Query, Write
+
+_BEAT_S = 3.0
+# Five beats missed: clocks of machines may differ by a few seconds.
+_GONE_US = 15_000_000
+
+
+class Workers:
+    """The processes that share a store; this one among them once it has asked for orphans under its name."""
+
+    def __init__(self, store: Firestore, doubtful: set[str]) -> None:
+        self._store = store
+        self._doubtful = doubtful
+        self._owner: str | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
+        """Running operations without a process, children before their parents. From now on `owner` lives."""
+        if self._beating is None:
+            self._owner = owner
+            await self._beat()
+            self._beating = asyncio.create_task(self._beat_on())
+        doubted = frozenset(self._doubtful)
+        found = await self._store.query(Query("open_operations", where=(("state", "==", "running"),)))
+        rows = [one.fields for one in found]
+        self._doubtful -= doubted - {row["event_id"] for row in rows}
+        living = await self._living({row["owner"] for row in rows})
+        lost = [row for row in rows if row["owner"] not in living or row["event_id"] in self._doubtful]
+        # The deepest first: an operation never ends before those inside it.
+        lost.sort(key=lambda row: (row["started_us"], row["started_seq"]), reverse=True)
+        return [opened_of(row) for row in lost[:limit]]
+
+    async def close(self) -> None:
+        """This process ends."""
+        if self._beating is None or self._owner is None:
+            return
+        self._beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._beating
+        with suppress(StoreUnavailable):
+            await self._store.commit([Write(at.worker(self._owner), None, is_blind=True)])
+
+    async def _living(self, owners: set[str]) -> set[str]:
+        found = await self._store.get([at.worker(owner) for owner in owners])
+        now_us = to_us(utc_now())
+        return {w.fields["owner"] for w in found.values() if _lives(w.fields, now_us)}
+
+    async def _beat(self) -> None:
+        assert self._owner is not None
+        fields = {
+            "owner": self._owner,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "seen_us": to_us(utc_now()),
+        }
+        await self._store.commit([Write(at.worker(self._owner), None, fields, is_blind=True)])
+
+    async def _beat_on(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            # While the store is away nobody else can judge us either.
+            with suppress(StoreUnavailable):
+                await self._beat()
+
+
+def _lives(worker: Fields, now_us: int) -> bool:
+    if worker["seen_us"] < now_us - _GONE_US:
+        return False
+    return worker["host"] != socket.gethostname() or _runs(worker["process"])
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
