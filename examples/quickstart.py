@@ -22,7 +22,7 @@ async def work(ck: Casekeeper) -> None:
     casefile = await ck.casefiles.create("Tax 2024")
     with as_file(files("casekeeper.documents") / "sample.mbox") as mailbox:
         filed = await ck.documents.import_file(casefile.casefile_id, mailbox)
-    print(filed.raise_for_failure().outputs["added"], "mails filed")
+    print(filed.raise_for_failure().outputs["added"], "documents filed")
 
     found = await ck.run_tool(casefile.casefile_id, "gmail_search", query="invoice from:foxglove")
     for mail in found.raise_for_failure().outputs["messages"]:

@@ -24,6 +24,7 @@ from casekeeper.clock import Clock, utc_now
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.filing import Filing
+from casekeeper.documents.readers import Readers
 from casekeeper.execution.executor import Executor
 from casekeeper.execution.explain import Explain
 from casekeeper.execution.limits import Limits
@@ -118,8 +119,9 @@ async def open_server(
         owner = f"{os.getpid()}-{secrets.token_hex(6)}"
         registry = _tools(tools)
         agents = _agents(settings, registry, storage)
+        readers = Readers(settings.data / "spool", document_bytes=settings.document_bytes)
         server = _wire(
-            settings, storage, live, pushes, runner, passwords, clock, registry, agents, first, owner
+            settings, storage, live, pushes, runner, passwords, clock, registry, agents, readers, first, owner
         )
         recovery = Recovery(storage.events, storage.commits, clock, owner=owner)
         await recovery.run()
@@ -131,6 +133,7 @@ async def open_server(
             sweeper.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
             await agents.close()
+            readers.close()
 
 
 def _wire(
@@ -143,6 +146,7 @@ def _wire(
     clock: Clock,
     tools: ToolRegistry,
     agents: AgentRegistry,
+    readers: Readers,
     first: FirstLogin | None,
     owner: str,
 ) -> Server:
@@ -187,6 +191,7 @@ def _wire(
             storage.documents,
             storage.search,
             blobs,
+            readers,
             cursors,
             clock,
             casefile_id=casefile_id,

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
         default=12000, ge=0, description="Operations a minute per casefile; 0 means no limit."
     )
     upload_bytes: int = Field(default=2 * 1024**3, ge=1, description="Largest upload, in bytes.")
+    document_bytes: int = Field(
+        default=2 * 1024**3, ge=1, description="Largest single document that is filed, in bytes."
+    )
     drain_s: float = Field(
         default=20, ge=0, description="Seconds that running operations get when the server stops."
     )

@@ -127,7 +127,7 @@ def test_the_demo_tells_its_story_twice_and_touches_no_other_directory(
     place = tmp_path / "demo"
     told = cli("demo", "--exit", "--data", place)
     assert told.code == 0, told.err
-    for words in ("41 mails filed", "404, as for one that is missing", "403 role_too_low", "intact"):
+    for words in ("50 documents filed", "404, as for one that is missing", "403 role_too_low", "intact"):
         assert words in told.out
     steps = [
         json.loads(line)["step"] for line in cli("demo", "--exit", "--json", "--data", place).out.splitlines()

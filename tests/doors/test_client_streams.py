@@ -169,11 +169,11 @@ async def test_an_import_tells_how_far_it_is(sam: Casekeeper) -> None:
     casefile_id = await a_casefile(sam)
     steps: list[Progress] = []
     result = await sam.documents.import_file(casefile_id, SAMPLE, on_progress=steps.append)
-    assert result.raise_for_failure().outputs["added"] == 41
+    assert result.raise_for_failure().outputs["added"] == 50
     assert steps[0].stage == "upload"
     assert steps[0].total == SAMPLE.stat().st_size
-    assert steps[-1] == Progress("import", 41, 41)
-    assert {s.unit for s in steps} == {"bytes", "mails"}
+    assert steps[-1] == Progress("import", 50, 50)
+    assert {s.unit for s in steps} == {"bytes", "documents"}
     documents = [d async for d in sam.documents.each(casefile_id, kind="mail")]
     assert len(documents) == 41
     assert (await sam.documents.get(casefile_id, documents[0].document_id)).text

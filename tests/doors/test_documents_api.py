@@ -50,6 +50,8 @@ async def test_filing_makes_documents_of_an_upload(api: Api, house: House) -> No
         "filename": "rent.eml",
         "read": 1,
         "added": 1,
+        "attached": 0,
+        "by_kind": {"mail": 1},
         "duplicates": 0,
         "unreadable": 0,
         "problems": [],

@@ -19,7 +19,7 @@ def ran(*arguments: str) -> str:
 @pytest.mark.timeout(60)
 def test_the_quickstart_runs() -> None:
     printed = ran("examples/quickstart.py")
-    assert "41 mails filed" in printed
+    assert "50 documents filed" in printed
     assert "gmail_search succeeded" in printed
     assert "refused: arguments_invalid" in printed
 

@@ -28,6 +28,7 @@ from casekeeper.casefiles.permissions import (
 )
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.document import FencedWrite
+from casekeeper.documents.readers import Readers
 from casekeeper.execution.executor import Call, Executor, Outcome, Started
 from casekeeper.execution.explain import Explain
 from casekeeper.execution.limits import Limits
@@ -317,11 +318,15 @@ def _wire(
     registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
     registry, sizes = Registry([registered]), Sizes(blobs)
 
+    # No tool here reads uploads, so no process is ever started.
+    readers = Readers(storage.directory / "spool", document_bytes=2**30)
+
     def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
         return CasefileDocuments(
             storage.documents,
             storage.search,
             blobs,
+            readers,
             cursors,
             clock,
             casefile_id=casefile_id,

@@ -131,7 +131,7 @@ class _Story:
         odd = len(found["problems"])
         remark = f", {odd} with a fault that is reported" if odd else ""
         self._step(
-            "A mailbox", f"{found['added']} mails filed from {found['filename']}{remark}", result=result
+            "A mailbox", f"{found['added']} documents filed from {found['filename']}{remark}", result=result
         )
 
     async def _tool(self, sam: Casekeeper, casefile_id: str) -> None:

@@ -74,7 +74,7 @@ class _Line:
         self._progress.update(self._task, completed=step.done, total=step.total)
         [task] = [t for t in self._progress.tasks if t.id == self._task]
         if task.speed:
-            rate = f"{task.speed / 1e6:.1f} MB/s" if step.unit == "bytes" else f"{task.speed:.0f} mails/s"
+            rate = f"{task.speed / 1e6:.1f} MB/s" if step.unit == "bytes" else f"{task.speed:.0f} documents/s"
             self._progress.update(self._task, rate=rate)
 
     def remove(self) -> None:

@@ -23,7 +23,7 @@ _NAME_MAX = 255
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an import is. `total` of mails is an estimate; None where there is none."""
+    """How far an import is. `total` of documents is an estimate; None where there is none."""
 
     stage: Literal["upload", "import"]
     done: int
@@ -32,7 +32,7 @@ class Progress:
     @property
     def unit(self) -> str:
         """What is counted."""
-        return "bytes" if self.stage == "upload" else "mails"
+        return "bytes" if self.stage == "upload" else "documents"
 
 
 OnProgress = Callable[[Progress], None]

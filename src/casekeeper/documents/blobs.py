@@ -26,7 +26,7 @@ class BlobStore(Protocol):
         ...
 
     def open(self, casefile_id: str, name: str) -> BinaryIO:
-        """The bytes as a file, for reading off the event loop; the caller closes it.
+        """The bytes as a file of the operating system, for reading off the event loop; the caller closes it.
 
         Raises:
             FileNotFoundError: There is no such blob.

@@ -1,7 +1,8 @@
 """The one handle through which operations reach the documents of their casefile."""
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, closing
 
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
@@ -18,10 +19,11 @@ from casekeeper.documents.document import (
     Upload,
     page_of_documents,
 )
+from casekeeper.documents.readers import Arrived, Readers
 from casekeeper.documents.search import Found, Search, SearchDocuments, find
 from casekeeper.documents.threads import thread_of
 from casekeeper.errors import DocumentNotFound
-from casekeeper.ids import new_document_id
+from casekeeper.ids import DocumentId, new_document_id
 from casekeeper.paging import Cursors, Page
 
 
@@ -33,6 +35,7 @@ class CasefileDocuments:
         store: DocumentStore,
         search: Search,
         blobs: BlobStore,
+        readers: Readers,
         cursors: Cursors,
         clock: Clock,
         *,
@@ -44,6 +47,7 @@ class CasefileDocuments:
         self._store = store
         self._search = search
         self._blobs = blobs
+        self._readers = readers
         self._cursors = cursors
         self._clock = clock
         self._casefile_id = casefile_id
@@ -93,30 +97,46 @@ class CasefileDocuments:
             raise DocumentNotFound(upload_id)
         return upload
 
-    def open_upload(self, upload: Upload) -> "Any":
-        """The upload's bytes as a binary file, to be read off the event loop."""
-        return self._blobs.open(self._casefile_id, upload.upload_id)
+    async def read_upload(self, upload: Upload) -> AsyncGenerator[list[Arrived]]:
+        """What is in an upload, in batches; close the generator."""
+        file = await asyncio.to_thread(self._blobs.open, self._casefile_id, upload.upload_id)
+        with closing(file):
+            async with aclosing(self._readers.read(file, upload.filename)) as batches:
+                async for batch in batches:
+                    yield batch
 
     async def drop_upload(self, upload: Upload) -> None:
         """Forget an upload that was filed."""
         await self._write((DropUpload(upload.upload_id),))
         await self._blobs.remove(self._casefile_id, upload.upload_id)
 
+    def next_id(self) -> DocumentId:
+        """An id for a document that is to be filed."""
+        return new_document_id(self._clock())
+
+    async def keep(self, document_id: DocumentId, chunks: AsyncIterator[bytes], limit: int) -> None:
+        """Keep large bytes as a blob for a document that is to be filed."""
+        await self._blobs.put_stream(self._casefile_id, document_id, chunks, limit)
+
+    async def known(self, digests: Sequence[str]) -> dict[str, str]:
+        """The documents with these sha256 that the casefile holds already: their ids, by sha256."""
+        return await self._store.known(self._casefile_id, digests)
+
     async def add(self, new: Sequence[NewDocument]) -> list[Document]:
         """File documents in one commit; those whose bytes the casefile holds already are left out.
 
         Blobs are written before the commit that names them, so none is ever missing.
         """
-        known = await self._store.known(self._casefile_id, [n.sha256 for n in new])
+        known = await self.known([n.sha256 for n in new])
         added: dict[str, tuple[Document, bytes | None]] = {}
         for item in new:
             if item.sha256 in known or item.sha256 in added:
                 continue
-            raw: bytes | None = item.raw
-            if len(item.raw) > INLINE_BYTES:
-                await self._blobs.put(self._casefile_id, item.sha256, item.raw)
+            document, raw = self._document(item), item.raw
+            if raw is not None and len(raw) > INLINE_BYTES:
+                await self._blobs.put(self._casefile_id, document.document_id, raw)
                 raw = None
-            added[item.sha256] = (self._document(item), raw)
+            added[item.sha256] = (document, raw)
         if added:
             await self._write([AddDocument(document, raw) for document, raw in added.values()])
         return [document for document, _ in added.values()]
@@ -124,7 +144,7 @@ class CasefileDocuments:
     def _document(self, item: NewDocument) -> Document:
         now = self._clock()
         return Document(
-            document_id=new_document_id(now),
+            document_id=item.document_id or new_document_id(now),
             casefile_id=self._casefile_id,
             kind=item.kind,
             title=item.title,
@@ -140,7 +160,7 @@ class CasefileDocuments:
             message_id=item.message_id,
             references=list(item.references),
             problem=item.problem,
-            size=len(item.raw),
+            size=item.size if item.raw is None else len(item.raw),
             sha256=item.sha256,
             created_at=now,
             created_by=self._user_id,

@@ -13,7 +13,10 @@ from casekeeper.journal.stream import Record
 from casekeeper.paging import Cursors, Page
 
 INLINE_BYTES = 256 * 1024
-"""Raw bytes up to this size are kept in the database, in the commit of their document; larger ones as blobs."""
+"""Raw bytes up to this size are kept in the database, in the commit of their document; larger ones as blobs.
+
+A blob has the name of its document: no two documents share one, so deleting the one takes nothing from the other.
+"""
 
 
 class DocumentSummary(BaseModel):
@@ -115,8 +118,8 @@ class DocumentStore(Protocol):
         """Documents, newest filed first, behind (created_us, document_id)."""
         ...
 
-    async def known(self, casefile_id: str, digests: Sequence[str]) -> set[str]:
-        """Which of these sha256 the casefile holds already."""
+    async def known(self, casefile_id: str, digests: Sequence[str]) -> dict[str, str]:
+        """The documents with these sha256 that the casefile holds already: their ids, by sha256."""
         ...
 
     async def counts(self, casefile_id: str) -> CasefileCounts: ...
@@ -134,13 +137,15 @@ FencedWrite = Callable[[Sequence[Record]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class NewDocument:
-    """A document before it has an id."""
+    """A document to be filed. Where `raw` is None, its bytes are a blob already, named by `document_id`."""
 
     kind: str
     title: str
-    raw: bytes
+    raw: bytes | None
     sha256: str
     source: str
+    document_id: DocumentId | None = None
+    size: int = 0
     text: str = ""
     parent_id: str | None = None
     sender: str | None = None

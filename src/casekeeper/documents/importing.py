@@ -5,7 +5,7 @@ Nothing is dropped: what cannot be parsed comes out as it is, with the reason.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
@@ -88,7 +88,11 @@ def split_mbox(chunks: Iterable[bytes], *, message_max: int = MESSAGE_MAX_BYTES)
 
 
 def read_mailbox(
-    chunks: Iterable[bytes], filename: str, *, message_max: int = MESSAGE_MAX_BYTES
+    chunks: Iterable[bytes],
+    filename: str,
+    *,
+    message_max: int = MESSAGE_MAX_BYTES,
+    parse: Callable[[bytes], Mail] = parse_mail,
 ) -> Iterator[Parsed]:
     """Every message of a file, in its order: of a mailbox each one, of any other file the file itself.
 
@@ -104,18 +108,18 @@ def read_mailbox(
             break
     kind = sniff(bytes(head[:SNIFF_BYTES]), filename)
     for message in _split(chain((bytes(head),), stream), is_mbox=kind == "mbox", message_max=message_max):
-        yield _parsed(message, is_mail=kind != "unknown")
+        yield _parsed(message, parse if kind != "unknown" else None)
 
 
-def _parsed(message: bytes | Piece, *, is_mail: bool) -> Parsed:
+def _parsed(message: bytes | Piece, parse: Callable[[bytes], Mail] | None) -> Parsed:
     raw = message.raw if isinstance(message, Piece) else message
     mail: Mail | None = None
     problem: str | None = None
-    if not is_mail:
+    if parse is None:
         problem = "It is neither a mail nor a mailbox."
     elif not isinstance(message, Piece) or message.number == 1:
         try:
-            mail = parse_mail(raw)
+            mail = parse(raw)
         except UnreadableMail as unreadable:
             problem = str(unreadable)
     if isinstance(message, Piece):

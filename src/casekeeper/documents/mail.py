@@ -4,60 +4,48 @@ Two readers: a fast one for well-formed mails, and a careful one for everything 
 whose work is bounded by the caps below. Their libraries are loaded with the first mail, not with this module.
 """
 
-import binascii
-import codecs
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
+
+from casekeeper.documents.clean import TEXT_MAX_CHARS, UNSAFE, line_of, text_of, tolerant
+from casekeeper.documents.mail_parts import (
+    DEPTH_MAX,
+    HEADER_END,
+    HEADER_MAX_BYTES,
+    PARTS_MAX,
+    TOO_MANY_PARTS,
+    decoded,
+    decoded_header,
+    headers_of,
+    is_text,
+    leaves,
+    name_of,
+)
+from casekeeper.documents.markup import text_of_markup
 
 if TYPE_CHECKING:
     from email.message import Message
 
     from fast_mail_parser import PyAddress
 
-T = TypeVar("T")
-
-# Real headers stay under 40 KiB even with long DKIM and ARC chains.
-HEADER_MAX_BYTES: Final = 64 * 1024
-PARTS_MAX: Final = 500
-DEPTH_MAX: Final = 30
 RECIPIENTS_MAX: Final = 2_000
 REFERENCES_MAX: Final = 200
-TEXT_MAX_CHARS: Final = 1024 * 1024
-# RFC 5322 §2.1.1 allows no longer line; a longer subject or name is noise.
-LINE_MAX_CHARS: Final = 998
-# Without its tags; mail programs show no more than some 100 KiB.
-_MARKUP_MAX_CHARS: Final = 2 * TEXT_MAX_CHARS
-_MARKUP_PIECE_CHARS: Final = 64 * 1024
-_TOO_MANY_PARTS: Final = f"It has more than {PARTS_MAX} parts; the rest is left out."
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2107, 1, 1, tzinfo=UTC)
 
 _ENVELOPE = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:>?From (?![ \t]*:)[^\n]*(?:\n|\Z))*")
-_HEADER_END = re.compile(rb"(?:\A|\n)\r?\n")
 _KNOWN_FIELD = re.compile(
     rb"^(?:from|sender|to|cc|bcc|reply-to|subject|date|message-id|in-reply-to|references|received|return-path"
     rb"|delivered-to|mime-version|status|(?:resent|content|list|dkim|arc|x)-[!-9;-~]+)[ \t]*:",
     re.IGNORECASE | re.MULTILINE,
 )
-_ENCODED_WORD = re.compile(r"=\?([^?\s]{1,75})\?([bq])\?([^?]*)\?=(?:\s+(?==\?))?", re.IGNORECASE)
 _ADDRESS_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|\([^()]*\)?|<[^>]*>?|[^"(<,;:]+|.', re.DOTALL)
 _MESSAGE_ID = re.compile(r"<([^<>\s]{1,250})>")
 _LIST_POST = re.compile(r"<mailto:([^<>?\s]{1,250})", re.IGNORECASE)
 _LABEL = re.compile(r'(?:"[^"]*"?|[^",])+')
-_UNSAFE = re.compile(r"[\x00\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 _WORDS = re.compile(r"\w+")
-# A quoted value that holds a "<" is left to the HTML parser; so this never reads a character twice.
-_TAG = re.compile(r"""<(/?[a-z][a-z0-9:-]*+)(?:[^<>"']|"[^"<]*"|'[^'<]*')*+>""", re.IGNORECASE)
-_BLOCK = re.compile(
-    r"address|article|blockquote|body|br|caption|center|d[dlt]|div|footer|form|h[1-6r]|header|li|main|[ou]l|option"
-    r"|p|pre|section|table|t(?:body|foot|head|r)"
-)
-# These answer to `bytes.decode` without being character sets of mails; some of them need quadratic time.
-_NOT_CHARSETS = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}
 
 
 class UnreadableMail(ValueError):
@@ -117,7 +105,7 @@ class _Reading:
     problems: list[str] = field(default_factory=list[str])
 
     def first(self, name: str) -> str:
-        return _line(next(iter(self.headers.get(name, ())), ""))
+        return line_of(next(iter(self.headers.get(name, ())), ""))
 
 
 def parse_mail(raw: bytes) -> Mail:
@@ -129,7 +117,7 @@ def parse_mail(raw: bytes) -> Mail:
     Raises:
         UnreadableMail: The bytes are no mail. Nothing else is raised, whatever the bytes.
     """
-    raw, header_end = _opened(raw)
+    raw, header_end = opened(raw)
     header = raw[: header_end.start() + 1 if header_end else len(raw)]
     if not raw.strip():
         raise UnreadableMail("It is empty.")
@@ -139,7 +127,7 @@ def parse_mail(raw: bytes) -> Mail:
     if cut:
         header = header[: header.rfind(b"\n", 0, HEADER_MAX_BYTES) + 1 or HEADER_MAX_BYTES]
         raw = header + b"\n" + (raw[header_end.end() :] if header_end else b"")
-    reading = _tolerant(lambda: _read_fast(raw), None) if _suits_fast_reader(raw) else None
+    reading = tolerant(lambda: _read_fast(raw), None) if _suits_fast_reader(raw) else None
     reading = reading or _read_carefully(raw)
     if cut:
         reading.problems.insert(0, "The header is longer than 64 KiB; the rest of it is left out.")
@@ -148,46 +136,31 @@ def parse_mail(raw: bytes) -> Mail:
 
 def has_mail_header(raw: bytes) -> bool:
     """Whether a mail header opens `raw`, directly or behind an mbox `From ` line. One known field is enough."""
-    raw, header_end = _opened(raw)
+    raw, header_end = opened(raw)
     return bool(
         _KNOWN_FIELD.search(raw[: min(HEADER_MAX_BYTES, header_end.start() if header_end else len(raw))])
     )
 
 
-def _opened(raw: bytes) -> tuple[bytes, re.Match[bytes] | None]:
+def opened(raw: bytes) -> tuple[bytes, re.Match[bytes] | None]:
     """The bytes without what stands before the header, and where the header ends."""
     before = _ENVELOPE.match(raw)
     raw = raw[before.end() :] if before else raw
-    return raw, _HEADER_END.search(raw)
-
-
-def _tolerant(read: Callable[[], T], default: T) -> T:
-    """What `read` returns, or the default when it fails.
-
-    For library calls on bytes that strangers wrote: no list of exceptions is complete there (ValueError, LookupError
-    and OverflowError were all seen), and one mail must never stop an import. A panic of native code arrives outside
-    `Exception`, under a class that cannot be imported.
-    """
-    try:
-        return read()
-    except BaseException as surprise:
-        if isinstance(surprise, Exception) or type(surprise).__name__ == "PanicException":
-            return default
-        raise
+    return raw, HEADER_END.search(raw)
 
 
 def _finish(reading: _Reading) -> Mail:
     """The reading as a mail: cleaned, capped, and with everything left out named."""
     problems = reading.problems
     date = reading.first("date")
-    sent_at = _tolerant(lambda: _instant(date[:100]), None)
+    sent_at = tolerant(lambda: _instant(date[:100]), None)
     if date and sent_at is None:
         problems.append(f"The date “{date[:100]}” cannot be read.")
     if len(reading.to) + len(reading.cc) + len(reading.bcc) > RECIPIENTS_MAX:
         problems.append(f"It has more than {RECIPIENTS_MAX:,} recipients; the rest is left out.")
     if len(reading.plain) + len(reading.html) + len(reading.attachments) > PARTS_MAX:
-        problems.append(_TOO_MANY_PARTS)
-    everybody = [_line(one) for one in (*reading.to, *reading.cc, *reading.bcc)[:RECIPIENTS_MAX]]
+        problems.append(TOO_MANY_PARTS)
+    everybody = [line_of(one) for one in (*reading.to, *reading.cc, *reading.bcc)[:RECIPIENTS_MAX]]
     recipients, cc, bcc = len(reading.to), len(reading.to) + len(reading.cc), RECIPIENTS_MAX
     named = [one for name in ("references", "in-reply-to") for one in reading.headers.get(name, ())]
     references = dict.fromkeys(
@@ -197,19 +170,19 @@ def _finish(reading: _Reading) -> Mail:
     text = _body(reading.plain[:PARTS_MAX], reading.html[:PARTS_MAX], problems)
     return Mail(
         subject=reading.first("subject"),
-        sender=_line(next(iter(reading.senders), "")),
+        sender=line_of(next(iter(reading.senders), "")),
         recipients=tuple(everybody[:recipients]),
         cc=tuple(everybody[recipients:cc]),
         bcc=tuple(everybody[cc:bcc]),
         sent_at=sent_at,
         message_id=reading.first("message-id").strip("<> ") or None,
-        references=tuple(_line(one) for one in references)[-REFERENCES_MAX:],
+        references=tuple(line_of(one) for one in references)[-REFERENCES_MAX:],
         thread_id=reading.first("x-gm-thrid") or None,
         lists=tuple(dict.fromkeys(one.lower() for one in lists)),
         labels=_labels(reading.headers.get("x-gmail-labels", [])),
         text=text,
-        attachments=tuple(_line(name)[:255] for name in reading.attachments[:PARTS_MAX]),
-        problems=tuple(dict.fromkeys(_line(problem) for problem in problems)),
+        attachments=tuple(line_of(name)[:255] for name in reading.attachments[:PARTS_MAX]),
+        problems=tuple(dict.fromkeys(line_of(problem) for problem in problems)),
     )
 
 
@@ -260,128 +233,41 @@ def _read_fast(raw: bytes) -> _Reading | None:
 
 def _read_carefully(raw: bytes) -> _Reading:
     """The mail, however damaged: parts are cut out here (RFC 2046 §5.1.1), so depth and number stay bounded."""
-    top = _headers(raw)[0]
+    top = headers_of(raw)[0]
     headers: dict[str, list[str]] = {}
     for name, value in top.raw_items():
         headers.setdefault(name.lower(), []).append(str(value))
     reading = _Reading(
-        headers={name: [_decoded(value) for value in values] for name, values in headers.items()},
+        headers={name: [decoded_header(value) for value in values] for name, values in headers.items()},
         # Addresses are told apart before their names are decoded: a decoded name may hold a comma.
         senders=_addresses(headers.get("from", [])[:1]),
         to=_addresses(headers.get("to", [])),
         cc=_addresses(headers.get("cc", [])),
         bcc=_addresses(headers.get("bcc", [])),
     )
-    waiting = [(raw, 0)]
-    leaves = containers = 0
-    while waiting and max(leaves, containers) < PARTS_MAX:
-        part, depth = waiting.pop()
-        head, body = _headers(part)
-        boundary = _tolerant(head.get_boundary, None)
-        if head.get_content_maintype() != "multipart" or not boundary:
-            leaves += 1
-            _read_leaf(head, body, reading)
-        elif depth < DEPTH_MAX:
-            containers += 1
-            children, complete = _split(body, boundary)
-            waiting.extend((child, depth + 1) for child in reversed(children))
-            if not complete:
-                reading.problems.append(_TOO_MANY_PARTS)
-        else:
-            reading.problems.append(f"Parts nested deeper than {DEPTH_MAX} are left out.")
-    if waiting:
-        reading.problems.append(_TOO_MANY_PARTS)
+    for head, body in leaves(raw, reading.problems):
+        _read_leaf(head, body, reading)
     return reading
-
-
-def _headers(part: bytes) -> "tuple[Message, bytes]":
-    """A part's header fields, read by the standard library's lenient policy, and the bytes behind them."""
-    from email.parser import HeaderParser
-    from email.policy import compat32
-
-    end = _HEADER_END.search(part)
-    head = part[: end.start() + 1 if end else len(part)][:HEADER_MAX_BYTES]
-    message = HeaderParser(policy=compat32).parsestr(_text(head, None)[0])
-    for name in ("content-type", "content-disposition"):
-        # The library needs quadratic time for parameters; real ones are far shorter.
-        if len(str(message.get(name, ""))) > 1024:
-            message.replace_header(name, str(message[name])[:1024])
-    return message, part[end.end() :] if end else b""
-
-
-def _split(body: bytes, boundary: str) -> tuple[list[bytes], bool]:
-    """The parts between the delimiter lines, at most PARTS_MAX, and whether these are all."""
-    line = re.escape(boundary.encode("utf-8", "surrogatepass").rstrip())
-    delimiter = re.compile(rb"(?:\A|\r?\n)--" + line + rb"(--)?[ \t]*(?=\r?\n|\Z)")
-    parts: list[bytes] = []
-    start: int | None = None
-    for found in delimiter.finditer(body):
-        if start is not None:
-            if len(parts) == PARTS_MAX:
-                return parts, False
-            parts.append(body[start : found.start()].removeprefix(b"\r").removeprefix(b"\n"))
-        start = found.end()
-        if found[1]:
-            return parts, True
-    # A mail cut off in the middle has no closing line; its last part reaches to the end.
-    return (parts if start is None else [*parts, body[start:].removeprefix(b"\r").removeprefix(b"\n")]), True
 
 
 def _read_leaf(head: "Message", body: bytes, reading: _Reading) -> None:
     """Add a part that holds no parts: its text, or its name when it is an attachment."""
     kind = head.get_content_type()
-    if (
-        kind not in ("text/plain", "text/html")
-        or _tolerant(head.get_content_disposition, None) == "attachment"
-    ):
-        name = _tolerant(head.get_filename, None)
-        reading.attachments.append(_decoded(name) if name else f"unnamed ({kind})")
+    if not is_text(head):
+        reading.attachments.append(name_of(head) or f"unnamed ({kind})")
         return
     # Enough for the text's cap in UTF-8 and its relatives; base64 adds a third.
     cut = len(body) > 6 * TEXT_MAX_CHARS
-    body = body[: 6 * TEXT_MAX_CHARS]
-    encoding = str(head.get("content-transfer-encoding", "")).strip().lower()
-    if encoding == "base64":
-        known = re.sub(rb"[^A-Za-z0-9+/]", b"", body)
-        if re.search(rb"[^A-Za-z0-9+/=\s]", body):
-            reading.problems.append("A part is no valid base64; it is read as far as possible.")
-        body = binascii.a2b_base64(known[: len(known) - (len(known) % 4 == 1)] + b"==")
-    elif encoding == "quoted-printable":
-        body = binascii.a2b_qp(body)
+    body = decoded(head, body[: 6 * TEXT_MAX_CHARS], reading.problems)
     if cut:
         # At a line's end, so that no character is cut in half.
         body = body[: body.rfind(b"\n") + 1 or len(body)]
         reading.problems.append("A text part is longer than 6 MiB; the rest is left out.")
-    charset = _tolerant(head.get_content_charset, None)
-    text, fitting = _text(body, charset)
+    charset = tolerant(head.get_content_charset, None)
+    text, fitting = text_of(body, charset)
     if charset and fitting != charset:
         reading.problems.append(f"A part does not fit its charset {charset[:40]}; it is read as {fitting}.")
     (reading.html if kind == "text/html" else reading.plain).append(text)
-
-
-def _text(raw: bytes, charset: str | None) -> tuple[str, str]:
-    """The text and the charset that fitted: the declared one, else UTF-8, else Windows-1252, which always fits."""
-    for name in (charset, "utf-8"):
-        if name and (text := _tolerant(partial(_strictly, raw, name), None)) is not None:
-            return text, name
-    return raw.decode("cp1252", "replace"), "windows-1252"
-
-
-def _strictly(raw: bytes, charset: str) -> str | None:
-    return None if codecs.lookup(charset[:40]).name in _NOT_CHARSETS else raw.decode(charset[:40])
-
-
-def _decoded(value: str) -> str:
-    """A header value with its encoded words (RFC 2047) read; what cannot be read stays as it is."""
-
-    def word(match: re.Match[str]) -> str:
-        charset, encoding, content = match.groups()
-        raw = content.encode("ascii", "replace")
-        raw = binascii.a2b_base64(raw + b"==") if encoding in "bB" else binascii.a2b_qp(raw, header=True)
-        # The language suffix is RFC 2231 §5.
-        return _text(raw, charset.partition("*")[0])[0]
-
-    return _ENCODED_WORD.sub(lambda match: _tolerant(partial(word, match), match[0]), value)
 
 
 def _addresses(values: Iterable[str]) -> list[str]:
@@ -392,7 +278,7 @@ def _addresses(values: Iterable[str]) -> list[str]:
         for part in (*_ADDRESS_TOKEN.findall(value), ";"):
             if part == ";" or (part == "," and (address or "@" in name)):
                 if name.strip() or address:
-                    found.append(_shown(_decoded(name), address))
+                    found.append(_shown(decoded_header(name), address))
                 name, address = "", ""
                 if len(found) > RECIPIENTS_MAX:
                     return found
@@ -413,7 +299,7 @@ def _shown(name: str, address: str) -> str:
 
 def _labels(values: list[str]) -> tuple[str, ...]:
     parts = _LABEL.findall(values[0]) if values else []
-    return tuple(label for part in parts if (label := _line(part).strip('" ')))
+    return tuple(label for part in parts if (label := line_of(part).strip('" ')))
 
 
 def _instant(date: str) -> datetime | None:
@@ -429,55 +315,17 @@ def _instant(date: str) -> datetime | None:
     return instant if _EARLIEST <= instant < _LATEST else None
 
 
-def _line(value: str) -> str:
-    """One clean line: no control characters, none that turn the reading direction, no double spaces."""
-    value = _UNSAFE.sub("\ufffd", value[: 4 * LINE_MAX_CHARS])
-    return " ".join(_CONTROL.sub(" ", value).split())[:LINE_MAX_CHARS]
-
-
 def _body(plain: list[str], html: list[str], problems: list[str]) -> str:
     """The text parts as one text; markup joins it where it says something that the plain parts do not."""
     texts = [tidy for part in plain if (tidy := part.replace("\r\n", "\n").replace("\r", "\n").strip())]
     known = set(_WORDS.findall("\n\n".join(texts)[:TEXT_MAX_CHARS].casefold()))
     for markup in html:
-        # Tags go first: pictures written into them may be megabytes, and the parser needs quadratic time for deep
-        # nesting. It is left with scripts, comments, entities and whatever is malformed.
-        bare = _tolerant(partial(_TAG.sub, _gap, " ".join(markup.split())), "")
-        if len(bare) > _MARKUP_MAX_CHARS:
-            problems.append("Its HTML is longer than 2 MiB; the rest is left out.")
-        converted = _tolerant(partial(_without_markup, bare[:_MARKUP_MAX_CHARS]), "")
+        converted = text_of_markup(markup, problems)
         words = set(_WORDS.findall(converted.casefold()))
         # Programs send a stub such as "see the HTML part" as plain text; mailing lists add a plain footer to HTML.
         if len(words - known) > len(words) // 2:
             texts.append(converted)
-    text = _UNSAFE.sub("\ufffd", "\n\n".join(texts))
+    text = UNSAFE.sub("\ufffd", "\n\n".join(texts))
     if len(text) > TEXT_MAX_CHARS:
         problems.append(f"Its text is longer than {TEXT_MAX_CHARS:,} characters; the rest is left out.")
     return text[:TEXT_MAX_CHARS]
-
-
-def _without_markup(bare: str) -> str:
-    """The text that a reader of the HTML sees, one line per block."""
-    from selectolax.lexbor import LexborHTMLParser
-
-    texts: list[str] = []
-    start = 0
-    while start < len(bare):
-        # In pieces: what is quadratic in the parser stays small.
-        end = start + _MARKUP_PIECE_CHARS
-        if end < len(bare) and (tag := bare.rfind("<", start + 1, end)) > 0:
-            end = tag
-        tree = LexborHTMLParser(bare[start:end])
-        tree.strip_tags(["script", "style", "title"])
-        texts.append(tree.text())
-        start = end
-    lines = (" ".join(line.split()) for line in "".join(texts).splitlines())
-    return "\n".join(line for line in lines if line)
-
-
-def _gap(tag: re.Match[str]) -> str:
-    """What stands in the text for a tag; those whose content is not text stay, without their attributes."""
-    name = tag[1].lower().removeprefix("/")
-    if name in ("script", "style", "title"):
-        return f"<{tag[1]}>"
-    return "\n" if _BLOCK.fullmatch(name) else " " if name in ("td", "th") else ""

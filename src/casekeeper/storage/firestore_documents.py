@@ -45,9 +45,10 @@ class FirestoreDocuments:
         )
         return [summary_of(one.fields) for one in found]
 
-    async def known(self, casefile_id: str, digests: Sequence[str]) -> set[str]:
+    async def known(self, casefile_id: str, digests: Sequence[str]) -> dict[str, str]:
         paths = {at.digest(casefile_id, sha256): sha256 for sha256 in digests}
-        return {paths[path] for path in await self._store.get(paths)}
+        found = await self._store.get(paths)
+        return {paths[path]: str(one.fields["document_id"]) for path, one in found.items()}
 
     async def counts(self, casefile_id: str) -> CasefileCounts:
         return await self._index.counts(casefile_id)

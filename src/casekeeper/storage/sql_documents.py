@@ -50,7 +50,7 @@ _RAW = Static(
     .where(_d.document_id == bindparam("document_id"), _in_casefile)
 )
 _KNOWN = Static(
-    select(_d.sha256).where(
+    select(_d.sha256, _d.document_id).where(
         _in_casefile,
         IsInJson(t.documents.c.sha256, "digests"),
     )
@@ -116,9 +116,10 @@ class SqlDocuments:
         rows = await self._reads.scan(lambda tx: tx.all(listing, **values))
         return [DocumentSummary(**summary_fields(row)) for row in rows]
 
-    async def known(self, casefile_id: str, digests: Sequence[str]) -> set[str]:
+    async def known(self, casefile_id: str, digests: Sequence[str]) -> dict[str, str]:
         values = {"casefile_id": casefile_id, "digests": json.dumps(list(digests))}
-        return {row[0] for row in await self._reads.scan(lambda tx: tx.all(_KNOWN, **values))}
+        rows = await self._reads.scan(lambda tx: tx.all(_KNOWN, **values))
+        return {row[0]: row[1] for row in rows}
 
     async def counts(self, casefile_id: str) -> CasefileCounts:
         def read(tx: Tx) -> CasefileCounts:

@@ -1,111 +1,125 @@
 """Filing uploads as documents."""
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from datetime import timedelta
-from itertools import islice
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from casekeeper.acl import Effect
+from casekeeper.documents.contents import REMARK
 from casekeeper.documents.document import NewDocument
-from casekeeper.documents.importing import Parsed, read_mailbox
+from casekeeper.documents.readers import Arrived
 from casekeeper.ids import UploadId
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.tools import tool
 
-# One commit a batch: large enough that syncing does not rule, small enough that others get their turn.
-_BATCH = 200
-_BATCH_BYTES = 8 * 1024 * 1024
-_CHUNK = 256 * 1024
-_PROBLEMS_TOLD = 100
+_PROBLEMS_TOLD: Final = 100
 
 
 @tool(effects={Effect.WRITE}, timeout=timedelta(hours=1))
 async def document_import(call: MDSContext, upload_id: UploadId) -> dict[str, Any]:
-    """File an upload: the mails of an mbox or .eml as documents of their own, anything else kept as it is.
+    """File an upload: every mail of a mailbox with its attachments, every file of an archive, or the file itself.
 
-    Mails that the casefile holds already add nothing; what cannot be read is kept raw and reported. A repeated
-    import goes on where the first one stopped.
+    Text is extracted from mail, PDF, Word, Excel, CSV, HTML, Markdown and plain text. What the casefile holds already
+    adds nothing; what cannot be read is kept raw and reported. A repeated import goes on where the first one stopped.
     """
     upload = await call.documents.upload(upload_id)
-    counts: Counter[str] = Counter()
-    problems: list[dict[str, Any]] = []
-    file = await asyncio.to_thread(call.documents.open_upload, upload)
-    with closing(file):
-        parsed = read_mailbox(_chunks(file), upload.filename)
-        while batch := await asyncio.to_thread(_take, parsed):
-            new = [_document(item, upload.filename) for item in batch]
-            added = await call.documents.add(new)
-            counts["read"] += len(batch)
-            counts["added"] += len(added)
-            counts["unreadable"] += sum(item.mail is None for item in batch)
-            problems += [p for item in batch if (p := _problem(item))]
-            call.progress({"type": "import", **counts})
+    filing = _Filing(call)
+    async with aclosing(call.documents.read_upload(upload)) as batches:
+        async for batch in batches:
+            await filing.take(batch)
     await call.documents.drop_upload(upload)
-    return {
-        "filename": upload.filename,
-        "read": counts["read"],
-        "added": counts["added"],
-        "duplicates": counts["read"] - counts["added"],
-        "unreadable": counts["unreadable"],
-        "problems": problems[:_PROBLEMS_TOLD],
-        "problems_untold": max(0, len(problems) - _PROBLEMS_TOLD),
-    }
+    return filing.report(upload.filename)
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK):
-        yield chunk
+class _Filing:
+    """Files batches, and counts."""
 
+    def __init__(self, call: MDSContext) -> None:
+        self._call = call
+        self._counts: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._problems: list[dict[str, Any]] = []
+        self._problem_count = 0
+        # By the numbers of those items to which something is attached.
+        self._parents: dict[int, str] = {}
 
-def _take(parsed: Iterator[Parsed]) -> list[Parsed]:
-    batch: list[Parsed] = []
-    size = 0
-    for item in islice(parsed, _BATCH):
-        batch.append(item)
-        size += len(item.raw)
-        if size >= _BATCH_BYTES:
-            break
-    return batch
+    async def take(self, batch: Sequence[Arrived]) -> None:
+        """File one batch."""
+        documents = self._call.documents
+        items = [one for one in batch if one.fields["kind"] != REMARK]
+        known = await documents.known([one.fields["sha256"] for one in items])
+        new: list[NewDocument] = []
+        for one in items:
+            if one.fields["sha256"] not in known:
+                new.append(await self._document(one))
+                known[one.fields["sha256"]] = new[-1].document_id or ""
+            if one.fields["has_children"]:
+                self._parents[one.number] = known[one.fields["sha256"]]
+        added = await documents.add(new)
+        self._counts["added"] += len(added)
+        self._counts["attached"] += sum(document.parent_id is not None for document in added)
+        self._kinds.update(document.kind for document in added)
+        self._counts["read"] += len(items)
+        self._counts["unreadable"] += sum(one.fields["problem"] is not None for one in items)
+        for one in batch:
+            self._note(one.fields)
+        self._call.progress({"type": "import", **self._counts})
 
+    def report(self, filename: str) -> dict[str, Any]:
+        """What became of it all."""
+        counts = self._counts
+        return {
+            "filename": filename,
+            "read": counts["read"],
+            "added": counts["added"],
+            "attached": counts["attached"],
+            "by_kind": dict(sorted(self._kinds.items())),
+            "duplicates": counts["read"] - counts["added"],
+            "unreadable": counts["unreadable"],
+            "problems": self._problems,
+            "problems_untold": self._problem_count - len(self._problems),
+        }
 
-def _document(item: Parsed, filename: str) -> NewDocument:
-    mail = item.mail
-    if mail is None:
+    async def _document(self, one: Arrived) -> NewDocument:
+        fields = one.fields
+        # What is attached to it comes in the same commit and has to name it.
+        document_id = self._call.documents.next_id()
+        if one.raw is None:
+            await self._call.documents.keep(document_id, one.chunks(), fields["size"])
+        sent_at: str | None = fields["sent_at"]
+        parent: int | None = fields["parent"]
         return NewDocument(
-            kind="file",
-            title=filename,
-            raw=item.raw,
-            sha256=item.sha256,
-            source=filename,
-            filenames=[filename],
-            problem=item.problem,
+            kind=fields["kind"],
+            title=fields["title"],
+            raw=one.raw,
+            sha256=fields["sha256"],
+            source=fields["source"],
+            document_id=document_id,
+            size=fields["size"],
+            text=fields["text"],
+            parent_id=None if parent is None else self._parents.get(parent),
+            sender=fields["sender"],
+            recipients=fields["recipients"],
+            cc=fields["cc"],
+            bcc=fields["bcc"],
+            sent_at=datetime.fromisoformat(sent_at) if sent_at else None,
+            labels=fields["labels"],
+            filenames=fields["filenames"],
+            thread_id=fields["thread_id"],
+            message_id=fields["message_id"],
+            references=fields["references"],
+            problem=fields["problem"],
+            metadata=fields["metadata"],
         )
-    metadata = {"lists": list(mail.lists), "problems": list(mail.problems)}
-    return NewDocument(
-        kind="mail",
-        title=mail.subject,
-        raw=item.raw,
-        sha256=item.sha256,
-        source=filename,
-        text=mail.text,
-        sender=mail.sender,
-        recipients=mail.recipients,
-        cc=mail.cc,
-        bcc=mail.bcc,
-        sent_at=mail.sent_at,
-        labels=mail.labels,
-        filenames=mail.attachments,
-        thread_id=mail.thread_id,
-        message_id=mail.message_id,
-        references=mail.references,
-        metadata={key: value for key, value in metadata.items() if value},
-    )
 
-
-def _problem(item: Parsed) -> dict[str, Any] | None:
-    problems: Iterable[str] = item.mail.problems if item.mail else (item.problem or "unreadable",)
-    told = list(problems)
-    return {"sha256": item.sha256, "problems": told} if told else None
+    def _note(self, fields: dict[str, Any]) -> None:
+        problem: str | None = fields["problem"]
+        told = [*([problem] if problem else []), *fields["metadata"].get("problems", ())]
+        if told:
+            self._problem_count += 1
+            if len(self._problems) < _PROBLEMS_TOLD:
+                self._problems.append(
+                    {"source": fields["source"], "sha256": fields["sha256"] or None, "problems": told}
+                )

@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casekeeper.documents.mail import (
-    PARTS_MAX,
-    RECIPIENTS_MAX,
-    TEXT_MAX_CHARS,
-    Mail,
-    UnreadableMail,
-    has_mail_header,
-    parse_mail,
-)
+from casekeeper.documents.clean import TEXT_MAX_CHARS
+from casekeeper.documents.mail import RECIPIENTS_MAX, Mail, UnreadableMail, has_mail_header, parse_mail
+from casekeeper.documents.mail_parts import PARTS_MAX
 
 CPYTHON_MAILS = Path(sysconfig.get_path("stdlib")) / "test" / "test_email" / "data"
 
