@@ -239,6 +239,22 @@ def _migrated() -> Path:
     return directory
 
 
+def chosen_store() -> str:
+    """On which store the tests of the doors run."""
+    return os.environ.get("TEST_STORE", "sqlite")  # noqa: TID251 - not a setting of casekeeper
+
+
+_databases: dict[Path, str] = {}
+
+
+async def _database_of(directory: Path) -> str:
+    from tests.fakes.postgres import shared_postgres
+
+    if directory not in _databases:
+        _databases[directory] = await shared_postgres().migrated()
+    return _databases[directory]
+
+
 def cheap_passwords() -> Passwords:
     """Hashes that cost nothing."""
     return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
@@ -248,10 +264,15 @@ def cheap_passwords() -> Passwords:
 async def open_test_server(
     directory: Path, *, workshop: Workshop | None = None, clock: Clock = utc_now, **settings: Any
 ) -> AsyncGenerator[Server]:
-    """A server on this data directory, made if missing, with the workshop's tools on top of the built-in ones."""
-    if not directory.exists():
-        shutil.copytree(_migrated(), directory)
+    """A server on this data directory, made if missing, with the workshop's tools on top of the built-in ones.
+
+    With TEST_STORE=postgresql its store is a database, made with the directory and the same whenever it is opened.
+    """
     values: Json = {"drain_s": 1, **settings}
+    if chosen_store() == "postgresql":
+        values["store"] = await _database_of(directory)
+    elif not directory.exists():
+        shutil.copytree(_migrated(), directory)
     chosen = Settings(data=directory, **values)
     tools = (workshop or Workshop()).tools()
     async with open_server(chosen, clock=clock, tools=tools, passwords=cheap_passwords()) as server:
@@ -373,10 +394,15 @@ class Api:
             await self.grant(tokens["owner"], casefile_id, users[role], role)
         return House(casefile_id, users, tokens)
 
-    def facts(self) -> list[tuple[str, str, str]]:
+    async def facts(self) -> list[tuple[str, str, str]]:
         """(session id, kind, event id) of every fact in the store, read past the doors."""
+        sql = "SELECT session_id, kind, event_id FROM events ORDER BY rid"
+        if self.server.settings.store:
+            from tests.fakes.postgres import rows_of
+
+            return await rows_of(self.server.settings.store, sql)
         with closing(sqlite3.connect(self.server.settings.data / "casekeeper.db")) as connection:
-            return connection.execute("SELECT session_id, kind, event_id FROM events ORDER BY rid").fetchall()
+            return connection.execute(sql).fetchall()
 
 
 def bearer(token: str | None) -> dict[str, str]:

@@ -110,13 +110,13 @@ async def open_server(
     `tools` come on top of the built-in ones and those of installed packages.
     """
     live, pushes, runner = LiveFeed(), Pushes(), Runner()
+    # Another process, or this one after a restart, is another owner: what it left open is an orphan.
+    owner = f"{os.getpid()}-{secrets.token_hex(6)}"
     async with open_storage(
-        settings.store, settings.data, live.announce, pushes, _store_limits(settings)
+        settings.store, settings.data, live.announce, pushes, _store_limits(settings), owner
     ) as storage:
         passwords = passwords or Passwords()
         first = await _first_operator(settings, storage, passwords, clock)
-        # Another process, or this one after a restart, is another owner: what it left open is an orphan.
-        owner = f"{os.getpid()}-{secrets.token_hex(6)}"
         registry = _tools(tools)
         agents = _agents(settings, registry, storage)
         readers = Readers(settings.data / "spool", document_bytes=settings.document_bytes)
@@ -124,7 +124,9 @@ async def open_server(
             settings, storage, live, pushes, runner, passwords, clock, registry, agents, readers, first, owner
         )
         recovery = Recovery(storage.events, storage.commits, clock, owner=owner)
-        await recovery.run()
+        if not storage.is_shared:
+            # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
+            await recovery.run()
         sweeper = asyncio.create_task(_sweeper(server, recovery, sweep_every).run())
         sweeper.add_done_callback(_tell_if_it_failed)
         try:

@@ -1,7 +1,7 @@
 """The stores that the contract is asked of. A further backend adds its name and how it is opened."""
 
 import shutil
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from casekeeper.storage.opening import open_storage
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import Shelf
 from tests.fakes.firestore import Emulator, running_emulator
-from tests.fakes.postgres import Postgres, running_postgres
+from tests.fakes.postgres import Postgres, shared_postgres
 
 STORES = ("sqlite", "postgresql", "firestore")
 
@@ -29,10 +29,9 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Generator[Postgres]:
+def postgres() -> Postgres:
     """A PostgreSQL server."""
-    with running_postgres() as server:
-        yield server
+    return shared_postgres()
 
 
 @pytest.fixture(scope="session")

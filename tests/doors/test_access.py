@@ -57,14 +57,14 @@ class Trial:
         """How this caller was answered, and, if refused, which facts that left."""
         site = self._site = self._site or await Site.build(self._api, f"h{next(self._prefixes)}.")
         place = await site.place(self._case, self._target, who)
-        before = self._api.facts()
+        before = await self._api.facts()
         reply = await site.call(self._case, place, site.token(who))
         if reply.status == 200:
             self._site = None if self._case.changes else site
             return "200"
         left = [
             f", {kind} in the {'record session' if session_id == site.record_session_id else 'session'}"
-            for session_id, kind, _ in self._api.facts()[len(before) :]
+            for session_id, kind, _ in (await self._api.facts())[len(before) :]
         ]
         problem = " problem" if reply.content_type == "application/problem+json" else ""
         return f"{reply.status}{problem}{''.join(left)}"

@@ -54,11 +54,11 @@ ARCHIVED = {
 async def test_a_public_reader_reads_documents_and_leaves_no_fact(api: Api, case: Case, target: str) -> None:
     site = await Site.build(api, "", public_role="viewer")
     place = await site.place(case, target, "stranger")
-    facts = api.facts()
+    facts = await api.facts()
     reply = await site.call(case, place, site.token("stranger"))
     refused = 404 if target == "private" else 403
     allowed = case.id in PUBLIC_READERS_MAY
-    assert (reply.status, api.facts()) == (200 if allowed else refused, facts)
+    assert (reply.status, await api.facts()) == (200 if allowed else refused, facts)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.id in ARCHIVED], ids=lambda case: case.id)

@@ -173,11 +173,11 @@ async def test_a_payload_that_does_not_fit_is_refused_by_the_name_of_its_field(
     api: Api, house: House, path: str, payload: Any, field: str
 ) -> None:
     session_id = await api.session(house["owner"], house.casefile_id)
-    facts = api.facts()
+    facts = await api.facts()
     sent = _filled(payload, cf=house.casefile_id, ts=session_id)
     response = await api.post(path, sent, token=house["owner"])
     assert_problem(response, 422, field=field)
-    assert api.facts() == facts
+    assert await api.facts() == facts
 
 
 @pytest.mark.parametrize(
@@ -262,11 +262,11 @@ async def test_headers_of_2_mb_are_refused(api: Api, house: House) -> None:
 
 
 async def test_a_wrong_user_id_is_refused_before_anything_is_looked_at(api: Api, house: House) -> None:
-    facts = api.facts()
+    facts = await api.facts()
     payload = {"casefile_id": house.casefile_id}
     response = await api.post(CREATE, payload, token=house["owner"], user_id="viewer@example.com")
     problem = assert_problem(response, 403, "user_mismatch")
-    assert (problem["check"], api.facts()) == ("who", facts)
+    assert (problem["check"], await api.facts()) == ("who", facts)
 
 
 async def test_user_ids_are_compared_in_any_case(api: Api, house: House) -> None:

@@ -231,10 +231,10 @@ async def test_a_dry_run_says_whether_and_why(
     api: Api, house: House, who: str, operation: Any, verdict: dict[str, Any]
 ) -> None:
     payload = {"casefile_id": house.casefile_id, "operation": operation}
-    facts = api.facts()
+    facts = await api.facts()
     answer = await api.ask("/v1/permissions/check", payload, token=house[who])
     assert answer == IsPartialDict(user_id=house.users[who], role=who, reason=IsStr(min_length=5), **verdict)
-    assert api.facts() == facts
+    assert await api.facts() == facts
 
 
 @pytest.mark.parametrize("whom", ["viewer", "editor", "admin", "stranger"])

@@ -46,7 +46,7 @@ async def ends(api: Api, count: int = 1) -> list[str]:
     """The kinds of the terminal facts, when there are that many."""
     async with asyncio.timeout(10):
         while True:
-            kinds = [kind for _, kind, _ in api.facts()]
+            kinds = [kind for _, kind, _ in await api.facts()]
             found = [kind for kind in kinds if kind in ("succeeded", "failed", "cancelled", "interrupted")]
             if len(found) >= count:
                 return found

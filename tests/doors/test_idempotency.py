@@ -203,10 +203,10 @@ CHANGES = tuple(_changes(House("", {"viewer": ""}, {})))
 async def test_a_repeated_change_is_made_once(api: Api, house: House, name: str) -> None:
     path, payload = _changes(house)[name]
     first = await api.post(path, payload, token=house["owner"], request_id="r1")
-    facts = api.facts()
+    facts = await api.facts()
     again = await api.post(path, payload, token=house["owner"], request_id="r1")
     assert (first.status_code, again.status_code, again.headers.get(REPLAYED)) == (200, 200, "true")
-    assert api.facts() == facts
+    assert await api.facts() == facts
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -75,7 +75,7 @@ async def test_cancelling_again_changes_nothing(api: Api, house: House) -> None:
     cancel = {"event_id": ran["event_id"]}
     first, second = [await api.ask("/v1/operations/cancel", cancel, token=house["owner"]) for _ in range(2)]
     assert {**first, "updated_scopes": None} == {**second, "updated_scopes": None}
-    assert [kind for *_, kind, event_id in api.facts() if event_id == ran["event_id"]] == [
+    assert [kind for *_, kind, event_id in await api.facts() if event_id == ran["event_id"]] == [
         "started",
         "cancelled",
     ]
@@ -104,14 +104,14 @@ async def test_cancelling_an_operation_cancels_those_inside_it(
     await api.ask(
         "/v1/operations/cancel", {"event_id": ran.json()["payload"]["event_id"]}, token=house["owner"]
     )
-    kinds = [kind for _, kind, _ in api.facts() if kind in ("started", "cancelled")]
+    kinds = [kind for _, kind, _ in await api.facts() if kind in ("started", "cancelled")]
     assert kinds == ["started", "started", "cancelled", "cancelled"]
 
 
 @pytest.mark.parametrize("route", ["get", "cancel"])
 async def test_what_is_no_operation_is_not_found_as_one(api: Api, house: House, route: str) -> None:
     await api.session(house["owner"], house.casefile_id)
-    opened = next(event_id for _, kind, event_id in api.facts() if kind == "opened")
+    opened = next(event_id for _, kind, event_id in await api.facts() if kind == "opened")
     response = await api.post(f"/v1/operations/{route}", {"event_id": opened}, token=house["owner"])
     assert_problem(response, 404, "operation_not_found")
 

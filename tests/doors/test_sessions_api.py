@@ -112,9 +112,9 @@ async def test_closing_answers_with_statistics(api: Api, house: House) -> None:
 async def test_a_closed_session_executes_nothing(api: Api, house: House, workshop: Workshop) -> None:
     session_id = await api.session(house["owner"], house.casefile_id)
     await api.ask("/v1/sessions/close", {"session_id": session_id}, token=house["owner"])
-    facts = api.facts()
+    facts = await api.facts()
     assert_problem(await api.run(house["owner"], "noop", session_id=session_id), 409, "session_closed")
-    assert (workshop.runs["noop"], api.facts()) == (0, facts)
+    assert (workshop.runs["noop"], await api.facts()) == (0, facts)
 
 
 async def test_closing_again_gives_the_same_answer(api: Api, house: House) -> None:
@@ -134,7 +134,7 @@ async def test_ten_concurrent_closings_leave_one_fact_and_give_one_answer(api: A
         *(api.ask("/v1/sessions/close", close, token=house["owner"]) for _ in range(10))
     )
     assert answers == [answers[0]] * 10
-    assert [kind for id_, kind, _ in api.facts() if id_ == session_id] == ["opened", "closed"]
+    assert [kind for id_, kind, _ in await api.facts() if id_ == session_id] == ["opened", "closed"]
 
 
 async def test_a_busy_session_is_not_closed_and_says_what_runs(
@@ -156,7 +156,7 @@ async def test_closing_with_cancel_ends_what_runs_first(api: Api, house: House, 
         await api.run(house["owner"], "waits", session_id=session_id, mode="background")
     close = {"session_id": session_id, "cancel": True, "reason": "enough"}
     closed = await api.ask("/v1/sessions/close", close, token=house["owner"])
-    kinds = [kind for id_, kind, _ in api.facts() if id_ == session_id]
+    kinds = [kind for id_, kind, _ in await api.facts() if id_ == session_id]
     assert kinds == ["opened", *["started"] * 3, *["cancelled"] * 3, "closed"]
     assert closed["statistics"]["operations"] == {"total": 3, "succeeded": 0, "failed": 3, "denied": 0}
 

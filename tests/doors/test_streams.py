@@ -102,7 +102,7 @@ async def test_progress_is_streamed_without_an_id_and_never_kept(api: Api, house
             told.append(await anext(stream))
     deltas = [frame for frame in told if frame.event == "delta"]
     assert [(frame.id, frame.data["data"]) for frame in deltas] == [(None, {"step": n}) for n in range(3)]
-    assert [kind for *_, kind, _ in api.facts() if kind == "delta"] == []
+    assert [kind for *_, kind, _ in await api.facts() if kind == "delta"] == []
 
 
 async def test_progress_that_is_not_json_breaks_no_stream(api: Api, house: House, url: str) -> None:

@@ -3,6 +3,8 @@
 `CASEKEEPER_TEST_POSTGRES` names a server to use instead; databases are made in it and dropped again.
 """
 
+import atexit
+import functools
 import os
 import pwd
 import secrets
@@ -12,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -139,6 +141,23 @@ def running_postgres(*options: str) -> Generator[Postgres]:
     finally:
         server.kill()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def rows_of(url: str, sql: str) -> list[Any]:
+    """All rows of a statement."""
+    connection = await _driver.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
+@functools.cache
+def shared_postgres() -> Postgres:
+    """One server for all tests of a process; it ends with it."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running_postgres())
 
 
 def _tools() -> Path | None:

@@ -154,11 +154,11 @@ class Sweeper:
         self._every_s = every.total_seconds()
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Sweep until cancelled, at once for the first time."""
         while True:
-            await asyncio.sleep(self._every_s)
             for sweep in self._sweeps:
                 try:
                     await sweep()
                 except Unavailable:
                     _log.warning("a sweep could not reach the store; it will be tried again", exc_info=True)
+            await asyncio.sleep(self._every_s)

@@ -47,6 +47,10 @@ class Watch:
         except TimeoutError:
             return None
         self._woken.clear()
+        return self.taken()
+
+    def taken(self) -> list[Delta]:
+        """The deltas since the last call."""
         deltas = list(self._deltas)
         self._deltas.clear()
         return deltas

@@ -15,7 +15,7 @@ from casekeeper.clock import Clock
 from casekeeper.errors import OperationNotFound, Refused, SessionNotFound
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, EventId, SessionId, UserId
-from casekeeper.journal.events import Kind, OperationType, StoredFact
+from casekeeper.journal.events import TERMINAL, Kind, OperationType, StoredFact
 from casekeeper.journal.feed import LiveFeed, Watch
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
@@ -233,9 +233,13 @@ class Reading:
                 rows = await self._store.facts(session_id, _JOURNAL, after, _PAGE)
                 if not await self._may_still_read(caller, session_id):
                     return
-                for row in rows:
-                    after = row.seq
-                    yield _streamed(row)
+                facts = [_streamed(row) for row in rows]
+                # Progress belongs before the end of what made it, however late both are read.
+                ends = next((n for n, fact in enumerate(facts) if fact.kind in TERMINAL), len(facts))
+                told = [StreamedDelta(delta.event_id, delta.data) for delta in watch.taken()]
+                for item in (*facts[:ends], *told, *facts[ends:]):
+                    yield item
+                after = rows[-1].seq if rows else after
                 if len(rows) == _PAGE:
                     continue
                 deltas = await watch.wait(heartbeat.total_seconds())

@@ -23,8 +23,11 @@ async def open_storage(
     announce: Callable[[Sequence[Sealed]], None],
     push: Callable[[Sequence[Change]], None] = nobody,
     limits: StoreLimits | None = None,
+    owner: str = "",
 ) -> AsyncGenerator[Storage]:
     """The store at an address (`sqlite:///path`, `postgresql://…`, `firestore://…`; empty is SQLite in the directory itself).
+
+    `owner` is this process, by whose name others know whose operations run.
 
     Facts are announced and permission changes pushed when they are on disk, before their commits are answered.
 
@@ -52,7 +55,7 @@ async def open_storage(
                 raise StoreAddressInvalid(
                     f"PostgreSQL needs {error.name}: pip install 'casekeeper[postgres]'."
                 ) from error
-            opened = open_postgres(address, directory, announce, push, limits or StoreLimits())
+            opened = open_postgres(address, directory, announce, push, limits or StoreLimits(), owner)
         case "firestore":
             if not parts.netloc or parts.path.count("/") > 1:
                 raise StoreAddressInvalid("The store's address must be firestore://project[/database].")

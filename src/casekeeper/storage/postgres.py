@@ -16,7 +16,6 @@ import logging
 import zlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
@@ -41,10 +40,9 @@ _SHARDS = 2
 _BATCH_MAX = 256
 # Past this many waiting commits the store is slower than its callers; more waiting helps nobody.
 _QUEUE_MAX = 10_000
-_CHANNEL = "casekeeper_permissions"
+CHANNEL = "casekeeper_permissions"
 # PostgreSQL takes less than 8,000 bytes; a longer list is read from the feed, like one that was lost.
 _NOTICE_MAX = 7_000
-_LISTEN_AGAIN_S = 1.0
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
 _HEAD_FOR = "SELECT number FROM acl_head FOR {}"
 _INDEX = (
@@ -53,7 +51,7 @@ _INDEX = (
 )
 _UNINDEX = "DELETE FROM document_words WHERE rid IN (SELECT rid FROM documents WHERE casefile_id = $1)"
 
-_OUTAGES = (
+OUTAGES = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InsufficientResourcesError,
@@ -120,7 +118,7 @@ class PostgresTx:
                 changes = changes or isinstance(part, PermissionChanged)
                 fenced = fenced or isinstance(part, Fence | AccountStands)
         if keys:
-            self.text(_LOCK, [sorted(_number(key) for key in keys)])
+            self.text(_LOCK, [sorted(lock_number(key) for key in keys)])
         if changes or fenced:
             self.text(_HEAD_FOR.format("UPDATE" if changes else "SHARE"))
 
@@ -241,10 +239,10 @@ class PostgresStore:
             work.flush()
             if work.changes:
                 notice = json.dumps([[c.number, c.casefile_id, c.user_id] for c in work.changes])
-                tx.text("SELECT pg_notify($1, $2)", (_CHANNEL, notice if len(notice) < _NOTICE_MAX else "[]"))
+                tx.text("SELECT pg_notify($1, $2)", (CHANNEL, notice if len(notice) < _NOTICE_MAX else "[]"))
             await_only(transaction.commit())
         except BaseException:
-            with suppress(*_OUTAGES, asyncpg.PostgresError):
+            with suppress(*OUTAGES, asyncpg.PostgresError):
                 await_only(transaction.rollback())
             raise
         self._push(work.changes)
@@ -263,43 +261,12 @@ class PostgresStore:
                 future.set_result(result)
 
 
-async def listen(connect: Callable[[], Any], push: Callable[[Sequence[Change]], None]) -> None:
-    """Hear of permission changes that other processes committed, until cancelled; reconnects by itself.
-
-    It only makes them known sooner: what is missed here is read from the feed.
-    """
-
-    def heard(_: object, __: int, ___: str, notice: str) -> None:
-        with suppress(ValueError, TypeError):
-            push([Change(*change) for change in json.loads(notice)])
-
-    while True:
-        try:
-            connection = await connect()
-        except (*_OUTAGES, asyncpg.PostgresError):
-            await asyncio.sleep(_LISTEN_AGAIN_S)
-            continue
-        lost = asyncio.Event()
-        try:
-            connection.add_termination_listener(partial(_ended, lost))
-            await connection.add_listener(_CHANNEL, heard)
-            await lost.wait()
-        except (*_OUTAGES, asyncpg.PostgresError):
-            await asyncio.sleep(_LISTEN_AGAIN_S)
-        finally:
-            connection.terminate()
-
-
-def _ended(lost: asyncio.Event, connection: object) -> None:
-    lost.set()
-
-
 @contextmanager
 def guarded(what: str) -> Generator[None]:
     """Tell an outage from a bug: a wrong statement of ours is not an outage."""
     try:
         yield
-    except _OUTAGES as error:
+    except OUTAGES as error:
         raise StoreUnavailable(f"The store cannot {what}: {type(error).__name__}.") from error
 
 
@@ -332,7 +299,8 @@ def _named_by(part: Condition | Record) -> list[str]:
     return named
 
 
-def _number(key: str) -> int:
+def lock_number(key: str) -> int:
+    """The advisory lock that stands for something."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
 
 

@@ -13,13 +13,13 @@ from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs import DirectoryBlobs
 from casekeeper.storage.limits import StoreLimits
-from casekeeper.storage.postgres import PostgresStore, guarded, listen
+from casekeeper.storage.postgres import PostgresStore, guarded
+from casekeeper.storage.postgres_presence import PostgresEvents, Presence
 from casekeeper.storage.postgres_search import PostgresSearch
 from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
 from casekeeper.storage.sql_accounts import SqlAccounts
 from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
-from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_sessions import SqlSessions
 from casekeeper.storage.store import Storage
 
@@ -36,8 +36,9 @@ async def open_postgres(
     announce: Callable[[Sequence[Sealed]], None],
     push: Callable[[Sequence[Change]], None],
     limits: StoreLimits,
+    owner: str,
 ) -> AsyncGenerator[Storage]:
-    """The store in a database, its tables made or migrated where needed.
+    """The store in a database, its tables made or migrated where needed; `owner` is this process.
 
     Raises:
         SchemaTooNew: It belongs to a newer version.
@@ -58,24 +59,29 @@ async def open_postgres(
     async def connect() -> Any:
         return await _driver.connect(**options)
 
-    listener = asyncio.create_task(listen(connect, push))
+    presence = Presence(connect, owner, push)
+    with guarded("be reached"):
+        await presence.begin()
+    keeping = asyncio.create_task(presence.keep())
     try:
         yield Storage(
             store,
             accounts=SqlAccounts(store),
             casefiles=SqlCasefiles(store),
             sessions=SqlSessions(store),
-            events=SqlEvents(store),
+            events=PostgresEvents(store),
             documents=SqlDocuments(store),
             search=PostgresSearch(store),
             blobs=DirectoryBlobs(directory / "blobs"),
             directory=directory,
+            is_shared=True,
         )
     finally:
-        listener.cancel()
-        with suppress(asyncio.CancelledError):
-            await listener
         await store.close()
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        presence.end()
         pool.terminate()
 
 

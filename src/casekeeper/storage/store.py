@@ -51,6 +51,8 @@ class Storage:
     blobs: BlobStore
     directory: Path
     """Where this process keeps its files: keys, and with the embedded store everything."""
+    is_shared: bool = False
+    """Whether other processes may be at work in it."""
 
 
 def nobody(changes: Sequence[Change]) -> None:

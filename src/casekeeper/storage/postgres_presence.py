@@ -1,0 +1,114 @@
+"""What a process keeps one connection for: to be known as alive, and to hear of permission changes.
+
+The connection holds an advisory lock in the name of the process. The server lets go of it when the process dies, so
+whoever finds an operation whose owner holds no lock knows that nobody will end it.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import asyncpg
+
+from casekeeper.acl_feed import Change
+from casekeeper.journal.stream import OpenedOperation
+from casekeeper.storage.postgres import CHANNEL, OUTAGES, lock_number
+from casekeeper.storage.sql_events import SqlEvents
+from casekeeper.storage.sql_statements import Reads, Tx
+
+_AGAIN_S = 1.0
+# A process whose connection was cut takes its lock again within a second; one that is dead never does.
+_SURE_S = 3.0
+# After a restart of the server nobody holds a lock until all have come back.
+_ALIVE = """SELECT pg_postmaster_start_time() > clock_timestamp() - interval '15 seconds', coalesce(array_agg(
+((classid::bigint << 32) | objid::bigint)), '{}') FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted"""
+
+_log = logging.getLogger("casekeeper.storage")
+
+
+class Presence:
+    """One process, as the others know it; without an owner's name it only listens."""
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[Any]], owner: str, push: Callable[[Sequence[Change]], None]
+    ) -> None:
+        self._connect = connect
+        self._lock = lock_number(f"process {owner}") if owner else None
+        self._push = push
+        self._connection: Any = None
+        self._lost = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Be known from now on.
+
+        Raises:
+            OSError, asyncpg.PostgresError: The server lets nobody in.
+        """
+        self._lost = asyncio.Event()
+        self._connection = connection = await self._connect()
+        # A server with a limit on idle connections must not take this one for forgotten.
+        await connection.execute("SET statement_timeout = 0; SET idle_session_timeout = 0")
+        connection.add_termination_listener(partial(_ended, self._lost))
+        if self._lock is not None:
+            await connection.execute("SELECT pg_advisory_lock($1)", self._lock)
+        await connection.add_listener(CHANNEL, self._heard)
+
+    async def keep(self) -> None:
+        """Come back whenever the connection is lost, until cancelled.
+
+        Pushes only make changes known sooner: what is missed here is read from the feed.
+        """
+        while True:
+            await self._lost.wait()
+            _log.warning("the store's server has gone; trying again")
+            while self._lost.is_set():
+                await asyncio.sleep(_AGAIN_S)
+                try:
+                    await self.begin()
+                except (*OUTAGES, asyncpg.PostgresError):
+                    self._lost.set()
+
+    def end(self) -> None:
+        """Be gone."""
+        if self._connection is not None:
+            self._connection.terminate()
+
+    def _heard(self, _: object, __: int, ___: str, notice: str) -> None:
+        with suppress(ValueError, TypeError):
+            self._push([Change(*change) for change in json.loads(notice)])
+
+
+class PostgresEvents(SqlEvents):
+    """The record, where other processes are at work as well."""
+
+    def __init__(self, reads: Reads) -> None:
+        super().__init__(reads)
+        self._shared = reads
+
+    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
+        """Running operations whose process is gone: looked at twice, some seconds apart."""
+        opened = await super().orphans(owner, limit)
+        dead = await self._dead(opened)
+        if dead:
+            await asyncio.sleep(_SURE_S)
+            dead &= await self._dead(opened)
+        return [operation for operation in opened if operation.row.owner in dead]
+
+    async def _dead(self, opened: Sequence[OpenedOperation]) -> set[str]:
+        if not opened:
+            return set()
+
+        def read(tx: Tx) -> set[str]:
+            [(is_young, held)] = tx.text(_ALIVE)
+            owners = {operation.row.owner for operation in opened}
+            return set() if is_young else {one for one in owners if lock_number(f"process {one}") not in held}
+
+        return await self._shared.scan(read)
+
+
+def _ended(lost: asyncio.Event, connection: object) -> None:
+    lost.set()
