@@ -56,6 +56,9 @@ from casekeeper.tools import BUILT_IN
 
 _log = logging.getLogger("casekeeper.server")
 
+# How late a follower sees what another process wrote.
+_POLL = timedelta(milliseconds=500)
+
 
 @dataclass(frozen=True, slots=True)
 class FirstLogin:
@@ -218,7 +221,8 @@ def _wire(
         owner=owner,
     )
     # RECORD, read
-    reading = Reading(storage.events, manager, gate, live, cursors, clock)
+    poll = _POLL if storage.is_shared else None
+    reading = Reading(storage.events, manager, gate, live, cursors, clock, poll=poll)
     operations = Operations(manager, reading, runner, sizes, logins)
     sessions = SessionService(
         manager,

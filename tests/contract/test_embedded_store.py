@@ -15,7 +15,8 @@ from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.events import Kind
 from casekeeper.journal.stream import Commit
 from casekeeper.storage.embedded import open_embedded
-from casekeeper.storage.sql_schema import SQLITE_SEARCH, SQLITE_TRIGGERS, metadata
+from casekeeper.storage.sql_ddl import SQLITE_SEARCH, SQLITE_TRIGGERS
+from casekeeper.storage.sql_schema import metadata
 from casekeeper.storage.store import Storage
 from tests.contract.conftest import Opening
 from tests.contract.shelf import Shelf

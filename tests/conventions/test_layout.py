@@ -34,6 +34,7 @@ CATCHES_ALL = {
     "documents/extraction.py": "likewise: a file that a library chokes on is kept as it is",
     "execution/runner.py": "whatever a tool raises, and says about it, becomes a result",
     "storage/firestore_commits.py": "a session's line: every waiting commit gets its answer",
+    "storage/postgres.py": "a batch's transaction: every waiting commit gets its answer",
     "storage/sqlite.py": "the writer's thread: every waiting commit gets its answer",
 }
 """Where everything may be caught, and why there."""

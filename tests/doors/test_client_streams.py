@@ -16,7 +16,7 @@ from casekeeper.client import (
 )
 from casekeeper.client.results import Result
 from casekeeper.journal.events import ExecutionEvent
-from casekeeper.sessions.reading import StreamedDelta
+from casekeeper.sessions.streamed import StreamedDelta
 from casekeeper.verify import verify
 from tests.doors.network import Network, cut_after, reply_lost, unreached
 from tests.support import Workshop

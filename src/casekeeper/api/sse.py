@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from casekeeper.api.envelope import dumps, foreign
-from casekeeper.sessions.reading import StreamedDelta, StreamedFact
+from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
 
 # A client that lost its connection comes back after this many milliseconds.
 _RETRY = b"retry: 2000\n\n"

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from casekeeper.client.results import Result
     from casekeeper.journal.events import ExecutionEvent
     from casekeeper.operations.operation import CatalogEntry
-    from casekeeper.sessions.reading import StreamedDelta
+    from casekeeper.sessions.streamed import StreamedDelta
 
 __all__ = [
     "ApiError",

@@ -18,7 +18,7 @@ from casekeeper.client.verbs import EXECUTE, GET_OPERATION, read
 if TYPE_CHECKING:
     from casekeeper.client.results import Result
     from casekeeper.journal.events import ExecutionEvent
-    from casekeeper.sessions.reading import StreamedDelta
+    from casekeeper.sessions.streamed import StreamedDelta
 
 # A heartbeat comes every 15 s: three missing ones mean that nobody is there.
 _SILENCE_S = 45.0
@@ -144,4 +144,4 @@ def _fact(frame: ServerSentEvent) -> "ExecutionEvent":
 
 
 def _delta(frame: ServerSentEvent) -> "StreamedDelta":
-    return read("sessions.reading:StreamedDelta", from_json(frame.data))
+    return read("sessions.streamed:StreamedDelta", from_json(frame.data))

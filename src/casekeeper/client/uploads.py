@@ -117,7 +117,7 @@ async def import_file(
     }
     request_id = new_request_id()
     from casekeeper.client.results import Result
-    from casekeeper.sessions.reading import StreamedDelta
+    from casekeeper.sessions.streamed import StreamedDelta
 
     try:
         async with aclosing(streams.execute(connection, fields, request_id)) as items:

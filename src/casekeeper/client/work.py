@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from casekeeper.journal.events import ExecutionEvent
     from casekeeper.operations.operation import AgentCall, ToolCall
     from casekeeper.paging import Page
-    from casekeeper.sessions.reading import StreamedDelta
     from casekeeper.sessions.session import SessionClosedAnswer, UnifiedSession
+    from casekeeper.sessions.streamed import StreamedDelta
 
 Operation: TypeAlias = Union["ToolCall", "AgentCall", Mapping[str, Any]]
 """What to run: a model of the server's, or the same as a mapping; `tool()` and `agent()` make one."""

@@ -27,7 +27,7 @@ from casekeeper.journal.stream import Commit, Commits, IdTaken
 from casekeeper.operations.operation import OperationCall
 from casekeeper.paging import Cursors, Page
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
-from casekeeper.sessions.reading import EventPage, FactPage, OpenView, Reading, StreamedDelta, StreamedFact
+from casekeeper.sessions.reading import EventPage, FactPage, OpenView, Reading
 from casekeeper.sessions.session import (
     CloseSession,
     CreateSession,
@@ -41,6 +41,7 @@ from casekeeper.sessions.session import (
     UnifiedSession,
     statistics,
 )
+from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
 from casekeeper.values import value
 
 _CANCEL_WAIT_S = 15.0

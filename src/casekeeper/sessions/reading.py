@@ -15,11 +15,12 @@ from casekeeper.clock import Clock
 from casekeeper.errors import OperationNotFound, Refused, SessionNotFound
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, EventId, SessionId, UserId
-from casekeeper.journal.events import TERMINAL, Kind, OperationType, StoredFact
-from casekeeper.journal.feed import LiveFeed, Watch
+from casekeeper.journal.events import Kind, OperationType, StoredFact
+from casekeeper.journal.feed import Delta, LiveFeed, Watch
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
+from casekeeper.sessions.streamed import StreamedDelta, StreamedFact, in_order
 from casekeeper.values import value
 
 # Stored JSON is passed on as it is; this says what it looks like.
@@ -100,25 +101,6 @@ class OpenView:
     user_id: str
 
 
-@value
-class StreamedFact:
-    """A fact on its way to a follower; `seq` is where to resume."""
-
-    seq: int
-    kind: Kind
-    event_id: str
-    parent_event_id: str | None
-    json: bytes
-
-
-@value
-class StreamedDelta:
-    """Progress on its way to a follower; it has no number and is not repeated."""
-
-    event_id: str
-    data: Any
-
-
 class EventStore(Protocol):
     """The record as a store reads it."""
 
@@ -159,13 +141,17 @@ class Reading:
         live: LiveFeed,
         cursors: Cursors,
         clock: Clock,
+        *,
+        poll: timedelta | None = None,
     ) -> None:
+        """`poll`: how often followers look by themselves, where other processes write as well."""
         self._store = store
         self._manager = manager
         self._gate = gate
         self._live = live
         self._cursors = cursors
         self._clock = clock
+        self._poll = poll
 
     async def page(self, context: SessionContext, wanted: EventPage) -> FactPage:
         """A page of one session's record, by seq."""
@@ -228,30 +214,30 @@ class Reading:
         word when it is gone. Facts come once each, in order, whatever happens to wake-ups.
         """
         session_id, caller = context.session.session_id, context.caller
+        deltas: list[Delta] = []
+        quiet = timedelta()
         with nullcontext(watched) if watched else self._live.watch(session_id) as watch:
             while True:
                 rows = await self._store.facts(session_id, _JOURNAL, after, _PAGE)
                 if not await self._may_still_read(caller, session_id):
                     return
-                facts = [_streamed(row) for row in rows]
-                # Progress belongs before the end of what made it, however late both are read.
-                ends = next((n for n, fact in enumerate(facts) if fact.kind in TERMINAL), len(facts))
-                told = [StreamedDelta(delta.event_id, delta.data) for delta in watch.taken()]
-                for item in (*facts[:ends], *told, *facts[ends:]):
+                for item in in_order(rows, [*deltas, *watch.taken()]):
                     yield item
                 after = rows[-1].seq if rows else after
+                deltas = []
                 if len(rows) == _PAGE:
                     continue
-                deltas = await watch.wait(heartbeat.total_seconds())
-                if deltas is None:
-                    yield None
+                pause = min(self._poll or heartbeat, heartbeat)
+                news = await watch.wait(pause.total_seconds())
+                if news is not None:
+                    deltas, quiet = news, timedelta()
+                    # A burst of commits becomes one read.
+                    await asyncio.sleep(0)
                     continue
-                if deltas and not await self._may_still_read(caller, session_id):
-                    return
-                for delta in deltas:
-                    yield StreamedDelta(delta.event_id, delta.data)
-                # A burst of commits becomes one read.
-                await asyncio.sleep(0)
+                quiet += pause
+                if quiet >= heartbeat:
+                    quiet = timedelta()
+                    yield None
 
     async def _may_still_read(self, caller: Principal, session_id: str) -> bool:
         try:
@@ -288,12 +274,6 @@ def open_view(opened: OpenedOperation) -> OpenView:
         row.started_at,
         row.user_id,
     )
-
-
-def _streamed(row: StoredFact) -> StreamedFact:
-    header = orjson.loads(row.header)
-    kind, parent = Kind(header["kind"]), header.get("parent_event_id")
-    return StreamedFact(row.seq, kind, header["event_id"], parent, row.json())
 
 
 def _query(where: str, wanted: EventPage) -> str:

@@ -10,7 +10,6 @@ The rooms' readers and the batch are written without `await`; SQLAlchemy's green
 """
 
 import asyncio
-import hashlib
 import json
 import logging
 import zlib
@@ -24,11 +23,10 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from casekeeper.acl_feed import Change
-from casekeeper.casefiles.casefile import Fence
 from casekeeper.errors import CasekeeperError, StoreUnavailable
-from casekeeper.identity.logins import AccountStands
 from casekeeper.journal.events import Sealed
-from casekeeper.journal.stream import Commit, Condition, PermissionChanged, Record, Superseded
+from casekeeper.journal.stream import Commit, Superseded
+from casekeeper.storage.postgres_locks import wanted_locks
 from casekeeper.storage.postgres_words import vectors
 from casekeeper.storage.sql_commit import Batch
 from casekeeper.storage.sql_statements import Bulk, Parameters, Row, Static, Tx, numbered
@@ -44,7 +42,6 @@ CHANNEL = "casekeeper_permissions"
 # PostgreSQL takes less than 8,000 bytes; a longer list is read from the feed, like one that was lost.
 _NOTICE_MAX = 7_000
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
-_HEAD_FOR = "SELECT number FROM acl_head FOR {}"
 _INDEX = (
     "INSERT INTO document_words (rid, words, title, sender, people, cc, bcc, filenames, marks) VALUES "
     "($1, $2::tsvector, $3::tsvector, $4::tsvector, $5::tsvector, $6::tsvector, $7::tsvector, $8::tsvector, $9::tsvector)"
@@ -109,18 +106,11 @@ class PostgresTx:
             await_only(self._connection.execute(text, *_clean(given)))
 
     def hold(self, commits: Iterable[Commit]) -> None:
-        keys = set[str]()
-        changes = fenced = False
-        for commit in commits:
-            keys.update(f"casefile {fact.casefile_id}" for fact in commit.facts)
-            for part in (*commit.conditions, *commit.records):
-                keys.update(_named_by(part))
-                changes = changes or isinstance(part, PermissionChanged)
-                fenced = fenced or isinstance(part, Fence | AccountStands)
+        keys, head = wanted_locks(commits)
         if keys:
-            self.text(_LOCK, [sorted(lock_number(key) for key in keys)])
-        if changes or fenced:
-            self.text(_HEAD_FOR.format("UPDATE" if changes else "SHARE"))
+            self.text(_LOCK, [keys])
+        if head:
+            self.text(f"SELECT number FROM acl_head FOR {head}")  # noqa: S608 - a word of ours
 
     def index(self, rid: int, words: Parameters) -> None:
         self.change(_INDEX, rid, *vectors(words))
@@ -226,6 +216,7 @@ class PostgresStore:
     def _transaction(self, connection: Any, batch: list[_Waiting]) -> _Answers:
         transaction = connection.transaction()
         await_only(transaction.start())
+        is_done = False
         try:
             tx = PostgresTx(connection)
             work = Batch(tx)
@@ -241,10 +232,11 @@ class PostgresStore:
                 notice = json.dumps([[c.number, c.casefile_id, c.user_id] for c in work.changes])
                 tx.text("SELECT pg_notify($1, $2)", (CHANNEL, notice if len(notice) < _NOTICE_MAX else "[]"))
             await_only(transaction.commit())
-        except BaseException:
-            with suppress(*OUTAGES, asyncpg.PostgresError):
-                await_only(transaction.rollback())
-            raise
+            is_done = True
+        finally:
+            if not is_done:
+                with suppress(*OUTAGES, asyncpg.PostgresError):
+                    await_only(transaction.rollback())
         self._push(work.changes)
         return answers
 
@@ -277,31 +269,6 @@ def _place(commit: Commit) -> str:
         if casefile_id := getattr(part, "casefile_id", None):
             return str(casefile_id)
     return ""
-
-
-_HOLDERS = ("casefile", "grant", "session", "document", "upload", "row")
-
-
-def _named_by(part: Condition | Record) -> list[str]:
-    """What a condition looks at or a record writes, beyond the sessions of the facts."""
-    named: list[str] = []
-    for one in (part, *(getattr(part, name, None) for name in _HOLDERS)):
-        if casefile_id := getattr(one, "casefile_id", None):
-            named.append(f"casefile {casefile_id}")
-    if key := getattr(part, "key", None):
-        named.append(f"claim {key}")
-    if type(part).__module__.startswith("casekeeper.identity"):
-        stored = getattr(part, "stored", None)
-        names = ("user_id", "family", "digest", "key_id")
-        named += [f"{name} {getattr(part, name)}" for name in names if getattr(part, name, None)]
-        if stored is not None:
-            named.append(f"user_id {stored.account.user_id}")
-    return named
-
-
-def lock_number(key: str) -> int:
-    """The advisory lock that stands for something."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def _clean(values: Iterable[Any]) -> list[Any]:

@@ -16,7 +16,8 @@ import asyncpg
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.stream import OpenedOperation
-from casekeeper.storage.postgres import CHANNEL, OUTAGES, lock_number
+from casekeeper.storage.postgres import CHANNEL, OUTAGES
+from casekeeper.storage.postgres_locks import lock_number
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_statements import Reads, Tx
 

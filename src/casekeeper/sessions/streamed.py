@@ -1,0 +1,43 @@
+"""What followers of a record are sent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from casekeeper.journal.events import TERMINAL, Kind, StoredFact
+from casekeeper.journal.feed import Delta
+from casekeeper.values import value
+
+
+@value
+class StreamedFact:
+    """A fact on its way to a follower; `seq` is where to resume."""
+
+    seq: int
+    kind: Kind
+    event_id: str
+    parent_event_id: str | None
+    json: bytes
+
+
+@value
+class StreamedDelta:
+    """Progress on its way to a follower; it has no number and is not repeated."""
+
+    event_id: str
+    data: Any
+
+
+def in_order(rows: Sequence[StoredFact], deltas: Sequence[Delta]) -> list[StreamedFact | StreamedDelta]:
+    """Facts with the progress that came meanwhile: behind the start of what made it and before its end."""
+    facts = [_streamed(row) for row in rows]
+    ends = next((number for number, fact in enumerate(facts) if fact.kind in TERMINAL), len(facts))
+    told = [StreamedDelta(delta.event_id, delta.data) for delta in deltas]
+    return [*facts[:ends], *told, *facts[ends:]]
+
+
+def _streamed(row: StoredFact) -> StreamedFact:
+    header = orjson.loads(row.header)
+    kind, parent = Kind(header["kind"]), header.get("parent_event_id")
+    return StreamedFact(row.seq, kind, header["event_id"], parent, row.json())

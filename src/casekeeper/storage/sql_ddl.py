@@ -1,0 +1,36 @@
+"""What the tables cannot say: triggers that keep the record append-only, and full-text search, per database."""
+
+SQLITE_TRIGGERS = (
+    # The record is append-only: the database itself refuses anything else.
+    """CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+    """CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+)
+"""What the tables cannot say, for SQLite."""
+
+SQLITE_SEARCH = (
+    # `scope` is the casefile as one word, so that a search never walks other casefiles' postings, and the marks.
+    """CREATE VIRTUAL TABLE document_search USING fts5(
+    title, sender, recipients, cc, bcc, filenames, body, scope,
+    content='documents', content_rowid='rid', tokenize='unicode61 remove_diacritics 2')""",
+)
+"""Full-text search, for SQLite."""
+
+POSTGRES_TRIGGERS = (
+    """CREATE FUNCTION events_append_only() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'events are append-only'; END $$""",
+    """CREATE TRIGGER events_unchanged BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION events_append_only()""",
+    "ALTER TABLE events ADD CONSTRAINT events_session FOREIGN KEY (session_id) REFERENCES sessions (session_id)",
+)
+"""What the tables cannot say, for PostgreSQL."""
+
+POSTGRES_SEARCH = (
+    """CREATE TABLE document_words (rid BIGINT PRIMARY KEY, words tsvector NOT NULL, title tsvector NOT NULL,
+    sender tsvector NOT NULL, people tsvector NOT NULL, cc tsvector NOT NULL, bcc tsvector NOT NULL,
+    filenames tsvector NOT NULL, marks tsvector NOT NULL)""",
+    "CREATE INDEX document_words_words ON document_words USING gin (words)",
+    "CREATE INDEX document_words_marks ON document_words USING gin (marks)",
+)
+"""Full-text search, for PostgreSQL."""
