@@ -1,7 +1,7 @@
 """The stores that the contract is asked of. A further backend adds its name and how it is opened."""
 
 import shutil
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 

@@ -145,7 +145,6 @@ async def test_another_process_hears_of_a_permission_change(database: str, tmp_p
 async def test_only_what_a_dead_process_left_open_is_an_orphan(database: str, tmp_path: Path):
     async with open_storage(database, tmp_path, lambda _: None, owner="alive") as here:
         shelf = await Shelf.filled(here)
-        await until_old_enough(database)
         async with open_storage(database, tmp_path, lambda _: None, owner="other") as there:
             for owner in ("alive", "other", "dead"):
                 await here.commits.commit(shelf.opening(shelf.started(), owner=owner))
@@ -164,7 +163,6 @@ async def test_a_process_whose_connection_is_cut_is_not_taken_for_dead(database:
         open_storage(database, tmp_path, lambda _: None, owner="here") as other,
     ):
         shelf = await Shelf.filled(one)
-        await until_old_enough(database)
         await one.commits.commit(shelf.opening(shelf.started(), owner="cut off"))
         connection = await _driver.connect(database)
         await connection.execute(
@@ -174,17 +172,6 @@ async def test_a_process_whose_connection_is_cut_is_not_taken_for_dead(database:
         await connection.close()
 
         assert await other.events.orphans("here", 10) == []
-
-
-async def until_old_enough(database: str) -> None:
-    """Right after the server's start nobody is taken for dead."""
-    connection = await _driver.connect(database)
-    young = "SELECT pg_postmaster_start_time() > clock_timestamp() - interval '16 seconds'"
-    for _ in range(200):
-        if not await connection.fetchval(young):
-            break
-        await asyncio.sleep(0.1)
-    await connection.close()
 
 
 async def test_texts_with_nul_are_kept_without_it(database: str, tmp_path: Path):

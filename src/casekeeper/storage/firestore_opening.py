@@ -71,7 +71,7 @@ async def open_firestore(
                 search=search,
                 blobs=DirectoryBlobs(directory / "blobs"),
                 directory=directory,
-            is_shared=True,
+                is_shared=True,
             )
         finally:
             await commits.close()

@@ -69,7 +69,7 @@ async def open_postgres(
             accounts=SqlAccounts(store),
             casefiles=SqlCasefiles(store),
             sessions=SqlSessions(store),
-            events=PostgresEvents(store),
+            events=PostgresEvents(store, presence),
             documents=SqlDocuments(store),
             search=PostgresSearch(store),
             blobs=DirectoryBlobs(directory / "blobs"),

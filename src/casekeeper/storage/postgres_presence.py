@@ -25,8 +25,9 @@ _AGAIN_S = 1.0
 # A process whose connection was cut takes its lock again within a second; one that is dead never does.
 _SURE_S = 3.0
 # After a restart of the server nobody holds a lock until all have come back.
-_ALIVE = """SELECT pg_postmaster_start_time() > clock_timestamp() - interval '15 seconds', coalesce(array_agg(
-((classid::bigint << 32) | objid::bigint)), '{}') FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted"""
+_SETTLED_S = 15.0
+_HELD = """SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
+WHERE locktype = 'advisory' AND objsubid = 1 AND granted"""
 
 _log = logging.getLogger("casekeeper.storage")
 
@@ -42,6 +43,15 @@ class Presence:
         self._push = push
         self._connection: Any = None
         self._lost = asyncio.Event()
+        self._came_back_s: float | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the locks that are held tell who is alive: not while processes come back to a server."""
+        if self._lost.is_set():
+            return False
+        now_s = asyncio.get_running_loop().time()
+        return self._came_back_s is None or now_s - self._came_back_s > _SETTLED_S
 
     async def begin(self) -> None:
         """Be known from now on.
@@ -72,6 +82,7 @@ class Presence:
                     await self.begin()
                 except (*OUTAGES, asyncpg.PostgresError):
                     self._lost.set()
+            self._came_back_s = asyncio.get_running_loop().time()
 
     def end(self) -> None:
         """Be gone."""
@@ -86,9 +97,10 @@ class Presence:
 class PostgresEvents(SqlEvents):
     """The record, where other processes are at work as well."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, presence: Presence) -> None:
         super().__init__(reads)
         self._shared = reads
+        self._presence = presence
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations whose process is gone: looked at twice, some seconds apart."""
@@ -100,13 +112,13 @@ class PostgresEvents(SqlEvents):
         return [operation for operation in opened if operation.row.owner in dead]
 
     async def _dead(self, opened: Sequence[OpenedOperation]) -> set[str]:
-        if not opened:
+        if not opened or not self._presence.is_settled:
             return set()
 
         def read(tx: Tx) -> set[str]:
-            [(is_young, held)] = tx.text(_ALIVE)
+            held = {row[0] for row in tx.text(_HELD)}
             owners = {operation.row.owner for operation in opened}
-            return set() if is_young else {one for one in owners if lock_number(f"process {one}") not in held}
+            return {one for one in owners if lock_number(f"process {one}") not in held}
 
         return await self._shared.scan(read)
 
