@@ -11,7 +11,6 @@ The rooms' readers and the batch are written without `await`; SQLAlchemy's green
 
 import asyncio
 import json
-import logging
 import zlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -51,6 +50,8 @@ _UNINDEX = "DELETE FROM document_words WHERE rid IN (SELECT rid FROM documents W
 OUTAGES = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What a connection says that was cut while it was at work.
+    asyncpg.InternalClientError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.PostgresSystemError,
@@ -63,7 +64,7 @@ OUTAGES = (
     TimeoutError,
 )
 
-_log = logging.getLogger("casekeeper.storage")
+_CUT = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
 _Answers = list[tuple["asyncio.Future[Sequence[Sealed]]", Sequence[Sealed] | BaseException]]
@@ -171,6 +172,15 @@ class PostgresStore:
 
     async def point(self, read: Callable[[Tx], T]) -> T:
         """See `Reads`."""
+        try:
+            return await self._read(read)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, _CUT):
+                raise
+            # A connection that waited in the pool may have been cut since; another one is as good.
+            return await self._read(read)
+
+    async def _read(self, read: Callable[[Tx], T]) -> T:
         with guarded("read"):
             async with (
                 self._pool.acquire(timeout=self._acquire_s) as connection,
