@@ -44,6 +44,8 @@ KINDS = {
     Kind.ROLE_CHANGED: "A user who had a role got another, or another end of it.",
     Kind.EXPIRED: "A role's time had passed. Its end needs no fact: it is judged on every use.",
     Kind.TRANSFERRED: "The casefile has another owner; the former one is admin.",
+    Kind.EXPORTED: "Somebody began to write all of the casefile into a bundle (`docs/bundles.md`).",
+    Kind.IMPORTED: "The casefile came into this store out of a bundle; what is before it was written elsewhere.",
 }
 
 OF_SESSIONS = {Kind.OPENED, Kind.CLOSED}

@@ -9,7 +9,7 @@ CasekeeperError
 │   │                         AccountNotFound · KeyNotFound · RouteNotFound
 │   ├── Gone            410   RouteGone
 │   ├── Conflict        409   SessionClosed · SessionBusy · SessionReserved · CasefileArchived · StaleVersion ·
-│   │                         StillRunning · OwnerRequired · AccountExists
+│   │                         StillRunning · OwnerRequired · AccountExists · CasefileExists
 │   ├── TooLarge        413   BodyTooLarge · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
@@ -234,6 +234,11 @@ class OwnerRequired(Conflict):
 class AccountExists(Conflict):
     code = "account_exists"
     title = "There is an account with this user id already"
+
+
+class CasefileExists(Conflict):
+    code = "casefile_exists"
+    title = "There is a casefile with this id already"
 
 
 class TooLarge(Refused):

@@ -31,6 +31,7 @@ def test_help_names_every_command_and_the_exit_codes(cli: Cli) -> None:
         "tail",
         "verify",
         "export",
+        "import-bundle",
         "backup",
         "restore",
         "doctor",
@@ -62,7 +63,7 @@ def test_help_comes_without_the_libraries_of_a_server() -> None:
         (["run", "tool", "x", "-c", "y", "--json-params", "[1]"], 2, "JSON object"),
         (["run", "tool", "x", "-c", "y", "--json-params", "@absent"], 2, "No such file"),
         (["import", "cf_260101_000000", "absent.mbox"], 2, "no file absent.mbox"),
-        (["verify", "--file", "absent.jsonl"], 2, "cannot be read"),
+        (["verify", "absent.jsonl"], 2, "cannot be read"),
         (["verify", "--head", "nonsense"], 2, "ID:SEQ:HASH"),
         (["casefile", "list", "--url", "http://x", "--data", "y"], 2, "either --url or --data"),
         (["casefile", "list", "--url", "x.example"], 10, "casekeeper login http://x.example"),
@@ -165,11 +166,13 @@ def test_mail_is_imported_searched_recorded_exported_and_verified(
     assert "intact: 2 sessions" in cli("verify", *here).out
     assert "intact: 1 sessions" in cli("verify", "--session", session_id, *here).out
     assert "intact: 2 sessions" in cli("verify", "--casefile", casefile_id, "--user", OPERATOR, *here).out
-    exported = cli("export", casefile_id, "-o", tmp_path / "record.jsonl", *here)
+    exported = cli("export", casefile_id, "--record", "-o", tmp_path / "record.jsonl", *here)
     assert exported.code == 0
     assert (tmp_path / "record.jsonl").stat().st_mode & 0o077 == 0
-    assert cli("verify", "--file", tmp_path / "record.jsonl").code == 0
-    assert cli("export", casefile_id, "-o", "-", *here).out == (tmp_path / "record.jsonl").read_text("utf-8")
+    assert cli("verify", tmp_path / "record.jsonl").code == 0
+    assert cli("export", casefile_id, "--record", "-o", "-", *here).out == (
+        tmp_path / "record.jsonl"
+    ).read_text("utf-8")
 
 
 def test_documents_are_searched_and_shown(cli: Cli, data: Path) -> None:
@@ -200,13 +203,13 @@ def test_verify_keeps_the_verifiers_exit_codes(cli: Cli, data: Path, tmp_path: P
     here = ("--data", data)
     casefile_id = a_casefile(cli, data)
     cli("run", "tool", "note_add", "-c", casefile_id, "-p", "text=original", *here)
-    lines = cli("export", casefile_id, "-o", "-", *here).out.splitlines(keepends=True)
+    lines = cli("export", casefile_id, "--record", "-o", "-", *here).out.splitlines(keepends=True)
     file = tmp_path / "record.jsonl"
     file.write_text("".join(lines).replace("original", "forged"))
-    tampered = cli("verify", "--file", file)
+    tampered = cli("verify", file)
     assert (tampered.code, "NOT intact" in tampered.out) == (40, True)
     file.write_text("".join([*lines[:2], *lines[3:]]))
-    assert cli("verify", "--file", file, "--json").json["exit_code"] == 41
+    assert cli("verify", file, "--json").json["exit_code"] == 41
     report = cli("verify", *here, "--json").json["report"]
     session_id = report["sessions"][0]["session_id"]
     assert cli("verify", *here, "--head", f"{session_id}:1:{'0' * 64}").code == 42

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from casekeeper.acl import Grant, Role
-from casekeeper.errors import CasefileArchived, CasefileNotFound, StaleVersion
+from casekeeper.errors import CasefileArchived, CasefileExists, CasefileNotFound, StaleVersion
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
 from casekeeper.values import value
@@ -149,6 +149,16 @@ class CasefileIdIsFree(Condition):
 
     def refusal(self, found: Any) -> Exception | None:
         return IdTaken() if found else None
+
+
+@value
+class CasefileIsAbsent(Condition):
+    """There is no such casefile and never was; a deleted one's tombstone counts, too."""
+
+    casefile_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        return CasefileExists(f"There is, or was, a casefile {self.casefile_id} here.") if found else None
 
 
 @value

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 import typer
 
-from casekeeper.cli import backup, casefiles, documents, importing, people, records, running, server, upkeep
+from casekeeper.cli import (
+    backup,
+    bundles,
+    casefiles,
+    documents,
+    importing,
+    people,
+    records,
+    running,
+    server,
+    upkeep,
+)
 from casekeeper.cli.exits import (
     EPILOG,
     FAULT,
@@ -29,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (server, people, casefiles, importing, documents, running, records, backup, upkeep):
+for module in (server, people, casefiles, importing, documents, running, records, bundles, backup, upkeep):
     module.add_to(app)
 
 

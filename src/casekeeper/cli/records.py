@@ -83,7 +83,8 @@ async def verify(
         list[str] | None, typer.Option(help="Only this session; may be repeated.", show_default=False)
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Check an exported file instead.", show_default=False)
+        Path | None,
+        typer.Argument(help="Check this file instead: a bundle, or record lines.", show_default=False),
     ] = None,
     head: Annotated[
         list[str] | None,
@@ -93,11 +94,8 @@ async def verify(
     """Check that the record is whole and unchanged. Without a choice, all of it."""
     kept = _heads(head or [])
     if file:
-        from casekeeper.verify import verify as check
-
         try:
-            with file.open("rb") as lines:
-                report = check(lines, kept)
+            report = _verify_file(file, kept)
         except OSError as error:
             raise Stop(f"The record cannot be read: {error}.", USAGE) from error
     else:
@@ -112,10 +110,22 @@ async def export(
     out: Output,
     casefile_id: CasefileId,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write, - for stdout; else CASEFILE.jsonl.")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; else CASEFILE.tar, or .jsonl with --record."),
     ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Only the record's lines; -o - writes them to stdout.")
+    ] = False,
 ) -> None:
-    """Write a casefile's record to a file: the lines of all its sessions, its own record included."""
+    """Write a casefile into a bundle: access list, documents, sessions and record (docs/bundles.md).
+
+    With --record only the lines of its record, which a server gives, too.
+    """
+    if not record:
+        from casekeeper.cli.bundles import export_bundle
+
+        await export_bundle(where, out, casefile_id, output or Path(f"{casefile_id}.tar"))
+        return
     path = output or Path(f"{casefile_id}.jsonl")
     facts = 0
     async with _records(where) as records:
@@ -132,7 +142,7 @@ async def export(
         out.remark(counted)
     else:
         told = {"path": str(path), "sessions": len(heads), "facts": facts}
-        out.answer(told, f"{path}: {counted}. Check it with: casekeeper verify --file {path}")
+        out.answer(told, f"{path}: {counted}. Check it with: casekeeper verify {path}")
 
 
 @contextmanager
@@ -197,6 +207,25 @@ async def _verify(
         for session_id, (seq, _) in kept.items()
     ]
     return Report(tuple(summaries), tuple(findings))
+
+
+def _verify_file(path: Path, kept: dict[str, tuple[int, str]]) -> "Report":
+    """What a bundle or a file of record lines shows about itself. A tar archive does not begin with a brace."""
+    from casekeeper.verify import Finding, Report
+    from casekeeper.verify import verify as check
+
+    with path.open("rb") as file:
+        is_bundle = file.read(1) not in (b"{", b"")
+        file.seek(0)
+        if not is_bundle:
+            return check(file, kept)
+        from casekeeper.bundles.archive import BundleUnfit
+        from casekeeper.bundles.judging import judge
+
+        try:
+            return judge(file, kept).report
+        except BundleUnfit as error:
+            return Report((), (Finding(None, None, "malformed", f"{path}: {error}"),))
 
 
 def _tell(report: "Report", out: Output) -> None:

@@ -44,6 +44,8 @@ class Kind(StrEnum):
     ROLE_CHANGED = "role_changed"
     EXPIRED = "expired"
     TRANSFERRED = "transferred"
+    EXPORTED = "exported"
+    IMPORTED = "imported"
 
 
 TERMINAL = frozenset(

@@ -32,7 +32,7 @@ from casekeeper.storage.firestore_channels import Conflict, Firestore, Rejected
 from casekeeper.storage.firestore_chunks import put_chunks
 from casekeeper.storage.firestore_conditions import places
 from casekeeper.storage.firestore_judging import judge
-from casekeeper.storage.firestore_lines import line_of, size_of
+from casekeeper.storage.firestore_lines import facts_of, line_of, size_of
 from casekeeper.storage.firestore_rows import INLINE_BYTES
 from casekeeper.storage.firestore_view import Memory, View
 from casekeeper.values import value
@@ -245,7 +245,7 @@ class FirestoreCommits:
 
     async def _write_chunks(self, commit: Commit) -> None:
         """Write what is too large for the commit itself. If that fails they are rubbish, and erased with the casefile."""
-        for fact in commit.facts:
+        for fact in facts_of(commit):
             body = fact.payload.body
             if body is not None and len(body) > INLINE_BYTES:
                 await put_chunks(self._store, fact.casefile_id, chunk_name(fact), body)

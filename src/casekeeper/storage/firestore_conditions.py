@@ -10,8 +10,10 @@ from casekeeper.clock import from_us, to_us
 from casekeeper.documents import document as doc
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import logins as log
+from casekeeper.journal import adoption as chain
 from casekeeper.journal import requests as req
 from casekeeper.journal import stream
+from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_values import Query
@@ -79,6 +81,16 @@ async def _ids_taken(view: View, c: cf.CasefileIdIsFree) -> bool:
     return any(found is not None for found in taken)
 
 
+async def _casefile_of(view: View, c: ado.SessionIdIsFreeIn) -> str | None:
+    place = await view.get(at.session_place(c.session_id))
+    return place["casefile_id"] if place else None
+
+
+async def _chain_end(view: View, c: chain.ChainEndsAt) -> tuple[int, bytes]:
+    tail = await view.tail(c.casefile_id, c.session_id)
+    return tail.seq, tail.hash
+
+
 async def _grant_end(view: View, c: cf.GrantEndsAt) -> datetime | None:
     grant = await view.get(at.grant(c.casefile_id, c.user_id))
     return from_us(grant["expires_us"]) if grant and grant["expires_us"] is not None else None
@@ -113,6 +125,9 @@ CONDITIONS: dict[type[stream.Condition], Callable[[View, Any], Awaitable[Any]]] 
     cf.CasefileIsActive: lambda view, c: _casefile(view, c.casefile_id, "status"),
     cf.CasefileIsAt: lambda view, c: _casefile(view, c.casefile_id, "version"),
     cf.CasefileIdIsFree: _ids_taken,
+    cf.CasefileIsAbsent: lambda view, c: view.get(at.casefile(c.casefile_id)),
+    ado.SessionIdIsFreeIn: _casefile_of,
+    chain.ChainEndsAt: _chain_end,
     cf.GrantEndsAt: _grant_end,
     acc.AccountAbsent: lambda view, c: view.get(at.account(c.user_id)),
     acc.AccountStands: _account_changed,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+from casekeeper.journal.adoption import Adopted, AdoptFacts
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
 from casekeeper.journal.requests import Claim
@@ -35,7 +36,7 @@ async def judge(view: View, commit: Commit, nonce: str) -> Sequence[Sealed]:
         if refusal is not None:
             raise refusal
     records = sorted(
-        (record for record in commit.records if not isinstance(record, OpenOperation)),
+        (record for record in commit.records if not isinstance(record, OpenOperation | AdoptFacts)),
         key=lambda record: _ORDER[type(record)],
     )
     for record in records:
@@ -43,6 +44,8 @@ async def judge(view: View, commit: Commit, nonce: str) -> Sequence[Sealed]:
             await RECORDS[type(record)](view, record)
     sealed = [await _seal(view, fact, nonce) for fact in commit.facts]
     for record in commit.records:
+        if isinstance(record, AdoptFacts):
+            await _adopt(view, record, nonce)
         if isinstance(record, OpenOperation):
             # The claim is named, so that releasing it costs no search.
             claim = next((r.key for r in records if isinstance(r, Claim) and r.made == record.event_id), None)
@@ -61,14 +64,25 @@ async def _seal(view: View, fact: Fact, nonce: str) -> Sealed:
     header = canonical(fact.header(seq))
     previous = tail.hash if tail.seq else genesis(fact.casefile_id, fact.session_id)
     hash_ = link(previous, header, fact.payload.commit)
+    _append(view, Adopted(fact, seq, header, hash_), tail, nonce)
+    return Sealed(fact, seq, hash_)
+
+
+async def _adopt(view: View, record: AdoptFacts, nonce: str) -> None:
+    for adopted in record.facts:
+        _append(view, adopted, await view.tail(record.casefile_id, record.session_id), nonce)
+
+
+def _append(view: View, one: Adopted, tail: Tail, nonce: str) -> None:
+    """Write a fact behind the session's tail, of which it becomes the newest."""
+    fact, seq = one.fact, one.seq
     is_terminal = fact.kind in TERMINAL
     totals = _counted(tail.totals, fact) if is_terminal else tail.totals
     counted_seq = seq if is_terminal else tail.counted_seq
-    newest = Tail(seq, hash_, max(fact.at_us, tail.last_us), totals, counted_seq)
-    row = event_row(fact, newest, header, nonce)
+    newest = Tail(seq, one.hash, max(fact.at_us, tail.last_us), totals, counted_seq)
+    row = event_row(fact, newest, one.header, nonce)
     view.create(at.event(fact.casefile_id, fact.session_id, seq), row)
     view.tails[fact.session_id] = newest
-    return Sealed(fact, seq, hash_)
 
 
 def event_row(fact: Fact, tail: Tail, header: bytes, nonce: str) -> Fields:
@@ -95,7 +109,8 @@ def event_row(fact: Fact, tail: Tail, header: bytes, nonce: str) -> Fields:
         "hash": tail.hash,
         "totals": totals_to_bytes(tail.totals) if is_terminal else tail.counted_seq,
         "nonce": nonce,
-        "salt": payload.salt,
+        # An adopted fact may have been erased before.
+        "salt": payload.salt or None,
         "body": None if is_large else payload.body,
         "chunks": len(list(pieces(payload.body or b""))) if is_large else 0,
         "blob": payload.blob,

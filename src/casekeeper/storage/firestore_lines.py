@@ -1,7 +1,10 @@
 """Which commits wait in one line, and how much of a write each takes."""
 
 from casekeeper.documents.document import AddDocument
+from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
+from casekeeper.journal.events import Fact
 from casekeeper.journal.stream import Commit, PermissionChanged
+from casekeeper.sessions.adoption import AdoptSession
 from casekeeper.sessions.session import EndSession, PutSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage.firestore_rows import INLINE_BYTES
 
@@ -16,8 +19,10 @@ def line_of(commit: Commit) -> str:
         match one:
             case SessionIsOpen(session_id) | SessionIsIdle(session_id) | EndSession(session_id):
                 return session_id
-            case PutSession(session):
+            case PutSession(session) | AdoptSession(session):
                 return session.session_id
+            case AdoptFacts() | ChainEndsAt():
+                return one.session_id
             case AddDocument(document):
                 return document.casefile_id
             case _:
@@ -25,7 +30,14 @@ def line_of(commit: Commit) -> str:
     return "others"
 
 
+def facts_of(commit: Commit) -> list[Fact]:
+    """All facts that a commit writes, its own and those that it adopts."""
+    adopted = (record.facts for record in commit.records if isinstance(record, AdoptFacts))
+    return [*commit.facts, *(one.fact for facts in adopted for one in facts)]
+
+
 def size_of(commit: Commit) -> int:
     """About how many bytes of a write a commit takes."""
-    bodies = sum(min(len(fact.payload.body or b""), INLINE_BYTES) for fact in commit.facts)
-    return bodies + 2000 * (len(commit.facts) + len(commit.records) + len(commit.conditions))
+    facts = facts_of(commit)
+    bodies = sum(min(len(fact.payload.body or b""), INLINE_BYTES) for fact in facts)
+    return bodies + 2000 * (len(facts) + len(commit.records) + len(commit.conditions))

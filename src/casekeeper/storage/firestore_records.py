@@ -11,6 +11,7 @@ from casekeeper.identity import accounts as acc
 from casekeeper.identity import logins as log
 from casekeeper.journal import requests as req
 from casekeeper.journal import stream
+from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_conditions import generation
@@ -107,6 +108,13 @@ async def _put_session(view: View, r: ses.PutSession) -> None:
         await view.put(at.auto_session(s.user_id, s.casefile_id), {"session_id": s.session_id})
 
 
+async def _adopt_session(view: View, r: ado.AdoptSession) -> None:
+    s = r.session
+    closed_us = None if s.closed_at is None else to_us(s.closed_at)
+    await view.put(at.session_place(s.session_id), {"casefile_id": s.casefile_id})
+    await view.put(at.session(s.casefile_id, s.session_id), {**session_row(s), "closed_us": closed_us})
+
+
 async def _open_record_session(view: View, r: cf.OpenRecordSession) -> None:
     session = ses.UnifiedSession(
         session_id=r.session_id,
@@ -146,6 +154,7 @@ RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
     cf.PutCasefile: _put_casefile,
     cf.OpenRecordSession: _open_record_session,
     ses.PutSession: _put_session,
+    ado.AdoptSession: _adopt_session,
     req.Claim: _put_claim,
     req.ReleaseClaim: _release_claim,
     stream.PermissionChanged: _change,
@@ -167,5 +176,5 @@ RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
 }
 """How each record is written, in the order in which those of one commit are."""
 
-MAKES_SESSIONS = (cf.PutCasefile, cf.OpenRecordSession, ses.PutSession)
+MAKES_SESSIONS = (cf.PutCasefile, cf.OpenRecordSession, ses.PutSession, ado.AdoptSession)
 """Written before the facts of their commit, which may be the new session's first."""

@@ -7,7 +7,6 @@ one drops out alone before anything of it is numbered. Facts and heads are writt
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Table, bindparam, delete, func, insert, select, update
@@ -16,6 +15,7 @@ from sqlalchemy.sql import ClauseElement
 
 from casekeeper.acl_feed import Change
 from casekeeper.clock import to_us
+from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
 from casekeeper.journal.stream import (
@@ -30,6 +30,7 @@ from casekeeper.journal.stream import (
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_records import CONDITIONS, RECORDS, change
+from casekeeper.storage.sql_rows import event_row, open_row, total_row
 from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
 
 _HEADS = Static(
@@ -110,7 +111,7 @@ class Batch:
             sessions.update(fact.session_id for fact in commit.facts)
             for condition in commit.conditions:
                 match condition:
-                    case SessionIsOpen(session_id):
+                    case SessionIsOpen(session_id) | ChainEndsAt(session_id=session_id):
                         sessions.add(session_id)
                     case OperationIsOpen(event_id):
                         operations.add(event_id)
@@ -165,6 +166,9 @@ class Batch:
         match condition:
             case SessionIsOpen(session_id):
                 return self._head(session_id).closed_us
+            case ChainEndsAt():
+                head = self._head(condition.session_id)
+                return head.seq, head.hash
             case OperationIsOpen(event_id):
                 return event_id in self._open
             case SessionIsIdle():
@@ -176,7 +180,7 @@ class Batch:
     def _write(self, record: Record, sealed: Sequence[Sealed]) -> None:
         match record:
             case OpenOperation():
-                self._opened[record.event_id] = _open_row(record, sealed[-1])
+                self._opened[record.event_id] = open_row(record, sealed[-1])
                 self._open.add(record.event_id)
             case CloseOperation(event_id):
                 self._open.discard(event_id)
@@ -185,6 +189,8 @@ class Batch:
             case PermissionChanged(casefile_id, user_id):
                 number = change(self.tx, record)
                 self.changes.append(Change(number, casefile_id, user_id))
+            case AdoptFacts():
+                self._adopt(record)
             case EndSession(session_id, at):
                 self._head(session_id).closed_us = to_us(at)
                 RECORDS[type(record)](self.tx, record)
@@ -209,7 +215,25 @@ class Batch:
         previous = head.hash if head.seq else genesis(fact.casefile_id, fact.session_id)
         hash_ = link(previous, header, fact.payload.commit)
         head.seq, head.hash, head.at_us = seq, hash_, max(at_us, head.at_us)
-        self._events.append(_event_row(fact, seq, at_us, header, hash_))
+        self._add_fact(fact, seq, at_us, header, hash_)
+        self._add_payload(fact, seq)
+        return Sealed(fact, seq, hash_)
+
+    def _adopt(self, record: AdoptFacts) -> None:
+        head = self._head(record.session_id)
+        for adopted in record.facts:
+            fact, at_us = adopted.fact, adopted.fact.at_us
+            head.seq, head.hash, head.at_us = adopted.seq, adopted.hash, max(at_us, head.at_us)
+            self._add_fact(fact, adopted.seq, at_us, adopted.header, adopted.hash)
+            if not adopted.is_erased:
+                self._add_payload(fact, adopted.seq)
+
+    def _add_fact(self, fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) -> None:
+        self._events.append(event_row(fact, seq, at_us, header, hash_))
+        if fact.kind in TERMINAL and fact.operation_type is not None:
+            self._add_total(total_row(fact))
+
+    def _add_payload(self, fact: Fact, seq: int) -> None:
         payload = fact.payload
         self._payloads.append(
             {
@@ -221,66 +245,7 @@ class Batch:
                 "size": payload.size,
             }
         )
-        if fact.kind in TERMINAL and fact.operation_type is not None:
-            self._add_total(_total_row(fact))
-        return Sealed(fact, seq, hash_)
 
 
 def _json(ids: Iterable[str]) -> str:
     return json.dumps(list(ids))
-
-
-def _open_row(row: OpenOperation, started: Sealed) -> Parameters:
-    return {
-        "event_id": row.event_id,
-        "casefile_id": row.casefile_id,
-        "session_id": row.session_id,
-        "parent_event_id": row.parent_event_id,
-        "root_event_id": row.root_event_id,
-        "user_id": row.user_id,
-        "actor": row.actor,
-        "operation_type": row.operation_type.value,
-        "operation_name": row.operation_name,
-        "request_id": row.request_id,
-        "owner": row.owner,
-        "state": row.state,
-        "started_us": to_us(row.started_at),
-        "heartbeat_us": to_us(row.started_at),
-        "started_seq": started.seq,
-        "inputs_commit": started.fact.payload.commit.hex(),
-    }
-
-
-def _event_row(fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) -> Parameters:
-    return {
-        "session_id": fact.session_id,
-        "seq": seq,
-        "casefile_id": fact.casefile_id,
-        "event_id": fact.event_id,
-        "parent_event_id": fact.parent_event_id,
-        "kind": fact.kind.value,
-        "operation_type": fact.operation_type and fact.operation_type.value,
-        "operation_name": fact.operation_name,
-        "actor": fact.actor,
-        "request_id": fact.request_id,
-        "at_us": at_us,
-        "started_seq": fact.started_seq,
-        "header": header,
-        "commitment": fact.payload.commit,
-        "hash": hash_,
-    }
-
-
-def _total_row(fact: Fact) -> dict[str, Any]:
-    usage = fact.usage or {}
-    top = fact.parent_event_id is None
-    return {
-        "session_id": fact.session_id,
-        "operation_type": fact.operation_type and fact.operation_type.value,
-        "operation_name": fact.operation_name or "",
-        "kind": fact.kind.value,
-        "count": 1,
-        "busy_ms": (fact.duration_ms or 0) if top else 0,
-        "tokens": int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0)),
-        "cost_micros": int(Decimal(str(usage.get("cost", 0))) * 1_000_000),
-    }

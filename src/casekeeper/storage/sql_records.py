@@ -17,6 +17,7 @@ from casekeeper.identity import accounts as acc
 from casekeeper.identity import logins as log
 from casekeeper.journal import requests as req
 from casekeeper.journal import stream
+from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_statements import Static, Tx
@@ -79,6 +80,9 @@ _CASEFILE_ID = Static(
 _SESSION_ID = Static(
     select(t.sessions.c.session_id).where(t.sessions.c.session_id == bindparam("session_id"))
 )
+_SESSION_CASEFILE = Static(
+    select(t.sessions.c.casefile_id).where(t.sessions.c.session_id == bindparam("session_id"))
+)
 _GRANT_END = Static(
     select(t.grants.c.expires_us).where(
         t.grants.c.user_id == bindparam("user_id"), t.grants.c.casefile_id == bindparam("casefile_id")
@@ -129,6 +133,8 @@ CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
     cf.CasefileIsActive: lambda tx, c: _first(tx.one(_STATUS, casefile_id=c.casefile_id)),
     cf.CasefileIsAt: lambda tx, c: _first(tx.one(_VERSION, casefile_id=c.casefile_id)),
     cf.CasefileIdIsFree: _ids_taken,
+    cf.CasefileIsAbsent: lambda tx, c: tx.one(_CASEFILE_ID, casefile_id=c.casefile_id),
+    ado.SessionIdIsFreeIn: lambda tx, c: _first(tx.one(_SESSION_CASEFILE, session_id=c.session_id)),
     cf.GrantEndsAt: _grant_end,
     acc.AccountAbsent: lambda tx, c: tx.one(_ACCOUNT_ID, user_id=c.user_id),
     log.AccountStands: lambda tx, c: _newest(tx, c.user_id, ANY),
@@ -169,6 +175,14 @@ _REMOVE_GRANT = Static(
     )
 )
 _ADD_SESSION = _insert(t.sessions)
+# A second try finds the row of the first, whose head stays where the facts are.
+_new_session = upsert(t.sessions).values({c.name: bindparam(c.name) for c in t.sessions.c})
+_ADOPT_SESSION = Static(
+    _new_session.on_conflict_do_update(
+        index_elements=["session_id"],
+        set_={c: _new_session.excluded[c] for c in ("title", "visibility", "metadata", "closed_us")},
+    )
+)
 _END_SESSION = Static(
     update(t.sessions).where(t.sessions.c.session_id == bindparam("id_")).values(closed_us=bindparam("at_us"))
 )
@@ -313,10 +327,10 @@ def _open_record_session(tx: Tx, r: cf.OpenRecordSession) -> None:
     _put_session(tx, ses.PutSession(session))
 
 
-def _put_session(tx: Tx, r: ses.PutSession) -> None:
+def _put_session(tx: Tx, r: ses.PutSession | ado.AdoptSession) -> None:
     s = r.session
     tx.run(
-        _ADD_SESSION,
+        _ADD_SESSION if isinstance(r, ses.PutSession) else _ADOPT_SESSION,
         session_id=s.session_id,
         casefile_id=s.casefile_id,
         user_id=s.user_id,
@@ -327,7 +341,7 @@ def _put_session(tx: Tx, r: ses.PutSession) -> None:
         metadata=json.dumps(s.metadata),
         created_us=to_us(s.created_at),
         last_us=to_us(s.created_at),
-        closed_us=None,
+        closed_us=us(s.closed_at),
         head_seq=0,
         head_hash=b"",
     )
@@ -419,6 +433,7 @@ RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
     cf.PutGrant: _put_grant,
     cf.RemoveGrant: lambda tx, r: tx.run(_REMOVE_GRANT, user_id=r.user_id, casefile_id=r.casefile_id),
     ses.PutSession: _put_session,
+    ado.AdoptSession: _put_session,
     ses.EndSession: lambda tx, r: tx.run(_END_SESSION, id_=r.session_id, at_us=to_us(r.at)),
     ses.PutConversation: lambda tx, r: tx.run(
         _PUT_CONVERSATION, session_id=r.session_id, event_id=r.event_id, blob=r.blob

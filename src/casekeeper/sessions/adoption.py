@@ -1,0 +1,25 @@
+"""Taking over a session that another store wrote."""
+
+from typing import Any
+
+from casekeeper.journal.stream import Condition, IdTaken, Record
+from casekeeper.sessions.session import UnifiedSession
+from casekeeper.values import value
+
+
+@value
+class SessionIdIsFreeIn(Condition):
+    """The session id is not taken by another casefile. `found` is the id of the casefile whose it is, or None."""
+
+    casefile_id: str
+    session_id: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        return IdTaken(self.session_id) if found not in (None, self.casefile_id) else None
+
+
+@value
+class AdoptSession(Record):
+    """A session as it was elsewhere, open or closed; its head follows from the facts that are adopted."""
+
+    session: UnifiedSession
