@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import functools
+import hashlib
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -260,18 +261,35 @@ def cheap_passwords() -> Passwords:
     return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
+@functools.cache
+def _emulator() -> str:
+    from tests.fakes.firestore import running_emulator
+
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(running_emulator()).host
+
+
+def _project_of(directory: Path) -> str:
+    project = "test-" + hashlib.sha256(str(directory).encode()).hexdigest()[:20]
+    return f"firestore://{project}?emulator={_emulator()}"
+
+
 @asynccontextmanager
 async def open_test_server(
     directory: Path, *, workshop: Workshop | None = None, clock: Clock = utc_now, **settings: Any
 ) -> AsyncGenerator[Server]:
     """A server on this data directory, made if missing, with the workshop's tools on top of the built-in ones.
 
-    With TEST_STORE=postgresql its store is a database, made with the directory and the same whenever it is opened.
+    With TEST_STORE=postgresql its store is a database, made with the directory and the same whenever it is opened;
+    with TEST_STORE=firestore a project of the emulator, likewise.
     """
     values: Json = {"drain_s": 1, **settings}
     if chosen_store() == "postgresql":
         values["store"] = await _database_of(directory)
-    elif not directory.exists():
+    elif chosen_store() == "firestore":
+        values |= {"store": _project_of(directory), "search": directory / "casekeeper.db"}
+    if chosen_store() != "postgresql" and not directory.exists():
         shutil.copytree(_migrated(), directory)
     chosen = Settings(data=directory, **values)
     tools = (workshop or Workshop()).tools()
@@ -396,6 +414,10 @@ class Api:
 
     async def facts(self) -> list[tuple[str, str, str]]:
         """(session id, kind, event id) of every fact in the store, read past the doors."""
+        if self.server.settings.store.startswith("firestore:"):
+            from tests.fakes.firestore import facts_in
+
+            return facts_in(self.server.settings.store)
         sql = "SELECT session_id, kind, event_id FROM events ORDER BY rid"
         if self.server.settings.store:
             from tests.fakes.postgres import rows_of

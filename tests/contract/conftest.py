@@ -10,6 +10,7 @@ import pytest
 from casekeeper.storage.embedded import migrate
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.store import Storage
+from tests.contract.indexes import declared, watched_queries
 from tests.contract.shelf import Shelf
 from tests.fakes.firestore import Emulator, running_emulator
 from tests.fakes.postgres import Postgres, shared_postgres
@@ -55,7 +56,9 @@ async def opening(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenera
         # The search index beside it has the embedded store's tables.
         (tmp_path / "data").mkdir()
         shutil.copy(request.getfixturevalue("migrated") / "casekeeper.db", tmp_path / "data" / "search.db")
-        yield lambda: open_storage(address, tmp_path / "data", lambda _: None)
+        with watched_queries() as needed:
+            yield lambda: open_storage(address, tmp_path / "data", lambda _: None)
+        assert needed <= declared()
         return
     server: Postgres = request.getfixturevalue("postgres")
     url = await server.migrated()

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -74,6 +75,24 @@ def running_emulator() -> Generator[Emulator]:
         yield emulator
     finally:
         emulator.kill()
+
+
+def facts_in(address: str) -> list[tuple[str, str, str]]:
+    """(session id, kind, event id) of every fact in a store, in the order of their commits."""
+    parts = urlsplit(address)
+    root = f"http://{parts.query.removeprefix('emulator=')}/v1/projects/{parts.netloc}/databases/(default)"
+    names = ("session_id", "kind", "event_id", "seq")
+    asked = {
+        "from": [{"collectionId": "events", "allDescendants": True}],
+        "select": {"fields": [{"fieldPath": name} for name in names]},
+    }
+    answers = httpx2.post(f"{root}/documents:runQuery", json={"structuredQuery": asked}, timeout=30).json()
+    found = [answer["document"] for answer in answers if "document" in answer]
+    found.sort(key=lambda document: (document["createTime"], document["name"]))
+    return [
+        tuple(document["fields"][name]["stringValue"] for name in names[:3])  # pyright: ignore[reportReturnType]
+        for document in found
+    ]
 
 
 def _jar() -> Path | None:

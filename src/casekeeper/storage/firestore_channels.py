@@ -1,6 +1,7 @@
 """The way to Firestore: a few gRPC channels, deadlines on every call, and its errors in our words."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -39,6 +40,9 @@ _PATHS_MAX = 300
 _CODE: Any = grpc.StatusCode
 _CONFLICTS = (_CODE.ALREADY_EXISTS, _CODE.FAILED_PRECONDITION, _CODE.NOT_FOUND, _CODE.ABORTED)
 _REJECTED = (_CODE.INVALID_ARGUMENT, _CODE.OUT_OF_RANGE)
+
+
+_log = logging.getLogger("casekeeper.firestore")
 
 
 class Conflict(Exception):
@@ -83,6 +87,8 @@ class Firestore:
         Raises:
             StoreUnavailable: It does not answer.
         """
+        # The emulator asks for no indexes, so tests look here for what firestore.indexes.json has to hold.
+        _log.debug("query", extra={"query": wanted})
         request = v.query_request(self._root, wanted)
         answers = await self._read("query", request)
         return [v.document_of(self._root, a.document) for a in answers if a.HasField("document")]

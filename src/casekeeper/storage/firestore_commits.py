@@ -20,7 +20,6 @@ from casekeeper.errors import Refused, StoreUnavailable
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.events import Fact, Sealed
 from casekeeper.journal.stream import (
-    CloseOperation,
     Commit,
     ForgetExpired,
     OpenOperation,
@@ -74,7 +73,7 @@ class FirestoreCommits:
     ) -> None:
         self.memory = Memory()
         self.doubtful: set[str] = set()
-        """Operations whose start or end was sent and never answered."""
+        """Operations of which it is not known whether they were opened; nobody runs them."""
         self._store = store
         self._announce = announce
         self._push = push
@@ -147,6 +146,7 @@ class FirestoreCommits:
                 answers = await self._write(batch)
             except Exception as error:
                 answers = [error] * len(batch)
+                self._doubt(batch)
             self._waiting -= len(batch)
             for one, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
@@ -154,6 +154,13 @@ class FirestoreCommits:
                 else:
                     one.future.set_result(answer)
         del self._lines[line]
+
+    def _doubt(self, batch: list[_Waiting]) -> None:
+        for one in batch:
+            for record in one.commit.records:
+                # Whoever ends an operation tries again; whoever started one that may not be there has told so.
+                if isinstance(record, OpenOperation):
+                    self.doubtful.add(record.event_id)
 
     async def _next(self, waiting: deque[_Waiting]) -> list[_Waiting]:
         if behind := [future for future in waiting[0].behind if not future.done()]:
@@ -198,7 +205,7 @@ class FirestoreCommits:
                 continue
             except StoreUnavailable:
                 self.memory.forget(view.tails)
-                if not await self._has_landed(commits, answers, nonce):
+                if not await self._has_landed(answers, nonce):
                     continue
             await self._tell(view, answers)
             return answers
@@ -212,7 +219,7 @@ class FirestoreCommits:
             return view
         return trial
 
-    async def _has_landed(self, commits: Sequence[Commit], answers: list[Answer], nonce: str) -> bool:
+    async def _has_landed(self, answers: list[Answer], nonce: str) -> bool:
         """Whether a write whose answer was lost was made; its first fact tells.
 
         Raises:
@@ -227,10 +234,6 @@ class FirestoreCommits:
             except StoreUnavailable:
                 continue
             return found is not None and found.fields["nonce"] == nonce
-        for commit in commits:
-            for record in commit.records:
-                if isinstance(record, OpenOperation | CloseOperation):
-                    self.doubtful.add(record.event_id)
         raise StoreUnavailable("Firestore did not answer; whether this was written is not known.")
 
     async def _tell(self, view: View, answers: list[Answer]) -> None:

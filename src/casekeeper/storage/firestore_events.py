@@ -1,13 +1,13 @@
 """The record, read from Firestore."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from casekeeper.clock import to_us
-from casekeeper.journal.events import TERMINAL, StoredFact
+from casekeeper.journal.events import StoredFact
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import firestore_places as at
@@ -22,6 +22,9 @@ from casekeeper.storage.firestore_walks import chunks, walk
 from casekeeper.storage.firestore_workers import Workers
 
 Row = tuple[Any, ...]
+# What orders facts of all sessions, and what pages of one session are asked by.
+_PLACE = ("at_us", "session_id", "seq")
+_ASKED_IN_A_SESSION = ("is_terminal", "operation_name", "kind")
 
 
 class FirestoreEvents:
@@ -44,12 +47,12 @@ class FirestoreEvents:
         query = Query(
             "events",
             at.session(casefile_id, session_id),
-            where=filters.where,
+            where=filters.where(_ASKED_IN_A_SESSION),
             order=(("seq", wanted.order),),
             after=None if beyond is None else (beyond,),
         )
         if wanted.text is None:
-            found = await walk(self._store, [query], filters.accept, min(limit, 1000))
+            found = await walk(self._store, [query], filters.accept, limit, by=("seq",))
             return await self._stored(found)
         return await self._with_text([query], filters, wanted.text, limit)
 
@@ -65,23 +68,22 @@ class FirestoreEvents:
         if wanted.casefile_id is not None:
             roles = {c: role for c, role in roles.items() if c == wanted.casefile_id}
         filters = await self._filters(wanted)
-        if wanted.event_ids:
-            inside = [("event_id", "in", chunk) for chunk in chunks(wanted.event_ids)]
-        elif wanted.session_ids:
-            inside = [("session_id", "in", chunk) for chunk in chunks(wanted.session_ids)]
+        if wanted.session_ids:
+            queries = await self._of_sessions(wanted, beyond)
         else:
-            inside = [("casefile_id", "in", chunk) for chunk in chunks(list(roles))]
-        order = tuple((name, wanted.order) for name in ("at_us", "session_id", "seq"))
-        queries = [
-            Query("events", everywhere=True, where=(one, *filters.where), order=order, after=beyond)
-            for one in inside
-        ]
+            wanted_ids = [("event_id", "in", chunk) for chunk in chunks(wanted.event_ids)]
+            inside = wanted_ids or [("casefile_id", "in", chunk) for chunk in chunks(list(roles))]
+            order = tuple((name, wanted.order) for name in _PLACE)
+            queries = [
+                Query("events", everywhere=True, where=(one, *filters.where()), order=order, after=beyond)
+                for one in inside
+            ]
         seen: dict[str, bool] = {}
-        session_ids = set(wanted.session_ids)
+        event_ids = set(wanted.event_ids)
 
         async def is_visible(row: Fields) -> bool:
             role = roles.get(row["casefile_id"])
-            if role is None or (session_ids and row["session_id"] not in session_ids):
+            if role is None or (event_ids and row["event_id"] not in event_ids):
                 return False
             if row["session_id"] not in seen:
                 session = await self._store.one(at.session(row["casefile_id"], row["session_id"]))
@@ -90,8 +92,19 @@ class FirestoreEvents:
 
         filters.judges.append(is_visible)
         if wanted.text is None:
-            return await self._stored(await walk(self._store, queries, filters.accept, limit))
-        return await self._with_text(queries, filters, wanted.text, limit)
+            return await self._stored(await walk(self._store, queries, filters.accept, limit, by=_PLACE))
+        return await self._with_text(queries, filters, wanted.text, limit, by=_PLACE)
+
+    async def _of_sessions(self, wanted: QueryEvents, beyond: tuple[int, str, int] | None) -> list[Query]:
+        """One query for each session: Firestore does not order by what it is asked to be one of."""
+        queries: list[Query] = []
+        for session_id in wanted.session_ids:
+            casefile_id = await casefile_of(self._store, self._memory, session_id)
+            if casefile_id is not None:
+                order = (("at_us", wanted.order), ("seq", wanted.order))
+                after = beyond and (beyond[0], _seq_beyond(session_id, wanted.order, beyond))
+                queries.append(Query("events", at.session(casefile_id, session_id), order=order, after=after))
+        return queries
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
         found = await self._store.query(
@@ -114,7 +127,7 @@ class FirestoreEvents:
             return []
         parent = at.session(casefile_id, session_id)
         query = Query("events", parent, order=(("seq", "asc"),), after=(after,))
-        found = await walk(self._store, [query], accept_all, min(limit, 1000))
+        found = await walk(self._store, [query], accept_all, limit, by=("seq",))
         bodies = await asyncio.gather(*(self._body(one.fields) for one in found))
         return [
             (row["seq"], row["header"], row["hash"], row["commitment"], row["salt"], body, row["blob"])
@@ -127,7 +140,12 @@ class FirestoreEvents:
         return found.fields["blob"] if found else None
 
     async def _with_text(
-        self, queries: Sequence[Query], filters: "_Filters", text: str, limit: int
+        self,
+        queries: Sequence[Query],
+        filters: "_Filters",
+        text: str,
+        limit: int,
+        by: Sequence[str] = ("seq",),
     ) -> Sequence[StoredFact]:
         """Facts with a text in inputs or outputs: Firestore does not look into them, so all are looked at here."""
         needle = _lowered(text.encode())
@@ -138,7 +156,7 @@ class FirestoreEvents:
             return any(needle in _lowered(body) for body in bodies if body is not None)
 
         filters.judges.append(has_it)
-        return await self._stored(await walk(self._store, queries, filters.accept, limit))
+        return await self._stored(await walk(self._store, queries, filters.accept, limit, by=by))
 
     async def _asked(self, row: Fields) -> Fields | None:
         if row["started_seq"] is None:
@@ -180,39 +198,50 @@ class FirestoreEvents:
             self._names.update({path.partition("/")[2]: one.fields["user_id"] for path, one in found.items()})
 
     async def _filters(self, wanted: EventFilter) -> "_Filters":
-        where: list[tuple[str, str, Any]] = []
-        kinds = {kind.value for kind in wanted.kinds}
-        if isinstance(wanted, EventPage) and wanted.view == "operations":
-            kinds &= {kind.value for kind in TERMINAL}
-            where.append(("is_terminal", "==", True))
-            if wanted.kinds and not kinds:
-                kinds = {"none of these"}
-        if len(kinds) == 1:
-            where.append(("kind", "==", kinds.pop()))
-        equal = {
+        equal: dict[str, Any] = {
             "operation_type": wanted.operation_type and wanted.operation_type.value,
             "operation_name": wanted.operation_name,
             "parent_event_id": wanted.parent_event_id,
             "request_id": wanted.request_id,
         }
-        where += [(name, "==", given) for name, given in equal.items() if given]
+        kinds = {kind.value for kind in wanted.kinds}
+        if isinstance(wanted, EventPage) and wanted.view == "operations":
+            equal["is_terminal"] = True
+        if len(kinds) == 1:
+            equal["kind"] = next(iter(kinds))
         if wanted.actor:
             account = await self._store.one(at.account(wanted.actor))
-            where.append(("actor", "==", account.fields["pseudonym"] if account else ""))
-        return _Filters(tuple(where), kinds, wanted.after, wanted.before, [])
+            equal["actor"] = account.fields["pseudonym"] if account else "nobody"
+        given = {name: one for name, one in equal.items() if one}
+        return _Filters(given, kinds, wanted.after, wanted.before, [])
+
+
+def _seq_beyond(session_id: str, order: str, beyond: tuple[int, str, int]) -> int:
+    """The number in this session behind which a walk by time, session and number goes on at the instant it has reached."""
+    _, reached, seq = beyond
+    if session_id == reached:
+        return seq
+    is_behind = session_id > reached if order == "asc" else session_id < reached
+    return 0 if is_behind == (order == "asc") else 2**62
 
 
 @dataclass(slots=True)
 class _Filters:
-    """What a query says of the facts wanted, and what is judged here."""
+    """What is asked of facts. A query says as much of it as there are indexes for; all of it is judged here."""
 
-    where: tuple[tuple[str, str, Any], ...]
+    equal: dict[str, Any]
     kinds: set[str]
     after: datetime | None
     before: datetime | None
     judges: list[Any]
 
+    def where(self, names: Collection[str] | None = None) -> tuple[tuple[str, str, Any], ...]:
+        """As a query says it."""
+        return tuple((n, "==", one) for n, one in self.equal.items() if names is None or n in names)
+
     async def accept(self, row: Fields) -> bool:
+        if any(row[name] != given for name, given in self.equal.items()):
+            return False
         if self.kinds and row["kind"] not in self.kinds:
             return False
         if self.after is not None and row["at_us"] < to_us(self.after):

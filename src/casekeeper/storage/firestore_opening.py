@@ -39,6 +39,7 @@ async def open_firestore(
     announce: Callable[[Sequence[Sealed]], None],
     push: Callable[[Sequence[Change]], None],
     limits: StoreLimits,
+    owner: str,
 ) -> AsyncGenerator[Storage]:
     """The store in a database, `firestore://project[/database][?emulator=host:port]`.
 
@@ -61,6 +62,8 @@ async def open_firestore(
         commits = FirestoreCommits(store, announce, push, search.add, FirestoreUpkeep(store, search))
         workers = Workers(store, commits.doubtful)
         try:
+            if owner:
+                await workers.begin(owner)
             yield Storage(
                 commits,
                 accounts=FirestoreAccounts(store),

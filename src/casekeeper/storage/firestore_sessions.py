@@ -16,7 +16,8 @@ from casekeeper.storage.firestore_values import Fields, Query
 from casekeeper.storage.firestore_view import Memory, read_tail
 from casekeeper.storage.firestore_walks import chunks, walk
 
-_NEWEST = (("created_us", "desc"), ("session_id", "desc"))
+_PLACE = ("created_us", "session_id")
+_NEWEST = tuple((name, "desc") for name in _PLACE)
 _SUPERVISORS = (Role.ADMIN, Role.OWNER)
 
 
@@ -66,7 +67,7 @@ class FirestoreSessions:
         queries = [
             Query("sessions", everywhere=True, where=where, order=_NEWEST, after=before) for where in places
         ]
-        found = await walk(self._store, queries, _wanted(wanted), limit)
+        found = await walk(self._store, queries, _wanted(wanted), limit, by=_PLACE)
         rows = [one.fields for one in found]
         tails = await asyncio.gather(
             *(read_tail(self._store, row["casefile_id"], row["session_id"]) for row in rows)

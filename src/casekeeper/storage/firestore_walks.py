@@ -1,12 +1,14 @@
 """Long reads from Firestore: query after query as one walk in order, with what the queries cannot say judged here."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_values import Document, Fields, Query
 
+# More facts at a time may be more than an answer holds.
+_PAGE_MAX = 500
 IN_MAX = 30
 """An `in` takes so many values at most."""
 
@@ -34,22 +36,17 @@ async def walk(
     queries: Sequence[Query],
     accept: Callable[[Fields], Awaitable[bool]],
     limit: int,
+    *,
+    by: Sequence[str],
 ) -> list[Document]:
-    """The first documents of several queries with one order that are accepted, each once."""
-    walks = [all_of(store, wanted, max(limit, 10)) for wanted in queries]
-    heads: list[tuple[Document, AsyncGenerator[Document]]] = []
+    """The first documents of several queries that are accepted, each once, ordered by these fields as the queries are."""
+    walks = [all_of(store, wanted, min(max(limit, 10), _PAGE_MAX)) for wanted in queries]
+    firsts = await asyncio.gather(*(anext(one, None) for one in walks))
+    heads = [(first, one) for first, one in zip(firsts, walks, strict=True) if first is not None]
     taken: dict[str, Document] = {}
-    for one in walks:
-        if (first := await anext(one, None)) is not None:
-            heads.append((first, one))
-    order = queries[0].order if queries else ()
-    newest_first = bool(order) and order[0][1] == "desc"
-
-    def keys(head: tuple[Document, Any]) -> tuple[Any, ...]:
-        return tuple(head[0].fields[name] for name, _ in order)
-
+    first_of = max if queries and queries[0].order[0][1] == "desc" else min
     while heads and len(taken) < limit:
-        place = (max if newest_first else min)(range(len(heads)), key=lambda n: keys(heads[n]))
+        place = first_of(range(len(heads)), key=lambda n: tuple(heads[n][0].fields[name] for name in by))
         document, source = heads[place]
         if document.path not in taken and await accept(document.fields):
             taken[document.path] = document

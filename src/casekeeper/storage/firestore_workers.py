@@ -1,7 +1,7 @@
 """Which processes live, and which operations have lost theirs.
 
 A process says every few seconds that it lives. An operation whose process has not done so for long enough is an orphan;
-so is one whose start or end was sent by this process and never answered.
+so is one whose start this process sent and got no answer to.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _GONE_US = 15_000_000
 
 
 class Workers:
-    """The processes that share a store; this one among them once it has asked for orphans under its name."""
+    """The processes that share a store; this one among them once it has begun."""
 
     def __init__(self, store: Firestore, doubtful: set[str]) -> None:
         self._store = store
@@ -32,12 +32,16 @@ class Workers:
         self._owner: str | None = None
         self._beating: asyncio.Task[None] | None = None
 
-    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
-        """Running operations without a process, children before their parents. From now on `owner` lives."""
+    async def begin(self, owner: str) -> None:
+        """From now on this process lives, under this name."""
         if self._beating is None:
             self._owner = owner
             await self._beat()
             self._beating = asyncio.create_task(self._beat_on())
+
+    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
+        """Running operations without a process, children before their parents. `owner` is this process."""
+        await self.begin(owner)
         doubted = frozenset(self._doubtful)
         found = await self._store.query(Query("open_operations", where=(("state", "==", "running"),)))
         rows = [one.fields for one in found]

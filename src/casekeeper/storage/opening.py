@@ -65,7 +65,7 @@ async def open_storage(
                 raise StoreAddressInvalid(
                     f"Firestore needs {error.name}: pip install 'casekeeper[firestore]'."
                 ) from error
-            opened = open_firestore(address, directory, announce, push, limits or StoreLimits())
+            opened = open_firestore(address, directory, announce, push, limits or StoreLimits(), owner)
         case scheme:
             raise StoreAddressInvalid(
                 f"The store's scheme “{scheme}” is not known; sqlite, postgresql and firestore are."
