@@ -80,6 +80,7 @@ NEEDS = {
     "permissions_check": "for oneself: viewer, or anybody where the casefile is public; for others: admin",
     "documents_list": READER,
     "documents_get": READER,
+    "documents_content": READER,
     "documents_upload": EDITOR,
     "sessions_create": VIEWER,
     "sessions_execute": "what the operation needs: see `GET /v1/catalog`; in another's shared session at least editor",

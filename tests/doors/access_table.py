@@ -201,6 +201,11 @@ DOCUMENTS = [
         lambda p: _in_casefile(p) | {"document_id": p.document_id},
     ),
     Case(
+        "GET /v1/documents/{document_id}/content",
+        {"own": MEMBERS, **HIDDEN},
+        query="?casefile_id={casefile_id}",
+    ),
+    Case(
         "POST /v1/documents/upload",
         {"own": EDITORS, **HIDDEN},
         query="?casefile_id={casefile_id}&filename=a.eml",

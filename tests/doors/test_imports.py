@@ -9,7 +9,7 @@ from typing import Any
 from dirty_equals import IsPartialDict
 
 from tests.doors.test_documents_api import file, upload
-from tests.support import Api, House
+from tests.support import Api, House, bearer
 from tests.unit.documents.made import mail, mail_with, pdf, zipped
 
 
@@ -22,6 +22,34 @@ async def found(api: Api, house: House, query: str) -> list[Any]:
     """What a search finds."""
     ran = await api.run(house["viewer"], "document_search", {"query": query}, casefile_id=house.casefile_id)
     return ran.json()["payload"]["outputs"]["items"]
+
+
+async def content(api: Api, house: House, document_id: str) -> Any:
+    """The answer with a document's raw bytes."""
+    path = f"/v1/documents/{document_id}/content?casefile_id={house.casefile_id}"
+    return await api.http.get(path, headers=bearer(house["viewer"]))
+
+
+async def test_the_raw_bytes_come_back_as_they_came_and_run_nowhere(api: Api, house: House) -> None:
+    raw = b"<html><script>steal()</script><p>pears</p></html>"
+    await imported(api, house, zipped({'a\u202e"b.html': raw, "\u00fc.pdf": pdf("Rent")}), "a.zip")
+    [page] = await found(api, house, "pears")
+
+    answer = await content(api, house, page["document_id"])
+
+    assert answer.content == raw
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"] == (
+        "attachment; filename=\"a _b.html\"; filename*=UTF-8''a%20%22b.html"
+    )
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert answer.headers["etag"] == f'"{page["sha256"]}"'
+
+
+async def test_content_of_no_document_is_not_found(api: Api, house: House) -> None:
+    answer = await content(api, house, "doc_" + "0" * 32)
+    assert answer.status_code in (404, 422)
 
 
 async def test_an_attachment_is_found_by_its_text_and_its_name_and_names_its_mail(
@@ -56,9 +84,7 @@ async def test_a_large_document_is_kept_whole(api: Api, house: House) -> None:
 
     assert report == IsPartialDict(added=2, unreadable=0)
     [document] = await found(api, house, "word777")
-    blob = api.server.storage.blobs.open(house.casefile_id, document["document_id"])
-    with blob:
-        assert blob.read() == body
+    assert (await content(api, house, document["document_id"])).content == body
 
 
 async def test_what_cannot_be_read_is_reported_with_its_reason(api: Api, house: House) -> None:
