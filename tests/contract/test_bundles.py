@@ -76,8 +76,8 @@ async def fill(storage: Storage) -> Shelf:
     small = shelf.document("Grüße", kind="note", sha256=sha256("Grüße".encode()).hexdigest(), title="Kurz")
     exact = small.document.model_copy(update={"size": len("Grüße".encode())})
     name = sha256(LARGE).hexdigest()
-    await storage.blobs.put(shelf.casefile_id, name, LARGE)
     big = replace(shelf.document("large", sha256=name), raw=None)
+    await storage.blobs.put(shelf.casefile_id, big.document.document_id, LARGE)
     big = replace(big, document=big.document.model_copy(update={"size": len(LARGE)}))
     await shelf.commit(Commit(records=(replace(small, document=exact), big)))
     return shelf
@@ -111,7 +111,7 @@ async def seen(storage: Storage, casefile_id: str) -> Seen:
     documents = [await storage.documents.document(casefile_id, d.document_id) for d in summaries]
     raws = [
         await storage.documents.raw(casefile_id, d.document_id)
-        or await storage.blobs.get(casefile_id, d.sha256)
+        or await storage.blobs.get(casefile_id, d.document_id)
         or b""
         for d in summaries
     ]

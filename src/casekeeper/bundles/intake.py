@@ -99,7 +99,7 @@ class Intake:
         raw: bytes | None = None
         if document.size > INLINE_BYTES:
             await self.storage.blobs.put_stream(
-                self.casefile_id, document.sha256, _stream(part.member), document.size
+                self.casefile_id, document.document_id, _stream(part.member), document.size
             )
         else:
             raw = part.member.content()
