@@ -5,7 +5,7 @@ RUN := $(UV) run --frozen --no-sync
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test soak check lint types imports docs format bench setup
+.PHONY: help demo serve test stores soak check lint types imports docs format bench setup
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ test: setup ## Set up and run all tests, with coverage
 	@tail -n 1 .report-coverage
 	@$(RUN) coverage report --fail-under=100 \
 		--include='src/casekeeper/casefiles/*,src/casekeeper/identity/*,src/casekeeper/execution/executor.py'
+
+stores: setup ## Run the tests of the doors and the crashes on PostgreSQL
+	TEST_STORE=postgresql $(RUN) pytest -n auto tests/doors tests/journeys/test_crash.py $(ARGS)
 
 soak: setup ## The long runs: crashes and fuzzing, several minutes each
 	SOAK=1 $(RUN) pytest -n 0 tests/journeys $(ARGS)

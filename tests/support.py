@@ -418,13 +418,17 @@ class Api:
             from tests.fakes.firestore import facts_in
 
             return facts_in(self.server.settings.store)
-        sql = "SELECT session_id, kind, event_id FROM events ORDER BY rid"
-        if self.server.settings.store:
-            from tests.fakes.postgres import rows_of
+        return await rows_of(self.server, "SELECT session_id, kind, event_id FROM events ORDER BY rid")
 
-            return await rows_of(self.server.settings.store, sql)
-        with closing(sqlite3.connect(self.server.settings.data / "casekeeper.db")) as connection:
-            return connection.execute(sql).fetchall()
+
+async def rows_of(server: Server, sql: str) -> list[Any]:
+    """All rows of a statement, read past the doors."""
+    if server.settings.store:
+        from tests.fakes.postgres import selected
+
+        return await selected(server.settings.store, sql)
+    with closing(sqlite3.connect(server.settings.data / "casekeeper.db")) as connection:
+        return connection.execute(sql).fetchall()
 
 
 def bearer(token: str | None) -> dict[str, str]:

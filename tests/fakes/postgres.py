@@ -143,7 +143,7 @@ def running_postgres(*options: str) -> Generator[Postgres]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def rows_of(url: str, sql: str) -> list[Any]:
+async def selected(url: str, sql: str) -> list[Any]:
     """All rows of a statement."""
     connection = await _driver.connect(url)
     try:

@@ -39,12 +39,18 @@ def free_port() -> int:
 class Nursery:
     """Starts servers on one data directory and kills them."""
 
-    def __init__(self, data: Path, marks: Path) -> None:
+    def __init__(self, data: Path, marks: Path, store: str = "") -> None:
+        """`store` is the address of the store, if it is not in the data directory."""
         self.port = free_port()
         self._pid = 0
         command = [sys.executable, "-m", "tests.journeys.nursery", str(data), str(self.port), str(marks)]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, "CASEKEEPER_STORE": store},  # noqa: TID251 - the child's, not ours
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     async def start(self) -> None:
