@@ -115,7 +115,6 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
     if where.url:
         raise Stop("Bundles go from store to store, not through a server: use --data.", USAGE)
     settings = read_settings(where.data)
-    is_embedded = not settings.store or settings.store.startswith("sqlite:")
     if not settings.store:
         existing(settings)
     try:
@@ -124,7 +123,7 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
             stored = await storage.accounts.account(user_id)
             if stored is None or not stored.account.is_active:
                 raise no_account(user_id)
-            if is_embedded:
+            if not storage.is_shared:
                 # Nobody else holds the directory, so what is open was left behind by a process that is gone.
                 owner = f"{os.getpid()}-{secrets.token_hex(6)}"
                 await Recovery(storage.events, storage.commits, utc_now, owner=owner).run()
