@@ -205,6 +205,25 @@ async def test_a_snippet_of_what_is_found_elsewhere_is_the_beginning(shelf: Shel
     assert hit.highlights == []
 
 
+async def test_a_word_deep_in_a_long_text_is_shown_where_it_stands(shelf: Shelf):
+    await shelf.commit(
+        Commit(records=(shelf.document("filler " * 50_000 + "the needle " + "hay " * 50_000),))
+    )
+
+    [hit] = await search(shelf, "needle")
+
+    assert [hit.snippet[start:end] for start, end in hit.highlights] == ["needle"]
+
+
+async def test_a_word_that_stands_a_hundred_thousand_times_is_found_at_once(shelf: Shelf):
+    # By the index's own snippets it takes minutes.
+    await shelf.commit(Commit(records=(shelf.document("same " * 100_000),)))
+
+    [hit] = await search(shelf, "same")
+
+    assert hit.snippet.startswith("same same")
+
+
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("query", ["", "rent OR heizung OR lease", "larger:1"])
 async def test_pages_hold_every_hit_once(shelf: Shelf, order: Order, query: str):

@@ -1,6 +1,5 @@
 """Gmail's language over PostgreSQL's text search; the same rules as `sql_search.py`."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -8,11 +7,11 @@ from casekeeper.clock import to_us
 from casekeeper.documents.marks import mark
 from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
 from casekeeper.documents.search import FACETED_MAX, Facets, Hit, Order, Place, Ranked
+from casekeeper.documents.words import first_words, snippet_of, sought_in, tokens
 from casekeeper.storage.postgres import PostgresStore
-from casekeeper.storage.postgres_words import tokens
 from casekeeper.storage.sql_documents import SUMMARY, summary_fields
 from casekeeper.storage.sql_records import scope_word
-from casekeeper.storage.sql_search import facets_of
+from casekeeper.storage.sql_search import around, facets_of
 from casekeeper.storage.sql_statements import Row
 
 _COLUMNS: Final = {
@@ -28,9 +27,6 @@ _FROM = "FROM document_words JOIN documents ON documents.rid = document_words.ri
 # Weights of D, C, B, A; longer texts count less, as in BM25.
 _RANK = "ts_rank('{{0.25, 0.25, 0.5, 1.0}}', document_words.words, {query}::tsquery, 1)"
 _NEAR_MAX = 100
-_SNIPPET_WORDS = 24
-_SNIPPET_CHARS = 20_000
-_WORD = re.compile(r"\w+")
 
 
 class PostgresSearch:
@@ -54,8 +50,9 @@ class PostgresSearch:
             at, rid = (f"{wanted.bound(key)}::bigint" for key in place.behind)
             behind = f" AND ({_DATE}, documents.rid) {'<' if order is Order.NEWEST else '>'} ({at}, {rid})"
         columns = ", ".join(f"documents.{column.name}" for column in SUMMARY)
+        body = around("strpos", [f"{wanted.bound(word)}::text" for word in first_words(wanted.sought)])
         sql = (
-            f"SELECT documents.rid, {_DATE}, left(documents.body, {_SNIPPET_CHARS}), {columns} {_FROM} "
+            f"SELECT documents.rid, {_DATE}, {body}, {columns} {_FROM} "
             f"WHERE {wanted.where}{behind} ORDER BY {orders} "
             f"LIMIT {wanted.bound(limit)}::bigint OFFSET {wanted.bound(place.skip)}::bigint"
         )
@@ -76,9 +73,9 @@ class _Wanted:
 
     def __init__(self, casefile_id: str, term: Term) -> None:
         self.values: list[Any] = []
-        self.sought: list[str] = []
+        self.sought = sought_in(term)
         scope = self._matches("marks", f"'{scope_word(casefile_id)}'")
-        self.where = f"{scope} AND {self._condition(term, is_wanted=True)}"
+        self.where = f"{scope} AND {self._condition(term)}"
         self.ranked = " | ".join(f"'{word}'" for word in dict.fromkeys(self.sought))
 
     def bound(self, value: object) -> str:
@@ -86,14 +83,14 @@ class _Wanted:
         self.values.append(value)
         return f"${len(self.values)}"
 
-    def _condition(self, term: Term, *, is_wanted: bool) -> str:
+    def _condition(self, term: Term) -> str:
         match term:
             case Word(text) | Phrase(text):
-                return self._text("words", text, is_wanted=is_wanted)
+                return self._text("words", text)
             case Field(name, inner):
-                return self._text(_COLUMNS[name], inner.text, is_wanted=is_wanted)
+                return self._text(_COLUMNS[name], inner.text)
             case Near(first, second, words):
-                return self._near([*tokens(first.text)], [*tokens(second.text)], words, is_wanted=is_wanted)
+                return self._near([*tokens(first.text)], [*tokens(second.text)], words)
             case Mark(kind, value):
                 return self._matches("marks", f"'{mark(kind, value)}'")
             case Sent(is_after, instant):
@@ -103,28 +100,24 @@ class _Wanted:
             case Size(is_larger, size):
                 return f"(documents.size {'>' if is_larger else '<'} {self.bound(min(size, 2**62))}::bigint)"
             case And(terms):
-                return self._joined(terms, " AND ", "TRUE", is_wanted=is_wanted)
+                return self._joined(terms, " AND ", "TRUE")
             case Or(terms):
-                return self._joined(terms, " OR ", "FALSE", is_wanted=is_wanted)
+                return self._joined(terms, " OR ", "FALSE")
             case Not(inner):
-                return f"(NOT {self._condition(inner, is_wanted=not is_wanted)})"
+                return f"(NOT {self._condition(inner)})"
 
-    def _joined(self, terms: Sequence[Term], joint: str, empty: str, *, is_wanted: bool) -> str:
-        return f"({joint.join(self._condition(one, is_wanted=is_wanted) for one in terms) or empty})"
+    def _joined(self, terms: Sequence[Term], joint: str, empty: str) -> str:
+        return f"({joint.join(self._condition(one) for one in terms) or empty})"
 
-    def _text(self, column: str, text: str, *, is_wanted: bool) -> str:
+    def _text(self, column: str, text: str) -> str:
         words = [*tokens(text)]
         if not words:
             return "FALSE"
-        if is_wanted:
-            self.sought += words
         return self._matches(column, " <-> ".join(f"'{word}'" for word in words))
 
-    def _near(self, first: list[str], second: list[str], words: int, *, is_wanted: bool) -> str:
+    def _near(self, first: list[str], second: list[str], words: int) -> str:
         if not first or not second:
             return "FALSE"
-        if is_wanted:
-            self.sought += first + second
         one, other = (" <-> ".join(f"'{word}'" for word in phrase) for phrase in (first, second))
         apart = range(1, min(words, _NEAR_MAX) + 2)
         # A distance counts from the last word of a phrase to the last of the next.
@@ -141,24 +134,3 @@ def _ranked(row: Row, sought: Sequence[str]) -> Ranked:
     snippet, highlights = snippet_of(body, frozenset(sought))
     hit = Hit(**summary_fields(summary), snippet=snippet, highlights=highlights)
     return Ranked(hit, (int(date_us), int(rid)))
-
-
-def snippet_of(text: str, sought: frozenset[str]) -> tuple[str, list[tuple[int, int]]]:
-    """Some 24 words around the first one sought, and where sought words stand in them."""
-    text = " ".join(text.split())
-    words = [*_WORD.finditer(text)]
-    found = [number for number, word in enumerate(words) if sought.intersection(tokens(word[0]))]
-    first = max(0, found[0] - _SNIPPET_WORDS // 4) if found else 0
-    shown = words[first : first + _SNIPPET_WORDS]
-    if not shown:
-        return "", []
-    is_whole = first + _SNIPPET_WORDS >= len(words)
-    start, end = (shown[0].start() if first else 0), (len(text) if is_whole else shown[-1].end())
-    before = "…" if first else ""
-    shift = len(before) - start
-    places = [
-        (word.start() + shift, word.end() + shift)
-        for number, word in enumerate(words[first : first + _SNIPPET_WORDS], first)
-        if number in found
-    ]
-    return f"{before}{text[start:end]}{'' if is_whole else '…'}", places

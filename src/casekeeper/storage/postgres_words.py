@@ -1,26 +1,16 @@
 """Words as PostgreSQL's text search keeps them, cut and folded as SQLite's index does it."""
 
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-_TOKEN = re.compile(r"[^\W_]+")
+from casekeeper.documents.words import tokens
+
 # Limits of PostgreSQL's tsvector: 1 MB in all, positions up to 16,383, at most 256 of them for a word.
 _BYTES_MAX: Final = 900_000
 _POSITION_MAX: Final = 16_383
 _POSITIONS_MAX: Final = 256
-_TOKEN_MAX: Final = 200
 # Words of two fields must not be neighbours.
 _GAP: Final = 50
-
-
-def tokens(text: str) -> Iterator[str]:
-    """The words of a text: letters and digits, without case and accents."""
-    folded = unicodedata.normalize("NFKD", text.casefold())
-    bare = "".join(c for c in folded if not unicodedata.combining(c))
-    for found in _TOKEN.finditer(bare):
-        yield found[0][:_TOKEN_MAX]
 
 
 def vectors(words: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from casekeeper.clock import from_us, to_us
 from casekeeper.documents.marks import mark
 from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
 from casekeeper.documents.search import FACETED_MAX, Facet, Facets, Hit, Order, Place, Ranked
+from casekeeper.documents.words import SNIPPET_CHARS, first_words, snippet_of, sought_in
 from casekeeper.storage.sql_documents import SUMMARY, summary_fields
 from casekeeper.storage.sql_records import scope_word
 from casekeeper.storage.sql_statements import Reads, Row, Tx
@@ -35,18 +36,13 @@ _ORDERS: Final = {
     Order.NEWEST: f"{_DATE} DESC, documents.rid DESC",
     Order.OLDEST: f"{_DATE}, documents.rid",
 }
-# Control characters never stand in a text.
-_START, _END = "\x02", "\x03"
-# The snippet is of the body, the seventh column.
-_SNIPPETS = (
-    f"SELECT rowid, snippet(document_search, 6, '{_START}', '{_END}', '…', 24) "  # noqa: S608 - constants
-    "FROM document_search WHERE document_search MATCH :match AND rowid IN ({rows})"
-)
 _SUMMARIES = (
-    f"SELECT documents.rid, {', '.join(f'documents.{column.name}' for column in SUMMARY)} "  # noqa: S608 - constants
+    f"SELECT documents.rid, {{body}}, {', '.join(f'documents.{column.name}' for column in SUMMARY)} "  # noqa: S608 - constants
     "FROM documents WHERE documents.rid IN ({rows})"
 )
 _FACETS_MAX = 20
+# How much is shown before the word found, in characters.
+_BEFORE = 200
 
 
 class SqlSearch:
@@ -71,17 +67,18 @@ class SqlSearch:
         # First which ones, then what they are: sorting thousands of whole rows would take longer than finding them.
         sql = f"{found} {_WHERE}{wanted.where}{behind} ORDER BY {_ORDERS[order]} LIMIT :n OFFSET :skip"
 
-        def read(tx: Tx) -> tuple[list[Row], dict[int, Row], dict[int, str]]:
+        sought = sought_in(term)
+        words = {f"word{number}": word for number, word in enumerate(first_words(sought))}
+        body = around("instr", [f":{name}" for name in words])
+
+        def read(tx: Tx) -> tuple[list[Row], dict[int, Row]]:
             places = tx.text(sql, values)
             rows = ", ".join(str(place[0]) for place in places)
-            if not rows:
-                return [], {}, {}
-            summaries = tx.text(_SUMMARIES.format(rows=rows), {})
-            snippets = tx.text(_SNIPPETS.format(rows=rows), {"match": wanted.match})
-            return places, {row[0]: row[1:] for row in summaries}, {row[0]: row[1] or "" for row in snippets}
+            summaries = tx.text(_SUMMARIES.format(body=body, rows=rows), words) if rows else []
+            return places, {row[0]: row[1:] for row in summaries}
 
-        places, summaries, snippets = await self._reads.scan(read)
-        return [_ranked(rid, date_us, summaries[rid], snippets.get(rid, "")) for rid, date_us in places]
+        places, summaries = await self._reads.scan(read)
+        return [_ranked(rid, date_us, *summaries[rid], sought=sought) for rid, date_us in places]
 
     async def facets(self, casefile_id: str, term: Term) -> Facets:
         wanted = _Wanted(casefile_id, term)
@@ -192,23 +189,22 @@ def _most(counted: "Counter[str]") -> list[Facet]:
     return [Facet(value=value, count=count) for value, count in best]
 
 
-def _ranked(rid: int, date_us: int, summary: Row, snippet: str) -> Ranked:
-    text, highlights = highlighted(" ".join(snippet.split()))
+def around(position: str, words: Sequence[str]) -> str:
+    """The piece of the text in which the first of these words stands, or its beginning, in SQL.
+
+    `position` is the database's function that finds a text in another. Snippets of the index itself take time by the
+    square of how often a word stands in a text.
+    """
+    places = [f"nullif({position}(lower(documents.body), {word}), 0)" for word in words]
+    start = f"coalesce({', '.join((*places, '1', '1'))})"
+    first = f"(CASE WHEN {start} > {_BEFORE} THEN {start} - {_BEFORE} ELSE 1 END)"
+    cut = f"CASE WHEN {start} > {_BEFORE} THEN '… ' ELSE '' END"
+    return f"{cut} || substr(documents.body, {first}, {SNIPPET_CHARS})"
+
+
+def _ranked(rid: int, date_us: int, body: str, *summary: Any, sought: Sequence[str]) -> Ranked:
+    text, highlights = snippet_of(body, frozenset(sought))
     return Ranked(Hit(**summary_fields(summary), snippet=text, highlights=highlights), (date_us, rid))
-
-
-def highlighted(marked: str) -> tuple[str, list[tuple[int, int]]]:
-    """A text without the marks around what was found, and where that stands in it."""
-    pieces: list[str] = []
-    places: list[tuple[int, int]] = []
-    at = 0
-    for number, piece in enumerate(marked.split(_START)):
-        found, end, rest = piece.partition(_END) if number else ("", "", piece)
-        if end and found:
-            places.append((at, at + len(found)))
-        pieces += [found, rest]
-        at += len(found) + len(rest)
-    return "".join(pieces), places
 
 
 def _quoted(text: str) -> str:
