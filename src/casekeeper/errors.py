@@ -10,7 +10,7 @@ CasekeeperError
 │   ├── Gone            410   RouteGone
 │   ├── Conflict        409   SessionClosed · SessionBusy · SessionReserved · CasefileArchived · StaleVersion ·
 │   │                         StillRunning · OwnerRequired · AccountExists · CasefileExists
-│   ├── TooLarge        413   BodyTooLarge · HeadersTooLarge (431)
+│   ├── TooLarge        413   BodyTooLarge · CasefileFull · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
 └── Unavailable         503   StoreUnavailable · ModelUnavailable · ShuttingDown
@@ -248,6 +248,11 @@ class TooLarge(Refused):
 class BodyTooLarge(TooLarge):
     code = "body_too_large"
     title = "The request body is too large"
+
+
+class CasefileFull(TooLarge):
+    code = "casefile_full"
+    title = "The casefile holds as many bytes as it may"
 
 
 class HeadersTooLarge(TooLarge):

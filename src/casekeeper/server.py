@@ -203,6 +203,7 @@ def _wire(
             user_id=user_id,
             event_id=event_id,
             write=write,
+            bytes_max=settings.casefile_bytes,
         )
 
     nesting = Nesting(gate, commits, sizes, live, documents, clock)

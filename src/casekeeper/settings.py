@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     document_bytes: int = Field(
         default=2 * 1024**3, ge=1, description="Largest single document that is filed, in bytes."
     )
+    casefile_bytes: int = Field(
+        default=0, ge=0, description="Bytes of documents that a casefile may hold; 0 means no limit."
+    )
     drain_s: float = Field(
         default=20, ge=0, description="Seconds that running operations get when the server stops."
     )

@@ -1,13 +1,14 @@
 """Documents: uploaded, filed, listed, read."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from dirty_equals import IsDatetime, IsInt, IsPartialDict, IsStr
 from inline_snapshot import snapshot
 
 from tests.doors.problems import assert_problem
-from tests.support import Api, House, bearer
+from tests.support import Api, House, bearer, open_test_server
 
 MAIL = b"From: Lea <lea@example.com>\r\nTo: sam@example.com\r\nSubject: Rent\r\nDate: Thu, 1 Jan 2026 10:00:00 +0000\r\nMessage-ID: <1@x>\r\n\r\nThe rent is late.\r\n"
 
@@ -204,3 +205,15 @@ async def test_only_mail_has_a_conversation(api: Api, house: House) -> None:
     for name in ("mail_thread", "mail_get"):
         ran = await api.run(house["viewer"], name, wanted, casefile_id=house.casefile_id)
         assert ran.json()["payload"]["error"]["type"] == "document_not_found"
+
+
+async def test_a_casefile_takes_no_more_than_it_may_hold(tmp_path: Path) -> None:
+    async with open_test_server(tmp_path / "small", casefile_bytes=1000) as server, Api.of(server) as api:
+        house = await api.house()
+        fits = await api.run(house["editor"], "note_add", {"text": "x" * 300}, casefile_id=house.casefile_id)
+        full = await api.run(house["editor"], "note_add", {"text": "x" * 900}, casefile_id=house.casefile_id)
+        again = await api.run(house["editor"], "note_add", {"text": "y" * 300}, casefile_id=house.casefile_id)
+        counted = await api.run(house["viewer"], "casefile_summary", casefile_id=house.casefile_id)
+    assert [ran.json()["payload"]["success"] for ran in (fits, full, again)] == [True, False, True]
+    assert full.json()["payload"]["error"]["type"] == "casefile_full"
+    assert counted.json()["payload"]["outputs"] == IsPartialDict(documents=2, bytes=IsInt(lt=1000))

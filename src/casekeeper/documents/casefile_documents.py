@@ -22,7 +22,7 @@ from casekeeper.documents.document import (
 from casekeeper.documents.readers import Arrived, Readers
 from casekeeper.documents.search import Found, Search, SearchDocuments, find
 from casekeeper.documents.threads import thread_of
-from casekeeper.errors import DocumentNotFound
+from casekeeper.errors import CasefileFull, DocumentNotFound
 from casekeeper.ids import DocumentId, new_document_id
 from casekeeper.paging import Cursors, Page
 
@@ -43,7 +43,9 @@ class CasefileDocuments:
         user_id: str,
         event_id: str,
         write: FencedWrite,
+        bytes_max: int = 0,
     ) -> None:
+        """`bytes_max`: what the casefile may hold; 0 means no limit."""
         self._store = store
         self._search = search
         self._blobs = blobs
@@ -54,6 +56,9 @@ class CasefileDocuments:
         self._user_id = user_id
         self._event_id = event_id
         self._write = write
+        self._bytes_max = bytes_max
+        # What the casefile holds, as far as this operation knows; None before its first document.
+        self._held: int | None = None
 
     async def get(self, document_id: str) -> Document:
         """One document with its text.
@@ -126,6 +131,9 @@ class CasefileDocuments:
         """File documents in one commit; those whose bytes the casefile holds already are left out.
 
         Blobs are written before the commit that names them, so none is ever missing.
+
+        Raises:
+            CasefileFull: The casefile would hold more bytes than it may; none of these is filed.
         """
         known = await self.known([n.sha256 for n in new])
         added: dict[str, tuple[Document, bytes | None]] = {}
@@ -133,6 +141,7 @@ class CasefileDocuments:
             if item.sha256 in known or item.sha256 in added:
                 continue
             document, raw = self._document(item), item.raw
+            await self._make_room(document)
             if raw is not None and len(raw) > INLINE_BYTES:
                 await self._blobs.put(self._casefile_id, document.document_id, raw)
                 raw = None
@@ -140,6 +149,17 @@ class CasefileDocuments:
         if added:
             await self._write([AddDocument(document, raw) for document, raw in added.values()])
         return [document for document, _ in added.values()]
+
+    async def _make_room(self, document: Document) -> None:
+        if not self._bytes_max:
+            return
+        if self._held is None:
+            self._held = (await self._store.counts(self._casefile_id)).bytes
+        self._held += document.size
+        if self._held > self._bytes_max:
+            raise CasefileFull(
+                f"A casefile may hold {self._bytes_max:,} bytes here; “{document.source}” needs more."
+            )
 
     def _document(self, item: NewDocument) -> Document:
         now = self._clock()
