@@ -23,6 +23,7 @@ PUBLIC_READERS_MAY = {
     "POST /v1/casefiles/get",
     "POST /v1/documents/list",
     "POST /v1/documents/get",
+    "GET /v1/documents/{document_id}/content",
     "POST /v1/permissions/check",
 }
 
@@ -37,6 +38,7 @@ ARCHIVED = {
     "POST /v1/permissions/check another's": 200,
     "POST /v1/documents/list": 200,
     "POST /v1/documents/get": 200,
+    "GET /v1/documents/{document_id}/content": 200,
     "POST /v1/documents/upload": 409,
     "POST /v1/sessions/execute read in casefile": 200,
     "POST /v1/sessions/execute write in casefile": 409,

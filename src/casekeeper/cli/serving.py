@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 import uvicorn
 
 from casekeeper.asgi import create_app
-from casekeeper.cli.exits import DATA, UNAVAILABLE, Stop
+from casekeeper.cli.exits import DATA, UNAVAILABLE, USAGE, Stop
 from casekeeper.cli.reach import HOLDER, holder
+from casekeeper.errors import StoreUnavailable
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
+from casekeeper.storage.opening import StoreAddressInvalid
 from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.sqlite import DirectoryInUse
 
@@ -77,6 +79,10 @@ async def serving(settings: Settings) -> AsyncGenerator[tuple[Server, str]]:
         raise Stop(f"{settings.data} is in use{where}.", DATA) from error
     except SchemaTooNew as error:
         raise Stop(f"{error}.", DATA) from error
+    except StoreAddressInvalid as error:
+        raise Stop(f"CASEKEEPER_STORE: {error}", USAGE) from error
+    except StoreUnavailable as error:
+        raise Stop(str(error), UNAVAILABLE) from error
 
 
 @asynccontextmanager
