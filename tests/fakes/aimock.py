@@ -74,7 +74,7 @@ def _install(folder: Path) -> None:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(_NPM / name, aside / name)
         done = subprocess.run(
-            [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            [*npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
             cwd=aside,
             capture_output=True,
             text=True,
@@ -97,7 +97,8 @@ def _node() -> str:
     return str(_wheel() / "bin" / "node")
 
 
-def _npm() -> list[str]:
+def npm() -> list[str]:
+    """The command that runs npm."""
     if found := shutil.which("npm"):
         return [found]
     return [_node(), str(_wheel() / "lib/node_modules/npm/bin/npm-cli.js")]

@@ -24,6 +24,9 @@ _ENVELOPE = re.compile(rb"From [^\n]{0,998}(?:\n|\Z)")
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _QUOTED_LATER = re.compile(rb"(?<=\n)>(>*From )")
 _MBOX_START = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*From (?![ \t]*:)[^\n]*\n>?[!-9;-~]+[ \t]*:")
+# Every mail program writes the time into it; a sentence of a mail that begins with "From" has none.
+_DATED_SEPARATOR = re.compile(rb"\n\r?\nFrom [^\n]*[0-9]:[0-9]{2}")
+_MAILBOX_NAMES = (".mbox", ".mbx")
 _MBOX_LATER = re.compile(rb"(?:\A|\n\r?\n)From ")
 
 
@@ -69,7 +72,7 @@ def sniff(head: bytes, filename: str) -> Literal["mbox", "eml", "unknown"]:
         return "mbox"
     if has_mail_header(head):
         return "eml"
-    named_mailbox = filename.lower().endswith((".mbox", ".mbx"))
+    named_mailbox = filename.lower().endswith(_MAILBOX_NAMES)
     return "mbox" if named_mailbox and b"\x00" not in head and _MBOX_LATER.search(head) else "unknown"
 
 
@@ -96,7 +99,8 @@ def read_mailbox(
 ) -> Iterator[Parsed]:
     """Every message of a file, in its order: of a mailbox each one, of any other file the file itself.
 
-    An empty file has none. What is no mail comes with `mail=None` and the reason. Of a message above
+    A file that opens like a mailbox but holds one message, and is not named as a mailbox, is that mail: its own bytes
+    are kept, the `From ` line included. An empty file has none. What is no mail comes with `mail=None` and the reason. Of a message above
     `message_max` bytes every piece comes by itself, the first with what could be read of the mail.
     Lazy: a chunk is asked for when the messages before it have been taken.
     """
@@ -107,6 +111,12 @@ def read_mailbox(
         if len(head) >= SNIFF_BYTES:
             break
     kind = sniff(bytes(head[:SNIFF_BYTES]), filename)
+    if kind == "mbox" and not filename.lower().endswith(_MAILBOX_NAMES):
+        # One more byte than a message may have says that it is not one.
+        while len(head) <= message_max and (chunk := next(stream, None)) is not None:
+            head += chunk
+        if len(head) <= message_max and not _DATED_SEPARATOR.search(head):
+            kind = "eml"
     for message in _split(chain((bytes(head),), stream), is_mbox=kind == "mbox", message_max=message_max):
         yield _parsed(message, parse if kind != "unknown" else None)
 
