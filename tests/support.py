@@ -124,6 +124,13 @@ def _harmless_tools(shop: Workshop) -> list[Tool]:
 
 
 def _waiting_tools(shop: Workshop) -> list[Tool]:
+    @tool(effects={Effect.WRITE})
+    async def waits_writing(call: MDSContext) -> str:
+        """Wait until the test says go, with an editor's rights."""
+        shop.runs["waits_writing"] += 1
+        await shop.release.wait()
+        return "released"
+
     @tool(effects={Effect.READ})
     async def waits(call: MDSContext) -> str:
         """Wait until the test says go."""
@@ -159,7 +166,7 @@ def _waiting_tools(shop: Workshop) -> list[Tool]:
             await call.documents.add([note])
             shop.runs["writes_on_and_on"] += 1
 
-    return [waits, hangs, ignores_cancellation, writes_on_and_on]
+    return [waits_writing, waits, hangs, ignores_cancellation, writes_on_and_on]
 
 
 class _CannotBeTold(Exception):
@@ -285,7 +292,9 @@ async def open_test_server(
     with TEST_STORE=firestore a project of the emulator, likewise.
     """
     values: Json = {"drain_s": 1, **settings}
-    if chosen_store() == "postgresql":
+    if "store" in values:
+        directory.mkdir(parents=True, exist_ok=True)
+    elif chosen_store() == "postgresql":
         values["store"] = await _database_of(directory)
     elif chosen_store() == "firestore":
         values |= {"store": _project_of(directory), "search": directory / "casekeeper.db"}

@@ -31,6 +31,7 @@ from casekeeper.execution.limits import Limits
 from casekeeper.execution.nesting import Nesting
 from casekeeper.execution.outcomes import Operations
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
+from casekeeper.execution.rights import Rights
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
@@ -132,10 +133,15 @@ async def open_server(
             await recovery.run()
         sweeper = asyncio.create_task(_sweeper(server, recovery, sweep_every).run())
         sweeper.add_done_callback(_tell_if_it_failed)
+        rights = Rights(runner, storage.casefiles, live, clock, is_shared=storage.is_shared)
+        pushes.listen(rights.changed)
+        judging = asyncio.create_task(rights.watch())
+        judging.add_done_callback(_tell_if_it_failed)
         try:
             yield server
         finally:
             sweeper.cancel()
+            judging.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
             await agents.close()
             readers.close()
@@ -290,9 +296,9 @@ def _tools(more: Iterable[Tool]) -> ToolRegistry:
     return ToolRegistry((*MANAGED_TOOLS.values(), *more))
 
 
-def _tell_if_it_failed(sweeper: "asyncio.Task[None]") -> None:
-    if not sweeper.cancelled() and (error := sweeper.exception()):
-        _log.critical("the sweeper has stopped; restart the server", exc_info=error)
+def _tell_if_it_failed(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _log.critical("a task of the server has stopped; restart the server", exc_info=error)
 
 
 def _sweeper(server: Server, recovery: Recovery, every: timedelta) -> Sweeper:

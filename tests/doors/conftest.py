@@ -17,7 +17,14 @@ from tests.doors.network import Network
 from tests.support import Api, chosen_store, open_test_server
 
 # On another store there is no directory to work on, and no disk of ours to fill.
-EMBEDDED_ONLY = ("test_cli.py", "test_cli_server.py", "test_bad_files.py")
+EMBEDDED_ONLY = (
+    "test_backup.py",
+    "test_bad_files.py",
+    "test_bundles.py",
+    "test_cli.py",
+    "test_cli_server.py",
+    "test_container.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -33,7 +33,7 @@ _security = logging.getLogger("casekeeper.security")
 class Access:
     """Proof of entry: this caller may do this much in this casefile, as of that number of the feed.
 
-    `role` None is a public reader, who is no member.
+    `role` None is a public reader, who is no member; `ends_at` is when the grant ends.
     """
 
     caller: Principal
@@ -42,6 +42,7 @@ class Access:
     source: Source
     asof: int
     checked_at: datetime
+    ends_at: datetime | None = None
 
     def may(self, action: Action) -> bool:
         """Whether the role allows the action."""
@@ -178,7 +179,7 @@ class FreshGrants:
         if scope and await self._freshness.believes(caller, casefile_id) and self._is_live(_end_of(scope)):
             caller.touch(casefile_id)
             self._counters.token += 1
-            return Found(scope.role, "token", caller.asof)
+            return Found(scope.role, "token", caller.asof, _end_of(scope))
         known = self._remembered.get((caller.user_id, casefile_id))
         # It may have been read for a newer token, after something that ended this one.
         if (
@@ -226,7 +227,7 @@ class Gate:
         found = await self._grants.find(caller, casefile_id, again=again)
         if found is None:
             return None
-        return Access(caller, casefile_id, found.role, found.source, found.asof, self._clock())
+        return Access(caller, casefile_id, found.role, found.source, found.asof, self._clock(), found.ends_at)
 
     async def enter(
         self, caller: Principal, casefile_id: str, action: Action, *, again: bool = False

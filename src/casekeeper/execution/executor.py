@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
-from casekeeper.acl import Effect
+from casekeeper.acl import Effect, role_for_effects
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
@@ -265,7 +265,8 @@ class Executor:
         deadline = now + min(call.timeout or operation.timeout, operation.timeout)
         if parent is not None:
             deadline = min(deadline, parent.deadline)
-        running = Running(fact, call.caller.user_id, life.ended)
+        needs = role_for_effects(operation.effects)
+        running = Running(fact, call.caller.user_id, life.ended, needs, access.ends_at)
         return Started(call, context, operation, fact, sealed[-1].seq, running, deadline)
 
     def _open_row(self, fact: Fact, call: Call) -> OpenOperation:

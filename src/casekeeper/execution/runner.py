@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from traceback import TracebackException
 from typing import Any
 
+from casekeeper.acl import Role
 from casekeeper.errors import CasekeeperError, Denied
 from casekeeper.journal.events import Fact, Failure, Kind
 from casekeeper.operations.context import NestedFailed
@@ -37,12 +38,16 @@ End = Callable[[Ending], Coroutine[Any, Any, None]]
 class Running:
     """One operation under way in this process. `ended` gets its outcome when the terminal fact is on disk.
 
+    `needs` is the role without which it may not go on, `ends_at` when the caller's grant ends.
+
     `ending` is set when it is stopped from outside; that is how it ends then, whatever its tool makes of it.
     """
 
     fact: Fact
     user_id: str
     ended: "asyncio.Future[Any]"
+    needs: Role = Role.VIEWER
+    ends_at: datetime | None = None
     ending: Ending | None = None
     interrupt: Callable[[], None] | None = None
 
@@ -63,6 +68,10 @@ class Runner:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._grace_s = grace.total_seconds()
         self.is_draining = False
+
+    def all(self) -> list[Running]:
+        """What runs here now."""
+        return list(self._running.values())
 
     def find(self, event_id: str) -> Running | None:
         """The operation, if it runs here."""

@@ -68,6 +68,12 @@ class LiveFeed:
             for watch in self._watches[session_id]:
                 watch.wake()
 
+    def wake(self) -> None:
+        """Wake all followers: what they may read could have changed."""
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake()
+
     def delta(self, session_id: str, delta: Delta) -> None:
         """Pass progress on to the followers of a session."""
         for watch in self._watches.get(session_id, ()):

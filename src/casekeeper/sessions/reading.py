@@ -218,14 +218,17 @@ class Reading:
         quiet = timedelta()
         with nullcontext(watched) if watched else self._live.watch(session_id) as watch:
             while True:
+                # What is taken before the read belongs to operations whose start is read; of what comes meanwhile
+                # some may not: that waits for the next read.
+                deltas += watch.taken()
                 rows = await self._store.facts(session_id, _JOURNAL, after, _PAGE)
                 if not await self._may_still_read(caller, session_id):
                     return
-                for item in in_order(rows, [*deltas, *watch.taken()]):
+                items, deltas = in_order(rows, deltas, watch.taken())
+                for item in items:
                     yield item
                 after = rows[-1].seq if rows else after
-                deltas = []
-                if len(rows) == _PAGE:
+                if len(rows) == _PAGE or deltas:
                     continue
                 pause = min(self._poll or heartbeat, heartbeat)
                 news = await watch.wait(pause.total_seconds())

@@ -29,12 +29,19 @@ class StreamedDelta:
     data: Any
 
 
-def in_order(rows: Sequence[StoredFact], deltas: Sequence[Delta]) -> list[StreamedFact | StreamedDelta]:
-    """Facts with the progress that came meanwhile: behind the start of what made it and before its end."""
+def in_order(
+    rows: Sequence[StoredFact], deltas: Sequence[Delta], late: Sequence[Delta]
+) -> tuple[list[StreamedFact | StreamedDelta], list[Delta]]:
+    """Facts with the progress that came meanwhile, behind the start of what made it and before its end.
+
+    Of the late deltas those whose operation is not among the facts are left for the next time.
+    """
     facts = [_streamed(row) for row in rows]
     ends = next((number for number, fact in enumerate(facts) if fact.kind in TERMINAL), len(facts))
-    told = [StreamedDelta(delta.event_id, delta.data) for delta in deltas]
-    return [*facts[:ends], *told, *facts[ends:]]
+    known = {fact.event_id for fact in facts}
+    told = [*deltas, *(delta for delta in late if delta.event_id in known)]
+    items = [*facts[:ends], *(StreamedDelta(delta.event_id, delta.data) for delta in told), *facts[ends:]]
+    return items, [delta for delta in late if delta.event_id not in known]
 
 
 def _streamed(row: StoredFact) -> StreamedFact:
