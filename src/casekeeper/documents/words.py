@@ -49,8 +49,8 @@ def snippet_of(text: str, sought: frozenset[str]) -> tuple[str, list[tuple[int, 
     """Some 24 words around the first one sought, and where sought words stand in them."""
     text = " ".join(text.split())
     words = [*_WORD.finditer(text)]
-    found = [number for number, word in enumerate(words) if sought.intersection(tokens(word[0]))]
-    first = max(0, found[0] - _SNIPPET_WORDS // 4) if found else 0
+    hit = next((number for number, word in enumerate(words) if _is_one(word[0], sought)), 0) if sought else 0
+    first = max(0, hit - _SNIPPET_WORDS // 4)
     shown = words[first : first + _SNIPPET_WORDS]
     if not shown:
         return "", []
@@ -58,9 +58,12 @@ def snippet_of(text: str, sought: frozenset[str]) -> tuple[str, list[tuple[int, 
     start, end = (shown[0].start() if first else 0), (len(text) if is_whole else shown[-1].end())
     before = "…" if first else ""
     shift = len(before) - start
-    places = [
-        (word.start() + shift, word.end() + shift)
-        for number, word in enumerate(words[first : first + _SNIPPET_WORDS], first)
-        if number in found
-    ]
+    places = [(word.start() + shift, word.end() + shift) for word in shown if _is_one(word[0], sought)]
     return f"{before}{text[start:end]}{'' if is_whole else '…'}", places
+
+
+def _is_one(word: str, sought: frozenset[str]) -> bool:
+    # Most words are plain, and most texts have hundreds of them.
+    if word.isascii() and "_" not in word:
+        return word.lower() in sought
+    return not sought.isdisjoint(tokens(word))
