@@ -90,6 +90,15 @@ class AddDocument(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteDocuments(Record):
+    """What these documents say is gone for good; that they were there stays. Those that are gone already are left."""
+
+    casefile_id: str
+    document_ids: Sequence[str]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class PutUpload(Record):
     """An upload that waits to be filed."""
 
@@ -120,6 +129,10 @@ class DocumentStore(Protocol):
 
     async def known(self, casefile_id: str, digests: Sequence[str]) -> dict[str, str]:
         """The documents with these sha256 that the casefile holds already: their ids, by sha256."""
+        ...
+
+    async def attached(self, casefile_id: str, document_ids: Sequence[str]) -> Sequence[DocumentSummary]:
+        """The documents that were attached to these, not what was attached to them in turn."""
         ...
 
     async def counts(self, casefile_id: str) -> CasefileCounts: ...

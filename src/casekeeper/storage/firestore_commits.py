@@ -15,7 +15,7 @@ from time import monotonic
 
 from casekeeper.acl_feed import Change
 from casekeeper.casefiles.casefile import EraseContents, Fence
-from casekeeper.documents.document import AddDocument
+from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.errors import Refused, StoreUnavailable
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.events import Fact, Sealed
@@ -68,7 +68,7 @@ class FirestoreCommits:
         store: Firestore,
         announce: Callable[[Sequence[Sealed]], None],
         push: Callable[[Sequence[Change]], None],
-        index: Callable[[Sequence[AddDocument]], Awaitable[None]],
+        index: Callable[[Sequence[AddDocument | DeleteDocuments]], Awaitable[None]],
         sweep: Callable[[EraseContents | ForgetExpired], Awaitable[None]],
     ) -> None:
         self.memory = Memory()

@@ -162,5 +162,7 @@ def places(commit: stream.Commit) -> Iterable[str]:
                 yield at.session(session.casefile_id, session.session_id)
             case doc.AddDocument(document):
                 yield at.digest(document.casefile_id, document.sha256)
+            case doc.DeleteDocuments(casefile_id, document_ids):
+                yield from (at.document(casefile_id, document_id) for document_id in document_ids)
             case _:
                 pass

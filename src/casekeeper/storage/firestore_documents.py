@@ -10,7 +10,10 @@ from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_chunks import chunked, whole
 from casekeeper.storage.firestore_rows import summary_of, upload_of
 from casekeeper.storage.firestore_search import FirestoreSearch
-from casekeeper.storage.firestore_values import Query
+from casekeeper.storage.firestore_values import Fields, Query
+
+# So many values Firestore takes in one "in".
+_IN_MAX = 30
 
 
 class FirestoreDocuments:
@@ -21,14 +24,24 @@ class FirestoreDocuments:
         self._index = index
 
     async def document(self, casefile_id: str, document_id: str) -> Document | None:
-        found = await self._store.one(at.document(casefile_id, document_id))
-        return await whole(self._store, found.fields) if found else None
+        row = await self._row(casefile_id, document_id)
+        try:
+            return await whole(self._store, row) if row else None
+        except KeyError:  # deleted while it was read
+            return None
 
     async def raw(self, casefile_id: str, document_id: str) -> bytes | None:
-        found = await self._store.one(at.document(casefile_id, document_id))
-        if found is None or found.fields["raw_chunks"] is None:
+        row = await self._row(casefile_id, document_id)
+        if row is None or row["raw_chunks"] is None:
             return None
-        return await chunked(self._store, casefile_id, f"{document_id}-raw", found.fields["raw_chunks"])
+        try:
+            return await chunked(self._store, casefile_id, f"{document_id}-raw", row["raw_chunks"])
+        except KeyError:  # likewise
+            return None
+
+    async def _row(self, casefile_id: str, document_id: str) -> Fields | None:
+        found = await self._store.one(at.document(casefile_id, document_id))
+        return None if found is None or found.fields.get("deleted_us") is not None else found.fields
 
     async def documents(
         self, casefile_id: str, kind: str | None, before: tuple[int, str] | None, limit: int
@@ -49,6 +62,14 @@ class FirestoreDocuments:
         paths = {at.digest(casefile_id, sha256): sha256 for sha256 in digests}
         found = await self._store.get(paths)
         return {paths[path]: str(one.fields["document_id"]) for path, one in found.items()}
+
+    async def attached(self, casefile_id: str, document_ids: Sequence[str]) -> Sequence[DocumentSummary]:
+        place, found = at.casefile(casefile_id), list[DocumentSummary]()
+        for start in range(0, len(document_ids), _IN_MAX):
+            some = list(document_ids[start : start + _IN_MAX])
+            rows = await self._store.query(Query("documents", place, where=(("parent_id", "in", some),)))
+            found += [summary_of(one.fields) for one in rows]
+        return found
 
     async def counts(self, casefile_id: str) -> CasefileCounts:
         return await self._index.counts(casefile_id)

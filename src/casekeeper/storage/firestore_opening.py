@@ -59,7 +59,7 @@ async def open_firestore(
         await _begin(store)
         index = SqliteStore(path, lambda _: None, lambda _: None)
         search = FirestoreSearch(store, index)
-        commits = FirestoreCommits(store, announce, push, search.add, FirestoreUpkeep(store, search))
+        commits = FirestoreCommits(store, announce, push, search.follow, FirestoreUpkeep(store, search))
         workers = Workers(store, commits.doubtful)
         try:
             if owner:

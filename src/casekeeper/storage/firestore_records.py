@@ -22,6 +22,8 @@ from casekeeper.storage.firestore_rows import (
     grant_row,
     key_row,
     session_row,
+    summary_of,
+    tombstone_row,
     upload_row,
     us,
 )
@@ -149,6 +151,21 @@ async def _add_document(view: View, r: doc.AddDocument) -> None:
     view.documents.append(r)
 
 
+async def _delete_documents(view: View, r: doc.DeleteDocuments) -> None:
+    for document_id in r.document_ids:
+        path = at.document(r.casefile_id, document_id)
+        row = await view.get(path)
+        if row is None or row.get("deleted_us") is not None:
+            continue
+        for part, count in (("text", row["text_chunks"]), ("raw", row["raw_chunks"] or 0)):
+            for number in range(count):
+                await view.delete(at.chunk(r.casefile_id, f"{document_id}-{part}", number))
+        # The same bytes may be brought in again.
+        await view.delete(at.digest(r.casefile_id, summary_of(row).sha256))
+        await view.put(path, tombstone_row(row, r.at))
+    view.documents.append(r)
+
+
 RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
     # Those first on which others of the same commit rely.
     cf.PutCasefile: _put_casefile,
@@ -171,6 +188,7 @@ RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
     ses.PutConversation: _put_conversation,
     stream.CloseOperation: lambda view, r: view.delete(at.open_operation(r.event_id)),
     doc.AddDocument: _add_document,
+    doc.DeleteDocuments: _delete_documents,
     doc.PutUpload: lambda view, r: view.put(at.upload(r.upload.upload_id), upload_row(r.upload)),
     doc.DropUpload: lambda view, r: view.delete(at.upload(r.upload_id)),
 }

@@ -240,12 +240,26 @@ def document_row(d: Document, raw: bytes | None) -> Fields:
     return {
         "document_id": d.document_id,
         "casefile_id": d.casefile_id,
+        "parent_id": d.parent_id,
         "kind": d.kind,
         "created_us": to_us(d.created_at),
+        "deleted_us": None,
         "summary": summary,
         "text_chunks": len(list(pieces(d.text.encode("utf-8", "surrogatepass")))),
         "raw_chunks": None if raw is None else len(list(pieces(raw))),
         # By which the search index of another process catches up.
+        "filed_at": SERVER_TIME,
+    }
+
+
+def tombstone_row(row: Fields, at: datetime) -> Fields:
+    """What stays of a document: that it was here. Without `created_us` no list has it."""
+    kept = {"document_id", "casefile_id", "kind", "size", "sha256", "created_at", "created_by", "event_id"}
+    return {
+        "document_id": row["document_id"],
+        "casefile_id": row["casefile_id"],
+        "deleted_us": to_us(at),
+        "summary": summary_of(row).model_dump_json(include=kept).encode(),
         "filed_at": SERVER_TIME,
     }
 

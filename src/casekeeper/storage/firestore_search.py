@@ -6,11 +6,13 @@ what was acknowledged is found; a file that is missing is made anew by the first
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sqlalchemy import select
 
 from casekeeper.casefiles.casefile import EraseContents
-from casekeeper.documents.document import AddDocument, CasefileCounts
+from casekeeper.clock import from_us
+from casekeeper.documents.document import AddDocument, CasefileCounts, DeleteDocuments
 from casekeeper.documents.query import Term
 from casekeeper.documents.search import Facets, Order, Place, Ranked
 from casekeeper.journal.stream import Commit
@@ -24,7 +26,11 @@ from casekeeper.storage.sql_search import SqlSearch
 from casekeeper.storage.sql_statements import IsInJson, Static
 from casekeeper.storage.sqlite import SqliteStore
 
-_INDEXED = Static(select(t.documents.c.document_id).where(IsInJson(t.documents.c.document_id, "ids")))
+_INDEXED = Static(
+    select(t.documents.c.document_id).where(
+        IsInJson(t.documents.c.document_id, "ids"), t.documents.c.deleted_us.is_(None)
+    )
+)
 _CASEFILES = Static(select(t.documents.c.casefile_id).distinct())
 # So many texts are held in memory at a time while an index catches up.
 _AT_ONCE = 50
@@ -56,9 +62,9 @@ class FirestoreSearch:
         await self._catch_up(casefile_id)
         return await self._documents.counts(casefile_id)
 
-    async def add(self, documents: Sequence[AddDocument]) -> None:
-        """Take in what has been filed."""
-        records = [AddDocument(record.document, None) for record in documents]
+    async def follow(self, documents: Sequence[AddDocument | DeleteDocuments]) -> None:
+        """Take in what has been filed, take out what has been deleted."""
+        records = [AddDocument(r.document, None) if isinstance(r, AddDocument) else r for r in documents]
         await self._index.commit(Commit(records=records))
 
     async def erase(self, casefile_id: str) -> None:
@@ -82,12 +88,17 @@ class FirestoreSearch:
                 # Those of the last instant again: more may have been filed in it.
                 where=() if since is None else (("filed_at", ">=", since),),
                 order=(("filed_at", "asc"),),
-                only=("document_id", "filed_at"),
+                only=("document_id", "filed_at", "deleted_us"),
             )
         )
-        ids = [one.fields["document_id"] for one in found]
-        indexed = await self._index.point(lambda tx: tx.all(_INDEXED, ids=json.dumps(ids)))
-        missing = sorted(set(ids) - {row[0] for row in indexed})
+        ended = {one.fields["document_id"]: one.fields.get("deleted_us") for one in found}
+        rows = await self._index.point(lambda tx: tx.all(_INDEXED, ids=json.dumps(list(ended))))
+        indexed = {row[0] for row in rows}
+        gone = {id_: us for id_, us in ended.items() if us is not None}
+        if late := sorted(gone.keys() & indexed):
+            deletions = [DeleteDocuments(casefile_id, (id_,), from_us(gone[id_])) for id_ in late]
+            await self.follow(deletions)
+        missing = sorted(ended.keys() - gone.keys() - indexed)
         for start in range(0, len(missing), _AT_ONCE):
             await self._take_in(casefile_id, missing[start : start + _AT_ONCE])
         if found:
@@ -96,5 +107,11 @@ class FirestoreSearch:
     async def _take_in(self, casefile_id: str, document_ids: Sequence[str]) -> None:
         paths = [at.document(casefile_id, document_id) for document_id in document_ids]
         found = await self._store.get(paths)
-        documents = [await whole(self._store, found[path].fields) for path in paths if path in found]
-        await self.add([AddDocument(document, None) for document in documents])
+        rows = [found[path].fields for path in paths if path in found]
+        # Some may have been deleted just now; the next search takes note of it.
+        documents: list[AddDocument] = []
+        for row in rows:
+            if row.get("deleted_us") is None:
+                with suppress(KeyError):
+                    documents.append(AddDocument(await whole(self._store, row), None))
+        await self.follow(documents)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from casekeeper.acl_feed import Change
-from casekeeper.documents.document import AddDocument
+from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_values import Document, Fields, Query, Write
@@ -93,7 +93,7 @@ class View:
         self.memory = memory
         self.tails: dict[str, Tail] = {}
         self.changes: list[Change] = []
-        self.documents: list[AddDocument] = []
+        self.documents: list[AddDocument | DeleteDocuments] = []
         self._read: dict[str, Document | None] = {}
         self._new: dict[str, Fields | None] = {}
         self._relied: set[str] = set()

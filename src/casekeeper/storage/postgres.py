@@ -46,6 +46,7 @@ _INDEX = (
     "($1, $2::tsvector, $3::tsvector, $4::tsvector, $5::tsvector, $6::tsvector, $7::tsvector, $8::tsvector, $9::tsvector)"
 )
 _UNINDEX = "DELETE FROM document_words WHERE rid IN (SELECT rid FROM documents WHERE casefile_id = $1)"
+_UNINDEX_ONE = "DELETE FROM document_words WHERE rid = $1"
 
 OUTAGES = (
     asyncpg.PostgresConnectionError,
@@ -118,6 +119,9 @@ class PostgresTx:
 
     def unindex(self, casefile_id: str) -> None:
         self.change(_UNINDEX, casefile_id)
+
+    def unindex_one(self, rid: int) -> None:
+        self.change(_UNINDEX_ONE, rid)
 
     def text(self, sql: str, values: Any = ()) -> list[Row]:
         return [tuple(row) for row in await_only(self._connection.fetch(sql, *_clean(values)))]

@@ -9,8 +9,8 @@ from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, 
 from casekeeper.documents.search import FACETED_MAX, Facets, Hit, Order, Place, Ranked
 from casekeeper.documents.words import first_words, snippet_of, sought_in, tokens
 from casekeeper.storage.postgres import PostgresStore
+from casekeeper.storage.sql_document_records import scope_word
 from casekeeper.storage.sql_documents import SUMMARY, summary_fields
-from casekeeper.storage.sql_records import scope_word
 from casekeeper.storage.sql_search import around, facets_of
 from casekeeper.storage.sql_statements import Row
 

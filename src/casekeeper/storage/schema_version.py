@@ -1,6 +1,6 @@
 """Which schema this casekeeper has."""
 
-NEWEST = "0002"
+NEWEST = "0003"
 """The newest migration; a store at it needs none."""
 
 

@@ -55,6 +55,9 @@ _KNOWN = Static(
         IsInJson(t.documents.c.sha256, "digests"),
     )
 )
+_ATTACHED = Static(
+    select(*SUMMARY).where(_in_casefile, IsInJson(_d.parent_id, "parents")).order_by(_d.document_id)
+)
 _BY_KIND = Static(select(_d.kind, func.count(), func.sum(_d.size)).where(_in_casefile).group_by(_d.kind))
 _PERIOD = Static(select(func.min(_d.sent_us), func.max(_d.sent_us)).where(_in_casefile))
 _SENDERS = Static(
@@ -120,6 +123,11 @@ class SqlDocuments:
         values = {"casefile_id": casefile_id, "digests": json.dumps(list(digests))}
         rows = await self._reads.scan(lambda tx: tx.all(_KNOWN, **values))
         return {row[0]: row[1] for row in rows}
+
+    async def attached(self, casefile_id: str, document_ids: Sequence[str]) -> Sequence[DocumentSummary]:
+        values = {"casefile_id": casefile_id, "parents": json.dumps(list(document_ids))}
+        rows = await self._reads.scan(lambda tx: tx.all(_ATTACHED, **values))
+        return [DocumentSummary(**summary_fields(row)) for row in rows]
 
     async def counts(self, casefile_id: str) -> CasefileCounts:
         def read(tx: Tx) -> CasefileCounts:

@@ -5,14 +5,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from casekeeper.acl_feed import ANY
 from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import from_us, to_us
-from casekeeper.documents import document as doc
-from casekeeper.documents.marks import marks_of
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import logins as log
 from casekeeper.journal import requests as req
@@ -20,24 +18,9 @@ from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_document_records import DOCUMENT_RECORDS
 from casekeeper.storage.sql_statements import Static, Tx
-
-
-def us(instant: datetime | None) -> int | None:
-    """Microseconds of an instant that may be missing."""
-    return None if instant is None else to_us(instant)
-
-
-def _insert(table: Table) -> Static:
-    return Static(insert(table).values({c.name: bindparam(c.name) for c in table.c if c.name != "rid"}))
-
-
-def _put(table: Table, *keys: str, keep: tuple[str, ...] = ()) -> Static:
-    """Insert, or replace all but the keys and what is to be kept."""
-    new = upsert(table).values({c.name: bindparam(c.name) for c in table.c if c.name not in keep})
-    changed = {c.name: new.excluded[c.name] for c in table.c if c.name not in (*keys, *keep)}
-    return Static(new.on_conflict_do_update(index_elements=list(keys), set_=changed))
-
+from casekeeper.storage.sql_writing import insert_into, put_into, us
 
 _SESSION_OPEN_OPERATIONS = Static(
     select(t.open_operations.c.event_id).where(t.open_operations.c.session_id == bindparam("session_id"))
@@ -142,7 +125,7 @@ CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
 }
 """What a condition's `refusal` is given, found inside the transaction."""
 
-_PUT_CLAIM = _put(t.requests, "key")
+_PUT_CLAIM = put_into(t.requests, "key")
 _RELEASE_CLAIM = Static(
     update(t.requests)
     .where(t.requests.c.made == bindparam("made_"), t.requests.c.expires_us.is_(None))
@@ -151,10 +134,10 @@ _RELEASE_CLAIM = Static(
 _NEXT_NUMBER = Static(
     update(t.acl_head).values(number=t.acl_head.c.number + 1).returning(t.acl_head.c.number)
 )
-_ADD_CHANGE = _insert(t.acl_feed)
-_PUT_ACCOUNT = _put(t.accounts, "user_id", keep=())
-_PUT_KEY = _put(t.api_keys, "key_id")
-_ADD_REFRESH = _insert(t.refresh_tokens)
+_ADD_CHANGE = insert_into(t.acl_feed)
+_PUT_ACCOUNT = put_into(t.accounts, "user_id", keep=())
+_PUT_KEY = put_into(t.api_keys, "key_id")
+_ADD_REFRESH = insert_into(t.refresh_tokens)
 _USE_REFRESH = Static(
     update(t.refresh_tokens)
     .where(t.refresh_tokens.c.digest == bindparam("digest_"), t.refresh_tokens.c.used_us.is_(None))
@@ -162,19 +145,19 @@ _USE_REFRESH = Static(
 )
 _END_FAMILY = Static(delete(t.refresh_tokens).where(t.refresh_tokens.c.family == bindparam("family")))
 _END_FAMILIES = Static(delete(t.refresh_tokens).where(t.refresh_tokens.c.user_id == bindparam("user_id")))
-_PUT_CASEFILE = _put(t.casefiles, "casefile_id", keep=("deleted_us", "erased_us"))
+_PUT_CASEFILE = put_into(t.casefiles, "casefile_id", keep=("deleted_us", "erased_us"))
 _DELETE_CASEFILE = Static(
     update(t.casefiles)
     .where(t.casefiles.c.casefile_id == bindparam("id_"))
     .values(deleted_us=bindparam("at_us"))
 )
-_PUT_GRANT = _put(t.grants, "user_id", "casefile_id")
+_PUT_GRANT = put_into(t.grants, "user_id", "casefile_id")
 _REMOVE_GRANT = Static(
     delete(t.grants).where(
         t.grants.c.user_id == bindparam("user_id"), t.grants.c.casefile_id == bindparam("casefile_id")
     )
 )
-_ADD_SESSION = _insert(t.sessions)
+_ADD_SESSION = insert_into(t.sessions)
 # A second try finds the row of the first, whose head stays where the facts are.
 _new_session = upsert(t.sessions).values({c.name: bindparam(c.name) for c in t.sessions.c})
 _ADOPT_SESSION = Static(
@@ -186,14 +169,7 @@ _ADOPT_SESSION = Static(
 _END_SESSION = Static(
     update(t.sessions).where(t.sessions.c.session_id == bindparam("id_")).values(closed_us=bindparam("at_us"))
 )
-_PUT_CONVERSATION = _put(t.conversations, "session_id")
-_ADD_UPLOAD = _insert(t.uploads)
-_DROP_UPLOAD = Static(delete(t.uploads).where(t.uploads.c.upload_id == bindparam("upload_id")))
-_new_document = upsert(t.documents).values(
-    {c.name: bindparam(c.name) for c in t.documents.c if c.name != "rid"}
-)
-_ADD_DOCUMENT = Static(_new_document.on_conflict_do_nothing().returning(t.documents.c.rid))
-_ADD_RAW = _insert(t.document_raw)
+_PUT_CONVERSATION = put_into(t.conversations, "session_id")
 _in_casefile = select(t.sessions.c.session_id).where(t.sessions.c.casefile_id == bindparam("casefile_id"))
 _ERASE = (
     Static(delete(t.payloads).where(t.payloads.c.session_id.in_(_in_casefile))),
@@ -219,11 +195,6 @@ _FORGET = (
     Static(delete(t.requests).where(t.requests.c.expires_us < bindparam("now"))),
     Static(delete(t.refresh_tokens).where(t.refresh_tokens.c.expires_us < bindparam("now"))),
 )
-
-
-def scope_word(casefile_id: str) -> str:
-    """The casefile as one word of the search index."""
-    return casefile_id.replace("_", "")
 
 
 def _put_claim(tx: Tx, r: req.Claim) -> None:
@@ -347,61 +318,6 @@ def _put_session(tx: Tx, r: ses.PutSession | ado.AdoptSession) -> None:
     )
 
 
-def _add_upload(tx: Tx, r: doc.PutUpload) -> None:
-    u = r.upload
-    tx.run(
-        _ADD_UPLOAD,
-        upload_id=u.upload_id,
-        casefile_id=u.casefile_id,
-        user_id=u.user_id,
-        filename=u.filename,
-        sha256=u.sha256,
-        size=u.size,
-        created_us=to_us(u.created_at),
-    )
-
-
-def _add_document(tx: Tx, r: doc.AddDocument) -> None:
-    d = r.document
-    words = {
-        "title": d.title,
-        "sender": d.sender or "",
-        "recipients": "\n".join(d.recipients),
-        "cc": "\n".join(d.cc),
-        "bcc": "\n".join(d.bcc),
-        "filenames": "\n".join(d.filenames),
-        "body": d.text,
-        "scope": " ".join((scope_word(d.casefile_id), *marks_of(d))),
-    }
-    row = tx.one(
-        _ADD_DOCUMENT,
-        document_id=d.document_id,
-        casefile_id=d.casefile_id,
-        parent_id=d.parent_id,
-        kind=d.kind,
-        sent_us=us(d.sent_at),
-        labels="\n".join(d.labels),
-        thread_id=d.thread_id,
-        message_id=d.message_id,
-        refs="\n".join(d.references),
-        problem=d.problem,
-        size=d.size,
-        sha256=d.sha256,
-        source=d.source,
-        metadata=json.dumps(d.metadata),
-        created_us=to_us(d.created_at),
-        created_by=d.created_by,
-        event_id=d.event_id,
-        deleted_us=None,
-        **words,
-    )
-    if row is None:
-        return
-    tx.index(row[0], words)
-    if r.raw is not None:
-        tx.run(_ADD_RAW, document_id=d.document_id, data=r.raw)
-
-
 def _erase(tx: Tx, r: cf.EraseContents) -> None:
     for statement in _ERASE:
         tx.run(statement, casefile_id=r.casefile_id)
@@ -438,8 +354,6 @@ RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
     ses.PutConversation: lambda tx, r: tx.run(
         _PUT_CONVERSATION, session_id=r.session_id, event_id=r.event_id, blob=r.blob
     ),
-    doc.AddDocument: _add_document,
-    doc.PutUpload: _add_upload,
-    doc.DropUpload: lambda tx, r: tx.run(_DROP_UPLOAD, upload_id=r.upload_id),
+    **DOCUMENT_RECORDS,
 }
 """How each record is written."""

@@ -264,6 +264,13 @@ documents = Table(
         postgresql_where=text("deleted_us IS NULL"),
     ),
     Index("documents_newest", "casefile_id", "created_us", "document_id"),
+    Index(
+        "documents_attached",
+        "casefile_id",
+        "parent_id",
+        sqlite_where=text("parent_id IS NOT NULL"),
+        postgresql_where=text("parent_id IS NOT NULL"),
+    ),
 )
 
 document_raw = Table("document_raw", metadata, _text("document_id", key=True), _bytes("data"))

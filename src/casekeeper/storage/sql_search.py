@@ -13,8 +13,8 @@ from casekeeper.documents.marks import mark
 from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
 from casekeeper.documents.search import FACETED_MAX, Facet, Facets, Hit, Order, Place, Ranked
 from casekeeper.documents.words import SNIPPET_CHARS, first_words, snippet_of, sought_in
+from casekeeper.storage.sql_document_records import scope_word
 from casekeeper.storage.sql_documents import SUMMARY, summary_fields
-from casekeeper.storage.sql_records import scope_word
 from casekeeper.storage.sql_statements import Reads, Row, Tx
 
 _COLUMNS: Final = {

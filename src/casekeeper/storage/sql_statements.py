@@ -35,6 +35,10 @@ _UNINDEX_DOCUMENTS = (
     f"SELECT 'delete', rid, {', '.join(_INDEXED)} FROM documents "
     "WHERE casefile_id = :casefile_id AND deleted_us IS NULL"
 )
+_UNINDEX_ONE = (
+    f"INSERT INTO document_search(document_search, rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - likewise
+    f"SELECT 'delete', rid, {', '.join(_INDEXED)} FROM documents WHERE rid = :rid"
+)
 
 
 class Static:
@@ -222,6 +226,10 @@ class Tx(Protocol):
         """Make nothing of a casefile found any more."""
         ...
 
+    def unindex_one(self, rid: int) -> None:
+        """Make a document found no more; its row still says what it did when it was indexed."""
+        ...
+
 
 class Reads(Protocol):
     """How the readers of single rooms get at the database."""
@@ -283,3 +291,7 @@ class SqliteTx:
     def unindex(self, casefile_id: str) -> None:
         """Make nothing of a casefile found any more."""
         self._connection.execute(_UNINDEX_DOCUMENTS, {"casefile_id": casefile_id})
+
+    def unindex_one(self, rid: int) -> None:
+        """Make a document found no more."""
+        self._connection.execute(_UNINDEX_ONE, {"rid": rid})
