@@ -44,6 +44,8 @@ KINDS = {
     Kind.ROLE_CHANGED: "A user who had a role got another, or another end of it.",
     Kind.EXPIRED: "A role's time had passed. Its end needs no fact: it is judged on every use.",
     Kind.TRANSFERRED: "The casefile has another owner; the former one is admin.",
+    Kind.DOCUMENT_READ: "Somebody read the raw bytes of a document, where the setting `record_reads` is on.",
+    Kind.DOCUMENTS_DELETED: "Documents are gone, with what was attached to them; their ids, digests and sizes are told.",
     Kind.EXPORTED: "Somebody began to write all of the casefile into a bundle (`docs/bundles.md`).",
     Kind.IMPORTED: "The casefile came into this store out of a bundle; what is before it was written elsewhere.",
 }
@@ -81,6 +83,7 @@ NEEDS = {
     "documents_list": READER,
     "documents_get": READER,
     "documents_content": READER,
+    "documents_delete": ADMIN,
     "documents_upload": EDITOR,
     "sessions_create": VIEWER,
     "sessions_execute": "what the operation needs: see `GET /v1/catalog`; in another's shared session at least editor",

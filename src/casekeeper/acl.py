@@ -40,6 +40,7 @@ class Action(StrEnum):
     WORK = "work in sessions"
     JOIN = "work in another's shared session"
     ADD = "add documents"
+    DESTROY = "delete documents"
     EDIT = "change the casefile"
     GRANT = "change permissions"
     SEE_GRANTS = "see permissions"
@@ -54,6 +55,8 @@ ROLE_FOR_ACTION: dict[Action, Role] = {
     Action.SEE_GRANTS: Role.VIEWER,
     Action.JOIN: Role.EDITOR,
     Action.ADD: Role.EDITOR,
+    # As for operations that destroy.
+    Action.DESTROY: Role.ADMIN,
     Action.EDIT: Role.ADMIN,
     Action.GRANT: Role.ADMIN,
     Action.SUPERVISE: Role.ADMIN,

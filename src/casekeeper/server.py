@@ -22,6 +22,7 @@ from casekeeper.casefiles.freshness import Freshness
 from casekeeper.casefiles.permissions import Permissions
 from casekeeper.clock import Clock, utc_now
 from casekeeper.documents.casefile_documents import CasefileDocuments
+from casekeeper.documents.custody import Custody
 from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.filing import Filing
 from casekeeper.documents.readers import Readers
@@ -82,6 +83,7 @@ class Server:
     casefiles: Casefiles
     permissions: Permissions
     filing: Filing
+    custody: Custody
     sessions: SessionService
     operations: Operations
     reading: Reading
@@ -254,6 +256,16 @@ def _wire(
         clock,
         upload_limit=settings.upload_bytes,
     )
+    custody = Custody(
+        gate,
+        changing,
+        storage.casefiles,
+        storage.documents,
+        blobs,
+        commits,
+        clock,
+        records_reads=settings.record_reads,
+    )
     explain = Explain(gate, storage.casefiles, accounts, registry)
     return Server(
         settings=settings,
@@ -265,6 +277,7 @@ def _wire(
         casefiles=casefiles,
         permissions=permissions,
         filing=filing,
+        custody=custody,
         sessions=sessions,
         operations=operations,
         reading=reading,

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     casefile_bytes: int = Field(
         default=0, ge=0, description="Bytes of documents that a casefile may hold; 0 means no limit."
     )
+    record_reads: bool = Field(
+        default=True, description="Whether reading a document's raw bytes leaves a fact on the record."
+    )
     drain_s: float = Field(
         default=20, ge=0, description="Seconds that running operations get when the server stops."
     )

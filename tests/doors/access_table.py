@@ -206,6 +206,12 @@ DOCUMENTS = [
         query="?casefile_id={casefile_id}",
     ),
     Case(
+        "POST /v1/documents/delete",
+        {"own": ADMINS, **HIDDEN},
+        lambda p: _in_casefile(p) | {"document_ids": [p.document_id]},
+        changes=True,
+    ),
+    Case(
         "POST /v1/documents/upload",
         {"own": EDITORS, **HIDDEN},
         query="?casefile_id={casefile_id}&filename=a.eml",

@@ -22,6 +22,7 @@ EMBEDDED_ONLY = (
     "test_bad_files.py",
     "test_bundles.py",
     "test_cli.py",
+    "test_cli_documents.py",
     "test_cli_server.py",
     "test_container.py",
 )

@@ -9,6 +9,7 @@ from starlette.responses import StreamingResponse
 from casekeeper.api.dependencies import GuardedRoute, Inbound
 from casekeeper.api.envelope import Envelope
 from casekeeper.api.verbs import verb
+from casekeeper.documents.custody import DeleteTheDocuments, DocumentsDeleted
 from casekeeper.documents.document import Document, DocumentSummary
 from casekeeper.documents.filing import GetDocument, ListDocuments, Uploaded
 from casekeeper.ids import CasefileId, DocumentId
@@ -34,6 +35,13 @@ async def get(body: Envelope[GetDocument], door: Inbound) -> Response:
     """One document with its text."""
     door.ask(body)
     return door.answer(await door.server.filing.get(door.caller, body.payload), body)
+
+
+@verb(router, "/delete", DocumentsDeleted)
+async def delete(body: Envelope[DeleteTheDocuments], door: Inbound) -> Response:
+    """Delete documents and what was attached to them, for good; the record keeps that they were there."""
+    gone, repeated = await door.server.custody.delete(door.caller, body.payload, door.ask(body))
+    return door.answer(gone, body, repeated=repeated)
 
 
 @verb(
@@ -69,9 +77,9 @@ async def content(
     casefile_id: Annotated[CasefileId, Query()],
     door: Inbound,
 ) -> Response:
-    """The raw bytes of a document, as they came; `ETag` is their SHA-256."""
+    """The raw bytes of a document, as they came; `ETag` is their SHA-256. Reading them leaves a fact."""
     wanted = GetDocument(casefile_id=casefile_id, document_id=document_id)
-    document, chunks = await door.server.filing.content(door.caller, wanted)
+    document, chunks = await door.server.custody.content(door.caller, wanted)
     headers = {
         # What a stranger wrote must neither run nor be taken for a page of this server.
         "Content-Disposition": _disposition(_file_name(document)),

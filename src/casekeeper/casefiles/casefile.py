@@ -94,6 +94,10 @@ class CasefileStore(Protocol):
         """Grants whose time has passed and whose end has not been recorded."""
         ...
 
+    async def casefile_ids(self, after: str, limit: int) -> Sequence[str]:
+        """The casefiles of everybody, by id, behind this one."""
+        ...
+
     async def deleted_casefiles(self, limit: int) -> Sequence[str]:
         """Deleted casefiles whose contents have not been erased yet."""
         ...

@@ -17,6 +17,7 @@ from casekeeper.cli import (
     running,
     server,
     upkeep,
+    verifying,
 )
 from casekeeper.cli.exits import (
     EPILOG,
@@ -40,7 +41,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (server, people, casefiles, importing, documents, running, records, bundles, backup, upkeep):
+for module in (
+    server,
+    people,
+    casefiles,
+    importing,
+    documents,
+    running,
+    verifying,
+    records,
+    bundles,
+    backup,
+    upkeep,
+):
     module.add_to(app)
 
 

@@ -1,5 +1,6 @@
-"""`search` and `show`: a casefile's documents on the terminal."""
+"""`search`, `show` and `delete`: a casefile's documents on the terminal."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Put the commands into the tree."""
     client_command(app, "search")(search)
     client_command(app, "show")(show)
+    client_command(app, "delete")(delete)
 
 
 async def search(
@@ -62,8 +64,17 @@ async def show(
     out: Output,
     casefile_id: CasefileId,
     document_id: Annotated[str, typer.Argument(metavar="DOCUMENT", help="Id of the document, doc_…")],
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Write its raw bytes to stdout, as they came; the record tells of it."),
+    ] = False,
 ) -> None:
     """Show a document with its text."""
+    if raw:
+        async for chunk in ck.documents.content(casefile_id, document_id):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        return
     document = await ck.documents.get(casefile_id, document_id)
     if out.as_json:
         out.json(document)
@@ -75,6 +86,26 @@ async def show(
         highlight=False,
         soft_wrap=True,
     )
+
+
+async def delete(
+    ck: "Casekeeper",
+    out: Output,
+    casefile_id: CasefileId,
+    document_ids: Annotated[
+        list[str], typer.Argument(metavar="DOCUMENT...", help="Ids of documents, doc_…", show_default=False)
+    ],
+    reason: Annotated[str | None, typer.Option(help="Why, for the record.", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete documents, with what was attached to them, for good. The record keeps that they were there."""
+    if not yes:
+        what = f"“{(await ck.documents.get(casefile_id, document_ids[0])).title}”"
+        if len(document_ids) > 1:
+            what += f" and {len(document_ids) - 1} more"
+        typer.confirm(f"Delete {what}, with what is attached, for good?", abort=True, err=True)
+    gone = await ck.documents.delete(casefile_id, document_ids, reason=reason)
+    out.answer(gone, f"Deleted: {', '.join(gone.document_ids)}, and what was attached.")
 
 
 def _header(document: "Document") -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casekeeper.cli import saved
-from casekeeper.cli.exits import DATA, UNAUTHENTICATED, USAGE, Stop
+from casekeeper.cli.exits import DATA, UNAUTHENTICATED, UNAVAILABLE, USAGE, Stop
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -80,6 +80,11 @@ def read_settings(data: Path | None = None, **more: Any) -> "Settings":
         raise Stop(f"The settings cannot be read: {error}.", DATA) from error
 
 
+def is_shared(settings: "Settings") -> bool:
+    """Whether the store is one in which several processes work at once."""
+    return bool(settings.store) and not settings.store.startswith("sqlite:")
+
+
 def existing(settings: "Settings") -> Path:
     """The data directory, which is there.
 
@@ -113,8 +118,13 @@ async def reach(where: Where) -> "AsyncGenerator[Casekeeper]":
             yield ck
         return
     settings = read_settings(where.data)
-    existing(settings)
     user_id = (where.user or settings.operator).lower()
+    if is_shared(settings):
+        # One more process at work in the store, for as long as the command takes.
+        async with _opened(settings, user_id) as ck:
+            yield ck
+        return
+    existing(settings)
     async with directory(settings, user_id) as ck:
         yield ck
 
@@ -155,15 +165,18 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.asgi import create_app
     from casekeeper.cli.inprocess import AppTransport
     from casekeeper.client import Casekeeper
-    from casekeeper.errors import AccountNotFound
+    from casekeeper.errors import AccountNotFound, StoreUnavailable
     from casekeeper.server import open_server
+    from casekeeper.storage.opening import StoreAddressInvalid
     from casekeeper.storage.schema_version import SchemaTooNew
 
     async with AsyncExitStack() as stack:
         try:
             server = await stack.enter_async_context(open_server(settings))
-        except (SchemaTooNew, sqlite3.Error) as error:
-            raise Stop(f"{settings.data} cannot be opened: {error}.", DATA) from error
+        except (SchemaTooNew, StoreAddressInvalid, sqlite3.Error) as error:
+            raise Stop(f"The store in {settings.data} cannot be opened: {error}.", DATA) from error
+        except StoreUnavailable as error:
+            raise Stop(error.detail, UNAVAILABLE) from error
         # Whoever wrote this down does not run any more: the lock was free.
         (settings.data / HOLDER).unlink(missing_ok=True)
         app = create_app(settings)

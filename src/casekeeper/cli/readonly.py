@@ -11,14 +11,23 @@ from sqlalchemy import select
 
 from casekeeper.cli.exits import DATA, Stop
 from casekeeper.cli.reach import DATABASE
+from casekeeper.documents.checking import Condition, checked
+from casekeeper.documents.document import DocumentSummary
 from casekeeper.sessions.recording import Recording
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_statements import SqliteTx, Tx
 from casekeeper.storage.sqlite import connect
 
 T = TypeVar("T")
+
+_LIVE = (
+    select(t.casefiles.c.casefile_id)
+    .where(t.casefiles.c.deleted_us.is_(None))
+    .order_by(t.casefiles.c.casefile_id)
+)
 
 
 class ReadOnly:
@@ -74,8 +83,9 @@ class StoredRecords:
 
     def __init__(self, reads: ReadOnly, data: Path) -> None:
         self._reads = reads
+        self._blobs = DirectoryBlobs(data / "blobs")
         # `of_session` asks nobody for permission, so there is no manager to give.
-        self._recording = Recording(SqlEvents(reads), DirectoryBlobs(data / "blobs"), cast(Any, None))
+        self._recording = Recording(SqlEvents(reads), self._blobs, cast(Any, None))
 
     async def heads(self, casefiles: Sequence[str], sessions: Sequence[str]) -> list[StoredHead]:
         """The sessions of these casefiles and these sessions; all of the directory where none is named."""
@@ -91,3 +101,13 @@ class StoredRecords:
     def lines(self, head: StoredHead) -> AsyncGenerator[bytes]:
         """The record lines of a session."""
         return cast("AsyncGenerator[bytes]", self._recording.of_session(head.casefile_id, head.session_id))
+
+    async def documents(self, casefiles: Sequence[str]) -> AsyncGenerator[tuple[DocumentSummary, Condition]]:
+        """The documents of these casefiles, of all where none is named, and whether their bytes are whole."""
+        store, ids = SqlDocuments(self._reads), list(casefiles)
+        if not ids:
+            rows = await self._reads.scan(lambda tx: tx.select(_LIVE))
+            ids = [row[0] for row in rows]
+        for casefile_id in ids:
+            async for one in checked(store, self._blobs, casefile_id):
+                yield one

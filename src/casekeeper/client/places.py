@@ -1,12 +1,16 @@
 """Casefiles, who may enter them, and what they hold."""
 
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import httpx2
+
 from casekeeper.client import uploads, verbs
 from casekeeper.client.connection import Connection
+from casekeeper.client.errors import unreachable
 from casekeeper.client.paging import each
 from casekeeper.client.uploads import OnProgress
 from casekeeper.client.work import Operation, tool
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from casekeeper.casefiles.commands import Deleted
     from casekeeper.casefiles.permissions import GrantView
     from casekeeper.client.results import Result
+    from casekeeper.documents.custody import DocumentsDeleted
     from casekeeper.documents.document import Document, DocumentSummary
     from casekeeper.documents.filing import Uploaded
     from casekeeper.documents.search import Found
@@ -183,6 +188,39 @@ class Documents:
         """One document with its text."""
         fields = {"casefile_id": casefile_id, "document_id": document_id}
         return await self._connection.ask(verbs.GET_DOCUMENT, fields)
+
+    async def content(self, casefile_id: str, document_id: str) -> AsyncGenerator[bytes]:
+        """The raw bytes of a document, as they came, in chunks; reading them leaves a fact on the record.
+
+        Raises:
+            Unreachable: The connection broke, or what came is not what was filed.
+        """
+        http, digest = self._connection.http, hashlib.sha256()
+        path = f"/v1/documents/{document_id}/content"
+        async with self._connection.stream(
+            lambda: http.build_request("GET", path, params={"casefile_id": casefile_id})
+        ) as response:
+            try:
+                async for chunk in response.aiter_bytes():
+                    digest.update(chunk)
+                    yield chunk
+            except httpx2.TransportError as error:
+                raise unreachable(self._connection.url, error) from error
+            filed = response.headers["ETag"].strip('"')
+        if digest.hexdigest() != filed:
+            raise unreachable(self._connection.url, EOFError(f"the bytes of {document_id} broke off"))
+
+    async def delete(
+        self,
+        casefile_id: str,
+        document_ids: Sequence[str],
+        *,
+        reason: str | None = None,
+        request_id: str | None = None,
+    ) -> "DocumentsDeleted":
+        """Delete documents and what was attached to them, for good; the record keeps that they were there."""
+        fields = {"casefile_id": casefile_id, "document_ids": list(document_ids), "reason": reason}
+        return await self._connection.ask(verbs.DELETE_DOCUMENTS, fields, request_id)
 
     async def search(
         self,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from casekeeper.casefiles.commands import Deleted
     from casekeeper.casefiles.permissions import GrantView
     from casekeeper.client.results import Result
+    from casekeeper.documents.custody import DocumentsDeleted
     from casekeeper.documents.document import Document, DocumentSummary
     from casekeeper.documents.filing import Uploaded
     from casekeeper.execution.explain import Verdict
@@ -164,6 +165,12 @@ LIST_DOCUMENTS: "Verb[Page[DocumentSummary]]" = Verb(
 )
 GET_DOCUMENT: "Verb[Document]" = Verb(
     "/v1/documents/get", "documents.filing:GetDocument", "documents.document:Document"
+)
+DELETE_DOCUMENTS: "Verb[DocumentsDeleted]" = Verb(
+    "/v1/documents/delete",
+    "documents.custody:DeleteTheDocuments",
+    "documents.custody:DocumentsDeleted",
+    changes=True,
 )
 UPLOAD: "Verb[Uploaded]" = Verb("/v1/documents/upload", "", "documents.filing:Uploaded", changes=True)
 

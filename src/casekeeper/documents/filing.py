@@ -1,8 +1,6 @@
 """Documents for readers, and uploads from editors: what the doors call."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated
 
@@ -30,7 +28,6 @@ from casekeeper.journal.stream import Commit, Commits
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
 UPLOAD_KEPT = timedelta(hours=24)
-_CHUNK = 256 * 1024
 
 
 class ListDocuments(BaseModel):
@@ -104,24 +101,6 @@ class Filing:
             raise DocumentNotFound(command.document_id)
         return document
 
-    async def content(
-        self, caller: Principal, command: GetDocument
-    ) -> tuple[DocumentSummary, AsyncGenerator[bytes]]:
-        """A document and its raw bytes, as they came.
-
-        Raises:
-            DocumentNotFound: The casefile has no such document.
-        """
-        document = await self.get(caller, command)
-        raw = await self._store.raw(command.casefile_id, command.document_id)
-        return document, _once(raw) if raw is not None else self._blob(document)
-
-    async def _blob(self, document: DocumentSummary) -> AsyncGenerator[bytes]:
-        file = await asyncio.to_thread(self._blobs.open, document.casefile_id, document.document_id)
-        with closing(file):
-            while chunk := await asyncio.to_thread(file.read, _CHUNK):
-                yield chunk
-
     async def upload(
         self, caller: Principal, casefile_id: str, filename: str, chunks: AsyncIterator[bytes], ask: Ask
     ) -> tuple[Uploaded, bool]:
@@ -174,7 +153,3 @@ class Filing:
             await self._commits.commit(Commit(records=(DropUpload(upload.upload_id),)))
             await self._blobs.remove(upload.casefile_id, upload.upload_id)
         return len(old)
-
-
-async def _once(raw: bytes) -> AsyncGenerator[bytes]:
-    yield raw

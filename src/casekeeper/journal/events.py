@@ -44,6 +44,8 @@ class Kind(StrEnum):
     ROLE_CHANGED = "role_changed"
     EXPIRED = "expired"
     TRANSFERRED = "transferred"
+    DOCUMENT_READ = "document_read"
+    DOCUMENTS_DELETED = "documents_deleted"
     EXPORTED = "exported"
     IMPORTED = "imported"
 

@@ -87,6 +87,23 @@ class FirestoreCasefiles:
         )
         return [grant_of(one.fields) for one in found]
 
+    async def casefile_ids(self, after: str, limit: int) -> Sequence[str]:
+        taken: list[str] = []
+        while len(taken) < limit:
+            page = Query(
+                "casefiles",
+                order=(("casefile_id", "asc"),),
+                after=(after,),
+                limit=limit,
+                only=("casefile_id", "deleted_us"),
+            )
+            found = [one.fields for one in await self._store.query(page)]
+            taken += [row["casefile_id"] for row in found if row["deleted_us"] is None]
+            if len(found) < limit:
+                break
+            after = found[-1]["casefile_id"]
+        return taken[:limit]
+
     async def deleted_casefiles(self, limit: int) -> Sequence[str]:
         found = await self._store.query(Query("casefiles", where=(("is_to_erase", "==", True),), limit=limit))
         ids = [one.fields["casefile_id"] for one in found]

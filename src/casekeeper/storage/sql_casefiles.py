@@ -57,6 +57,12 @@ _EXPIRED = Static(
     .order_by(t.grants.c.expires_us)
     .limit(bindparam("n"))
 )
+_IDS = Static(
+    select(t.casefiles.c.casefile_id)
+    .where(t.casefiles.c.casefile_id > bindparam("after"), t.casefiles.c.deleted_us.is_(None))
+    .order_by(t.casefiles.c.casefile_id)
+    .limit(bindparam("n"))
+)
 _DELETED = Static(
     select(t.casefiles.c.casefile_id)
     .where(
@@ -130,6 +136,10 @@ class SqlCasefiles:
     async def expired_grants(self, now: datetime, limit: int) -> Sequence[Grant]:
         rows = await self._reads.scan(lambda tx: tx.all(_EXPIRED, now=to_us(now), n=limit))
         return [_grant(row) for row in rows]
+
+    async def casefile_ids(self, after: str, limit: int) -> Sequence[str]:
+        rows = await self._reads.scan(lambda tx: tx.all(_IDS, after=after, n=limit))
+        return [row[0] for row in rows]
 
     async def deleted_casefiles(self, limit: int) -> Sequence[str]:
         rows = await self._reads.scan(lambda tx: tx.all(_DELETED, n=limit))

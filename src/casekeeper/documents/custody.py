@@ -1,0 +1,216 @@
+"""What becomes of documents that are filed: whoever reads their raw bytes leaves a fact, whoever deletes them a tombstone.
+
+Deleting takes a document with all that was attached to it. What they said is gone; the record says that they were
+there, from which bytes, and who deleted them and why.
+"""
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
+from typing import Annotated, Any, BinaryIO
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from casekeeper.acl import Action
+from casekeeper.casefiles.access import Access, Gate
+from casekeeper.casefiles.casefile import CasefileStore, FenceBroken
+from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
+from casekeeper.clock import Clock
+from casekeeper.documents.blobs import BlobStore
+from casekeeper.documents.document import INLINE_BYTES, DeleteDocuments, DocumentStore, DocumentSummary
+from casekeeper.documents.filing import GetDocument
+from casekeeper.errors import CasefileNotFound, DocumentNotFound, StoreUnavailable
+from casekeeper.identity.principal import Principal
+from casekeeper.ids import CasefileId, DocumentId, new_event_id
+from casekeeper.journal.events import Fact, Kind, Payload
+from casekeeper.journal.requests import Ask
+from casekeeper.journal.stream import Commit, Commits
+
+# What every store writes in one commit.
+_AT_ONCE = 200
+_CHUNK = 256 * 1024
+
+
+class DeleteTheDocuments(BaseModel):
+    """Delete documents and what was attached to them, for good. The record keeps that they were there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    casefile_id: CasefileId
+    document_ids: Annotated[list[DocumentId], Field(min_length=1, max_length=100)]
+    reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] | None = Field(
+        default=None, description="Kept on the record."
+    )
+
+
+class DocumentsDeleted(BaseModel):
+    """These documents are gone, and what was attached to them."""
+
+    casefile_id: str
+    document_ids: list[str]
+    deleted: bool = True
+
+
+class Custody:
+    """Keeps account of what happens to documents."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        changing: Changing,
+        casefiles: CasefileStore,
+        store: DocumentStore,
+        blobs: BlobStore,
+        commits: Commits,
+        clock: Clock,
+        *,
+        records_reads: bool = True,
+    ) -> None:
+        self._gate = gate
+        self._changing = changing
+        self._casefiles = casefiles
+        self._store = store
+        self._blobs = blobs
+        self._commits = commits
+        self._clock = clock
+        self._records_reads = records_reads
+
+    async def delete(
+        self, caller: Principal, command: DeleteTheDocuments, ask: Ask
+    ) -> tuple[DocumentsDeleted, bool]:
+        """Delete documents with what was attached to them; a repeat of the same request only answers.
+
+        A document to which hundreds are attached loses these first, so an attempt that breaks off leaves no orphans.
+
+        Raises:
+            DocumentNotFound: The casefile has no such document; nothing is deleted.
+            RoleTooLow: The caller is no admin; recorded.
+        """
+        portion: list[DocumentSummary] = []
+        is_last = False
+
+        async def decide(present: Present) -> Decision:
+            must_not_be_archived(present.casefile)
+            family = await self._family(command)
+            portion[:] = family if is_last else family[-_AT_ONCE:]
+            ids, now = [document.document_id for document in portion], self._clock()
+            inputs: dict[str, Any] = {"documents": [_told(document) for document in portion]}
+            if command.reason:
+                inputs["reason"] = command.reason
+            records = [DeleteDocuments(command.casefile_id, ids, now)]
+            return Decision(present.casefile, Kind.DOCUMENTS_DELETED, records, inputs)
+
+        async def answer(casefile_id: str) -> DocumentsDeleted:
+            return DocumentsDeleted(casefile_id=casefile_id, document_ids=command.document_ids)
+
+        change = ChangeCommand(casefile_id=command.casefile_id)
+        while True:
+            is_last = len(await self._family_if_let_in(caller, command)) <= _AT_ONCE
+            part = ask if is_last else Ask(user_id=ask.user_id, route=ask.route, request_id=ask.request_id)
+            portion.clear()
+            done = await self._changing.change(caller, change, Action.DESTROY, decide, part, answer)
+            for document in portion:
+                if document.size > INLINE_BYTES:
+                    # Should this be the last that the process does, the sweeper finds the blob.
+                    await self._blobs.remove(document.casefile_id, document.document_id)
+            if is_last:
+                return done
+
+    async def _family_if_let_in(
+        self, caller: Principal, command: DeleteTheDocuments
+    ) -> Sequence[DocumentSummary]:
+        access = await self._gate.look(caller, command.casefile_id)
+        if access is None or not access.may(Action.DESTROY):
+            # `change` refuses, as it does wherever something is changed.
+            return ()
+        try:
+            return await self._family(command)
+        except DocumentNotFound:
+            # Either `change` says so, or this is a repeat.
+            return ()
+
+    async def _family(self, command: DeleteTheDocuments) -> list[DocumentSummary]:
+        """The documents that were named, and behind each all that was attached to it."""
+        casefile_id = command.casefile_id
+        found: dict[str, DocumentSummary] = {}
+        for document_id in command.document_ids:
+            document = await self._store.document(casefile_id, document_id)
+            if document is None:
+                raise DocumentNotFound(document_id)
+            found[document_id] = document
+        above = list(found)
+        while above:
+            attached = await self._store.attached(casefile_id, above)
+            new = {one.document_id: one for one in attached if one.document_id not in found}
+            found |= new
+            above = list(new)
+        return list(found.values())
+
+    async def content(
+        self, caller: Principal, command: GetDocument
+    ) -> tuple[DocumentSummary, AsyncGenerator[bytes]]:
+        """A document and its raw bytes, as they came; that they are read is on the record before they go out.
+
+        Raises:
+            DocumentNotFound: The casefile has no such document.
+            StoreUnavailable: Its bytes cannot be read.
+        """
+        casefile_id, document_id = command.casefile_id, command.document_id
+        access = await self._gate.enter(caller, casefile_id, Action.READ)
+        document = await self._store.document(casefile_id, document_id)
+        if document is None:
+            raise DocumentNotFound(document_id)
+        raw = await self._store.raw(casefile_id, document_id)
+        file = io.BytesIO(raw) if raw is not None else await self._blob(document)
+        try:
+            if self._records_reads:
+                await self._record_read(access, document)
+        except BaseException:
+            file.close()
+            raise
+        return document, _chunks(file)
+
+    async def _blob(self, document: DocumentSummary) -> BinaryIO:
+        try:
+            return await asyncio.to_thread(self._blobs.open, document.casefile_id, document.document_id)
+        except FileNotFoundError as error:
+            # Somebody took the file away, or it was deleted just now.
+            if await self._store.document(document.casefile_id, document.document_id) is None:
+                raise DocumentNotFound(document.document_id) from error
+            raise StoreUnavailable(f"The bytes of {document.document_id} are missing here.") from error
+
+    async def _record_read(self, access: Access, document: DocumentSummary) -> None:
+        casefile = await self._casefiles.casefile(access.casefile_id)
+        if casefile is None or casefile.record_session_id is None:
+            raise CasefileNotFound(access.casefile_id)
+        try:
+            await self._tell(access, casefile.record_session_id, document)
+        except FenceBroken:
+            access = await self._gate.enter(access.caller, access.casefile_id, Action.READ, again=True)
+            await self._tell(access, casefile.record_session_id, document)
+
+    async def _tell(self, access: Access, session_id: str, document: DocumentSummary) -> None:
+        now = self._clock()
+        fact = Fact(
+            casefile_id=access.casefile_id,
+            session_id=session_id,
+            event_id=new_event_id(now),
+            kind=Kind.DOCUMENT_READ,
+            actor=access.caller.pseudonym,
+            started_at=now,
+            permission=access.permission,
+            payload=Payload.of_fields(inputs=_told(document)),
+        )
+        await self._commits.commit(Commit((fact,), (access.fence,)))
+
+
+async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes]:
+    with closing(file):
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk
+
+
+def _told(document: DocumentSummary) -> dict[str, Any]:
+    """A document as the record names it: nothing of what it says."""
+    return {"document_id": document.document_id, "sha256": document.sha256, "size": document.size}
