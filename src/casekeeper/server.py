@@ -15,10 +15,11 @@ from pydantic import SecretStr
 from casekeeper.acl_feed import Pushes
 from casekeeper.agents.registry import AgentRegistry, Budgets
 from casekeeper.agents.routes import Providers
-from casekeeper.casefiles.access import FreshGrants, Gate, StoredGrants
+from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.changing import Changing
 from casekeeper.casefiles.commands import Casefiles
 from casekeeper.casefiles.freshness import Freshness
+from casekeeper.casefiles.grants import FreshGrants, StoredGrants
 from casekeeper.casefiles.permissions import Permissions
 from casekeeper.clock import Clock, utc_now
 from casekeeper.documents.casefile_documents import CasefileDocuments

@@ -14,9 +14,9 @@ from typing import Any, TypeVar, cast
 
 from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
-from casekeeper.casefiles.access import Found, FreshGrants, StoredGrants
 from casekeeper.casefiles.casefile import CasefileStore, Fence, StoredAccess
 from casekeeper.casefiles.freshness import LEASE_S, Freshness
+from casekeeper.casefiles.grants import Found, FreshGrants, StoredGrants
 from casekeeper.errors import StoreUnavailable, TokenRejected
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import LIFETIME

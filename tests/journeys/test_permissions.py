@@ -16,9 +16,9 @@ import pytest
 
 from casekeeper.acl import Role
 from casekeeper.acl_feed import Change, FeedHead
-from casekeeper.casefiles.access import Found, FreshGrants
 from casekeeper.casefiles.casefile import Fence
 from casekeeper.casefiles.freshness import Freshness
+from casekeeper.casefiles.grants import Found, FreshGrants
 from casekeeper.errors import StoreUnavailable
 from casekeeper.identity.principal import Principal
 from tests.journeys.permissions import Plan, Violation, simulate

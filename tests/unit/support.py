@@ -14,11 +14,12 @@ from pydantic_core import from_json
 
 from casekeeper.acl import Role
 from casekeeper.acl_feed import Pushes
-from casekeeper.casefiles.access import FreshGrants, Gate, StoredGrants
+from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.casefiles.changing import Changing
 from casekeeper.casefiles.commands import Casefiles, CreateCasefile, DeleteTheCasefile, UpdateCasefile
 from casekeeper.casefiles.freshness import Freshness
+from casekeeper.casefiles.grants import FreshGrants, StoredGrants
 from casekeeper.casefiles.permissions import (
     GrantRole,
     GrantView,

@@ -8,8 +8,8 @@ import pytest
 
 from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
-from casekeeper.casefiles.access import FreshGrants
 from casekeeper.casefiles.freshness import LEASE_S, POLL_S, Freshness
+from casekeeper.casefiles.grants import FreshGrants
 from casekeeper.errors import StoreUnavailable, TokenRejected
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.stream import Commit, PermissionChanged
