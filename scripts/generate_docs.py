@@ -104,6 +104,8 @@ UNITS = {
     "_hours": "hours",
     "limit_user": "operations a minute",
     "limit_casefile": "operations a minute",
+    "limit_tool": "operations a minute",
+    "limit_tools": "operations a minute",
 }
 
 

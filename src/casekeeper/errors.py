@@ -34,6 +34,16 @@ class FieldError:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Where a rate limit stands: of `amount` a minute `left` may still start; more when `reset_s` seconds have passed."""
+
+    name: str
+    amount: int
+    left: int
+    reset_s: int
+
+
 class CasekeeperError(Exception):
     """Root of everything that casekeeper raises on purpose. Knows nothing of HTTP.
 
@@ -299,7 +309,10 @@ class RateLimited(Limited):
     code = "rate_limited"
     title = "Too many requests"
 
-    def __init__(self, policy: str, retry_at: datetime, retry_after_s: int) -> None:
+    def __init__(
+        self, policy: str, retry_at: datetime, retry_after_s: int, quotas: tuple[Quota, ...] = ()
+    ) -> None:
+        self.quotas = quotas
         self.policy = policy
         self.retry_at = retry_at
         self.retry_after_s = retry_after_s

@@ -29,7 +29,7 @@ from casekeeper.documents.filing import Filing
 from casekeeper.documents.readers import Readers
 from casekeeper.execution.executor import Executor
 from casekeeper.execution.explain import Explain
-from casekeeper.execution.limits import Limits
+from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
 from casekeeper.execution.outcomes import Operations
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
@@ -216,7 +216,7 @@ def _wire(
         )
 
     nesting = Nesting(gate, commits, sizes, live, documents, clock)
-    limits = Limits(settings.limit_user, settings.limit_casefile, clock)
+    limits = Limits(_rates(settings), clock)
     executor = Executor(
         manager,
         gate,
@@ -291,6 +291,10 @@ def _wire(
         clock=clock,
         first_login=first,
     )
+
+
+def _rates(settings: Settings) -> Rates:
+    return Rates(settings.limit_user, settings.limit_casefile, settings.limit_tool, settings.limit_tools)
 
 
 def _store_limits(settings: Settings) -> StoreLimits:

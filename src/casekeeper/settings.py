@@ -6,7 +6,7 @@ the working directory (or where `CASEKEEPER_CONFIG` points), the defaults here. 
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -72,6 +72,15 @@ class Settings(BaseSettings):
     limit_user: int = Field(default=6000, ge=0, description="Operations a minute per user; 0 means no limit.")
     limit_casefile: int = Field(
         default=12000, ge=0, description="Operations a minute per casefile; 0 means no limit."
+    )
+    limit_tool: int = Field(
+        default=0,
+        ge=0,
+        description="Operations a minute per tool, whoever calls it, for tools that declare no limit; 0 means no limit.",
+    )
+    limit_tools: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict[str, int],
+        description="Operations a minute of single tools, as JSON: name to number; stronger than what a tool declares.",
     )
     upload_bytes: int = Field(default=2 * 1024**3, ge=1, description="Largest upload, in bytes.")
     document_bytes: int = Field(

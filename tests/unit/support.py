@@ -32,7 +32,7 @@ from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.readers import Readers
 from casekeeper.execution.executor import Call, Executor, Outcome, Started
 from casekeeper.execution.explain import Explain
-from casekeeper.execution.limits import Limits
+from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
 from casekeeper.execution.outcomes import Operations
 from casekeeper.execution.runner import Runner
@@ -342,7 +342,7 @@ def _wire(
         gate,
         requests,
         registry,
-        Limits(*limits, clock),
+        Limits(Rates(*limits), clock),
         runner,
         commits,
         sizes,

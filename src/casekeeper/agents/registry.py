@@ -173,6 +173,11 @@ class AgentOperation:
         """How long a run may take."""
         return self._registry.timeout
 
+    @property
+    def limit(self) -> int | None:
+        """None: agents have budgets of their own."""
+        return None
+
     def parse(self, call: Any) -> AgentCall:
         """The call itself, which the door has validated.
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from casekeeper import errors as e
 from casekeeper.api.envelope import dumps
+from casekeeper.api.rates import rate_headers
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -69,6 +70,8 @@ def problem(error: e.CasekeeperError, request: Request) -> Response:
         headers["WWW-Authenticate"] = f'Bearer realm="casekeeper", error="{_bearer_error(error)}"'
     if isinstance(error, e.RateLimited | e.StillRunning):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, e.RateLimited):
+        headers |= rate_headers(error.quotas)
     elif isinstance(error, e.Unavailable) and error.retryable:
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     more: dict[str, Any] = {}

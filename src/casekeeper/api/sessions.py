@@ -9,8 +9,10 @@ from starlette.responses import StreamingResponse
 
 from casekeeper.api.dependencies import GuardedRoute, Inbound, get_session_service
 from casekeeper.api.envelope import Envelope, Json
+from casekeeper.api.rates import rate_headers
 from casekeeper.api.sse import frames
 from casekeeper.api.verbs import EVENT_STREAM, verb
+from casekeeper.errors import Quota
 from casekeeper.execution.outcomes import CancelOperation, Executed, GetOperation
 from casekeeper.execution.service import Execute, GetSession, SessionCreated, SessionDetail, Streamed
 from casekeeper.ids import EventId, SessionId
@@ -48,18 +50,21 @@ async def execute(
     door: Inbound,
 ) -> Response:
     """Run a tool or an agent. With `Accept: text/event-stream` its facts and progress are streamed."""
-    ask = door.ask(body)
+    ask, quotas = door.ask(body), list[Quota]()
     if EVENT_STREAM in door.headers.get("accept", ""):
-        stream = get_session_service(door).stream_operation(door.caller, body.payload, ask)
+        stream = get_session_service(door).stream_operation(door.caller, body.payload, ask, quotas.extend)
         # The first item comes after the corridor let the call in; until then a refusal is a problem response.
         first = await anext(stream)
-        return StreamingResponse(frames(_enveloped(first, stream, body, door)), media_type=EVENT_STREAM)
-    work = get_session_service(door).execute_operation(door.caller, body.payload, ask)
+        items = frames(_enveloped(first, stream, body, door))
+        return StreamingResponse(items, media_type=EVENT_STREAM, headers=rate_headers(quotas))
+    work = get_session_service(door).execute_operation(door.caller, body.payload, ask, quotas.extend)
     if (ended := await _unless_gone(door, work)) is None:
         # Nobody reads it; the number is what proxies log for a client that went away.
         return Response(status_code=499)
     executed, repeated = ended
-    return _executed(executed, body, door, repeated=repeated)
+    response = _executed(executed, body, door, repeated=repeated)
+    response.headers.update(rate_headers(quotas))
+    return response
 
 
 @verb(router, "/sessions/get", SessionDetail)

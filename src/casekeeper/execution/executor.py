@@ -4,7 +4,7 @@ who → where → replay? → what → limits → started, one commit → run �
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,7 +14,7 @@ from casekeeper.acl import Effect, role_for_effects
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
-from casekeeper.errors import Denied, ShuttingDown, StoreUnavailable
+from casekeeper.errors import Denied, Quota, ShuttingDown, StoreUnavailable
 from casekeeper.execution.facts import Asked, denied_fact, started_fact, terminal_fact
 from casekeeper.execution.limits import Limits
 from casekeeper.execution.runner import Ending, Runner, Running
@@ -62,7 +62,7 @@ class Call:
 
     `until`: what the caller waits for. `outlives_caller`: it was asked for in the background, or will be asked for
     again, so nobody's leaving ends it. `on_started` is called before the first step of the run, so that a follower
-    misses nothing of it.
+    misses nothing of it; `on_counted` is told where the rate limits stand once it is counted.
     """
 
     caller: Principal
@@ -74,6 +74,7 @@ class Call:
     until: Literal["started", "ended"] = "started"
     outlives_caller: bool = False
     on_started: Callable[[Fact], None] | None = None
+    on_counted: Callable[[Sequence[Quota]], None] | None = None
 
     @property
     def asked(self) -> Asked:
@@ -185,7 +186,7 @@ class Executor:
                 return context, earlier
             operation, parameters = await self._admit(context, call)  # what
             if not spent:
-                self._limits.spend(call.caller.user_id, context.access.casefile_id)  # limits
+                await self._spend(call, context, operation)  # limits
                 spent = True
             life = _Life(context, call, operation, parameters, loop.create_future())
             if call.until == "started":
@@ -212,6 +213,11 @@ class Executor:
                 await self._deny(context, call.asked, refusal)
             raise
         return operation, operation.parse(call.operation)
+
+    async def _spend(self, call: Call, context: SessionContext, operation: Operation) -> None:
+        quotas = await self._limits.spend(call.caller.user_id, context.access.casefile_id, operation)
+        if call.on_counted is not None:
+            call.on_counted(quotas)
 
     async def _deny(self, context: SessionContext, asked: Asked, refusal: Denied) -> None:
         error = {"message": refusal.detail}

@@ -1,7 +1,7 @@
 """`SessionService`: the five verbs of sessions, a screen each at most."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import KW_ONLY, field, fields
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from casekeeper.casefiles.casefile import FenceBroken
 from casekeeper.clock import Clock, to_us
-from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound, StoreUnavailable
+from casekeeper.errors import Quota, SessionBusy, SessionClosed, SessionNotFound, StoreUnavailable
 from casekeeper.execution.executor import Call, Executor, Outcome, Started
 from casekeeper.execution.outcomes import Executed, Operations, UpdatedScopes, not_ended, updated_scopes
 from casekeeper.execution.runner import Runner
@@ -103,6 +103,8 @@ class SessionDetail(UnifiedSession):
 
 
 Streamed = StreamedFact | StreamedDelta | Executed | None
+Counted = Callable[[Sequence[Quota]], None]
+"""Is told where the rate limits stand once a call is counted; a repeat is not."""
 
 
 class SessionService:
@@ -160,7 +162,9 @@ class SessionService:
         )
         return created, repeated
 
-    async def execute_operation(self, caller: Principal, command: Execute, ask: Ask) -> tuple[Executed, bool]:
+    async def execute_operation(
+        self, caller: Principal, command: Execute, ask: Ask, counted: Counted | None = None
+    ) -> tuple[Executed, bool]:
         """Take an operation through the corridor and answer how it ended, or, in the background, that it runs.
 
         A caller who is cancelled while waiting takes the run along, unless the request can be repeated.
@@ -169,7 +173,8 @@ class SessionService:
             StillRunning: A repeat whose first request has not ended within ten seconds.
         """
         until = "ended" if command.mode == "wait" else "started"
-        context, got = await self._executor.execute(_call(caller, command, ask, until=until))
+        call = _call(caller, command, ask, counted, until=until)
+        context, got = await self._executor.execute(call)
         match got:
             case str():
                 outcome = await self._operations.of_repeat(caller, got, command.mode)
@@ -181,7 +186,7 @@ class SessionService:
         return await self._operations.executed(outcome, context, created=context.is_new), False
 
     async def stream_operation(
-        self, caller: Principal, command: Execute, ask: Ask
+        self, caller: Principal, command: Execute, ask: Ask, counted: Counted | None = None
     ) -> AsyncGenerator[Streamed]:
         """The facts and deltas of an operation and its children, last how it ended; None is a heartbeat."""
         with ExitStack() as stack:
@@ -190,7 +195,7 @@ class SessionService:
             def watch(fact: Fact) -> None:
                 watches.append(stack.enter_context(self._reading.watch(fact.session_id)))
 
-            context, started = await self._executor.execute(_call(caller, command, ask, watch))
+            context, started = await self._executor.execute(_call(caller, command, ask, counted, watch))
             assert not isinstance(started, Outcome)
             if isinstance(started, str):
                 outcome = await self._operations.of_repeat(caller, started, command.mode)
@@ -339,6 +344,7 @@ def _call(
     caller: Principal,
     command: Execute,
     ask: Ask,
+    on_counted: Counted | None,
     on_started: Callable[[Fact], None] | None = None,
     until: Literal["started", "ended"] = "started",
 ) -> Call:
@@ -354,6 +360,7 @@ def _call(
         until=until,
         outlives_caller=outlives,
         on_started=on_started,
+        on_counted=on_counted,
     )
 
 

@@ -120,6 +120,11 @@ class Operation(Protocol):
         """How long a run may take when the caller says nothing, and at most."""
         ...
 
+    @property
+    def limit(self) -> int | None:
+        """How often it may start a minute, in the whole deployment; None leaves that to the settings."""
+        ...
+
     def parse(self, call: Any) -> Any:
         """The parameters, validated.
 

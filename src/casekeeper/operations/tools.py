@@ -32,6 +32,7 @@ class Tool:
     timeout: timedelta
     parameters: type[BaseModel]
     function: Function
+    limit: int | None = None
 
     @property
     def type(self) -> OperationType:
@@ -68,9 +69,16 @@ class Tool:
 
 
 def tool(
-    *, effects: Iterable[Effect], timeout: timedelta = DEFAULT_TIMEOUT, name: str | None = None
+    *,
+    effects: Iterable[Effect],
+    timeout: timedelta = DEFAULT_TIMEOUT,
+    name: str | None = None,
+    limit: int | None = None,
 ) -> Callable[[Function], Tool]:
     """Make a tool of an async function whose first parameter is the `MDSContext`.
+
+    `limit`: how often it may start a minute, whoever calls it; for what others count, such as a provider's quota. 0
+    means no limit, None leaves it to the settings, which may also say otherwise.
 
     Raises:
         TypeError: The function is not async, has no docstring, takes no context, or a parameter has no type or name.
@@ -88,6 +96,7 @@ def tool(
             timeout=timeout,
             parameters=_parameters(function),
             function=function,
+            limit=limit,
         )
 
     return decorate
