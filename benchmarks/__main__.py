@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Row, Sample, Series, figure, ratio, ratio_by_cpu, table
+from benchmarks.importing import importing
 from benchmarks.load import MARK, Job, Result
 from benchmarks.machinery import Api, Load, Running, free_port, http, serving, start_product, wait_for
 from benchmarks.searching import searching
@@ -16,7 +17,7 @@ from benchmarks.searching import searching
 OPERATION: dict[str, Any] = {"operation_type": "tool", "tool_name": "noop", "parameters": {}}
 AGENT = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "What was invoiced in May?"}
 SIZES = (10, 1_000, 10_000)
-PARTS = ("corridor", "growth", "mission", "start", "search")
+PARTS = ("corridor", "growth", "mission", "start", "search", "import")
 _REQUEST_ID = f"bench-{MARK.decode()}"
 
 
@@ -280,7 +281,14 @@ def main() -> int:
         if wanted("search"):
             say("search")
             rows += searching(Path(folder, "search"), asked.rounds)
-        rows += served(Path(folder), asked) if asked.only not in ("start", "search") else []
+        if wanted("import"):
+            say("import")
+            load = Load()
+            try:
+                rows += importing(Path(folder), load)
+            finally:
+                load.close()
+        rows += served(Path(folder), asked) if asked.only not in ("start", "search", "import") else []
     print(table(rows))
     missed = [row.name for row in rows if row.is_met is False]
     print(f"\naims missed: {', '.join(missed) or 'none'}")
