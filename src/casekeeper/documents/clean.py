@@ -45,7 +45,15 @@ def _strictly(raw: bytes, charset: str) -> str | None:
     return None if codecs.lookup(charset[:40]).name in _NOT_CHARSETS else raw.decode(charset[:40])
 
 
+def without_unsafe(text: str) -> str:
+    """The text without what no store takes: null characters and lone surrogates."""
+    return text.replace("\0", "\ufffd") if text.isascii() else UNSAFE.sub("\ufffd", text)
+
+
 def line_of(value: str) -> str:
     """One clean line: no control characters, none that turn the reading direction, no double spaces."""
+    if value.isascii() and value.isprintable():
+        # As nearly all are.
+        return " ".join(value[: 4 * LINE_MAX_CHARS].split())[:LINE_MAX_CHARS]
     value = UNSAFE.sub("\ufffd", value[: 4 * LINE_MAX_CHARS])
     return " ".join(_CONTROL.sub(" ", value).split())[:LINE_MAX_CHARS]

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from casekeeper.documents.clean import TEXT_MAX_CHARS, UNSAFE, line_of, text_of, tolerant
+from casekeeper.documents.clean import TEXT_MAX_CHARS, line_of, text_of, tolerant, without_unsafe
 from casekeeper.documents.mail_parts import (
     DEPTH_MAX,
-    HEADER_END,
     HEADER_MAX_BYTES,
     PARTS_MAX,
     TOO_MANY_PARTS,
     decoded,
     decoded_header,
+    header_end,
     headers_of,
     is_text,
     leaves,
@@ -117,8 +117,8 @@ def parse_mail(raw: bytes) -> Mail:
     Raises:
         UnreadableMail: The bytes are no mail. Nothing else is raised, whatever the bytes.
     """
-    raw, header_end = opened(raw)
-    header = raw[: header_end.start() + 1 if header_end else len(raw)]
+    raw, end = opened(raw)
+    header = raw[: end[0] if end else len(raw)]
     if not raw.strip():
         raise UnreadableMail("It is empty.")
     if not _KNOWN_FIELD.search(header[:HEADER_MAX_BYTES]):
@@ -126,7 +126,7 @@ def parse_mail(raw: bytes) -> Mail:
     cut = len(header) > HEADER_MAX_BYTES
     if cut:
         header = header[: header.rfind(b"\n", 0, HEADER_MAX_BYTES) + 1 or HEADER_MAX_BYTES]
-        raw = header + b"\n" + (raw[header_end.end() :] if header_end else b"")
+        raw = header + b"\n" + (raw[end[1] :] if end else b"")
     reading = tolerant(lambda: _read_fast(raw), None) if _suits_fast_reader(raw) else None
     reading = reading or _read_carefully(raw)
     if cut:
@@ -136,17 +136,15 @@ def parse_mail(raw: bytes) -> Mail:
 
 def has_mail_header(raw: bytes) -> bool:
     """Whether a mail header opens `raw`, directly or behind an mbox `From ` line. One known field is enough."""
-    raw, header_end = opened(raw)
-    return bool(
-        _KNOWN_FIELD.search(raw[: min(HEADER_MAX_BYTES, header_end.start() if header_end else len(raw))])
-    )
+    raw, end = opened(raw)
+    return bool(_KNOWN_FIELD.search(raw[: min(HEADER_MAX_BYTES, end[0] if end else len(raw))]))
 
 
-def opened(raw: bytes) -> tuple[bytes, re.Match[bytes] | None]:
+def opened(raw: bytes) -> tuple[bytes, tuple[int, int] | None]:
     """The bytes without what stands before the header, and where the header ends."""
     before = _ENVELOPE.match(raw)
     raw = raw[before.end() :] if before else raw
-    return raw, HEADER_END.search(raw)
+    return raw, header_end(raw)
 
 
 def _finish(reading: _Reading) -> Mail:
@@ -318,14 +316,21 @@ def _instant(date: str) -> datetime | None:
 def _body(plain: list[str], html: list[str], problems: list[str]) -> str:
     """The text parts as one text; markup joins it where it says something that the plain parts do not."""
     texts = [tidy for part in plain if (tidy := part.replace("\r\n", "\n").replace("\r", "\n").strip())]
-    known = set(_WORDS.findall("\n\n".join(texts)[:TEXT_MAX_CHARS].casefold()))
+    known = set(_WORDS.findall("\n\n".join(texts)[:TEXT_MAX_CHARS].casefold())) if html else set()
     for markup in html:
         converted = text_of_markup(markup, problems)
-        words = set(_WORDS.findall(converted.casefold()))
         # Programs send a stub such as "see the HTML part" as plain text; mailing lists add a plain footer to HTML.
-        if len(words - known) > len(words) // 2:
+        if _says_more(converted, known):
             texts.append(converted)
-    text = UNSAFE.sub("\ufffd", "\n\n".join(texts))
+    text = without_unsafe("\n\n".join(texts))
     if len(text) > TEXT_MAX_CHARS:
         problems.append(f"Its text is longer than {TEXT_MAX_CHARS:,} characters; the rest is left out.")
     return text[:TEXT_MAX_CHARS]
+
+
+def _says_more(text: str, known: set[str]) -> bool:
+    """Whether more than half of its words are new."""
+    if not known:
+        return _WORDS.search(text) is not None
+    words = set(_WORDS.findall(text.casefold()))
+    return len(words - known) > len(words) // 2

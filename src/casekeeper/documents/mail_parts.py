@@ -17,8 +17,20 @@ PARTS_MAX: Final = 500
 DEPTH_MAX: Final = 30
 TOO_MANY_PARTS: Final = f"It has more than {PARTS_MAX} parts; the rest is left out."
 
-HEADER_END = re.compile(rb"(?:\A|\n)\r?\n")
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,75})\?([bq])\?([^?]*)\?=(?:\s+(?==\?))?", re.IGNORECASE)
+
+
+def header_end(raw: bytes) -> tuple[int, int] | None:
+    """Where the empty line behind the header begins and ends; None where there is none."""
+    for empty in (b"\n", b"\r\n"):
+        if raw.startswith(empty):
+            return 0, len(empty)
+    bare = raw.find(b"\n\n")
+    # Searched by itself, which is ten times as fast as by an expression; the first of both counts.
+    full = raw.find(b"\n\r\n", 0, bare + 2 if bare >= 0 else len(raw))
+    if full >= 0:
+        return full + 1, full + 3
+    return (bare + 1, bare + 2) if bare >= 0 else None
 
 
 def leaves(raw: bytes, problems: list[str]) -> "Iterator[tuple[Message, bytes]]":
@@ -49,14 +61,14 @@ def headers_of(part: bytes) -> "tuple[Message, bytes]":
     from email.parser import HeaderParser
     from email.policy import compat32
 
-    end = HEADER_END.search(part)
-    head = part[: end.start() + 1 if end else len(part)][:HEADER_MAX_BYTES]
+    end = header_end(part)
+    head = part[: end[0] if end else len(part)][:HEADER_MAX_BYTES]
     message = HeaderParser(policy=compat32).parsestr(text_of(head, None)[0])
     for name in ("content-type", "content-disposition"):
         # The library needs quadratic time for parameters; real ones are far shorter.
         if len(str(message.get(name, ""))) > 1024:
             message.replace_header(name, str(message[name])[:1024])
-    return message, part[end.end() :] if end else b""
+    return message, part[end[1] :] if end else b""
 
 
 def _children(body: bytes, boundary: str) -> tuple[list[bytes], bool]:

@@ -11,10 +11,20 @@ _MARKUP_MAX_CHARS: Final = 2 * TEXT_MAX_CHARS
 _MARKUP_PIECE_CHARS: Final = 64 * 1024
 
 # A quoted value that holds a "<" is left to the HTML parser; so this never reads a character twice.
-_TAG = re.compile(r"""<(/?[a-z][a-z0-9:-]*+)(?:[^<>"']|"[^"<]*"|'[^'<]*')*+>""", re.IGNORECASE)
-_BLOCK = re.compile(
-    r"address|article|blockquote|body|br|caption|center|d[dlt]|div|footer|form|h[1-6r]|header|li|main|[ou]l|option"
-    r"|p|pre|section|table|t(?:body|foot|head|r)"
+_REST = r"""(?![a-z0-9:-])(?:[^<>"']|"[^"<]*"|'[^'<]*')*+>"""
+_BLOCKS = (
+    "address|article|blockquote|body|br|caption|center|d[dlt]|div|footer|form|h[1-6r]|header|li|main|[ou]l|option"
+    "|p|pre|section|table|t(?:body|foot|head|r)"
+)
+# What is no text stays for the parser, without attributes; one pass for each kind, for none of which Python is asked.
+_PASSES: Final = tuple(
+    (re.compile(tag + _REST, re.IGNORECASE), gap)
+    for tag, gap in (
+        ("<(/?(?:script|style|title))", r"<\1>"),
+        (f"</?(?:{_BLOCKS})", "\n"),
+        ("</?t[dh]", " "),
+        ("</?(?!(?:script|style|title)>)[a-z][a-z0-9:-]*+", ""),
+    )
 )
 
 
@@ -22,10 +32,16 @@ def text_of_markup(markup: str, problems: list[str]) -> str:
     """The text, one line per block; empty where there is none."""
     # Tags go first: pictures written into them may be megabytes, and the parser needs quadratic time for deep
     # nesting. It is left with scripts, comments, entities and whatever is malformed.
-    bare = tolerant(partial(_TAG.sub, _gap, " ".join(markup.split())), "")
+    bare = tolerant(partial(_without_tags, " ".join(markup.split())), "")
     if len(bare) > _MARKUP_MAX_CHARS:
         problems.append("Its HTML is longer than 2 MiB; the rest is left out.")
     return tolerant(partial(_without_markup, bare[:_MARKUP_MAX_CHARS]), "")
+
+
+def _without_tags(markup: str) -> str:
+    for tag, gap in _PASSES:
+        markup = tag.sub(gap, markup)
+    return markup
 
 
 def _without_markup(bare: str) -> str:
@@ -45,11 +61,3 @@ def _without_markup(bare: str) -> str:
         start = end
     lines = (" ".join(line.split()) for line in "".join(texts).splitlines())
     return "\n".join(line for line in lines if line)
-
-
-def _gap(tag: re.Match[str]) -> str:
-    """What stands in the text for a tag; those whose content is not text stay, without their attributes."""
-    name = tag[1].lower().removeprefix("/")
-    if name in ("script", "style", "title"):
-        return f"<{tag[1]}>"
-    return "\n" if _BLOCK.fullmatch(name) else " " if name in ("td", "th") else ""
