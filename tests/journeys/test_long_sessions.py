@@ -27,8 +27,9 @@ from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_commit import Batch
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_sessions import SqlSessions
-from casekeeper.storage.sql_statements import SqliteTx, Tx
+from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.sqlite import connect
+from casekeeper.storage.sqlite_tx import SqliteTx
 from tests.support import NOON, Api, House, Json, open_test_server
 
 T = TypeVar("T")

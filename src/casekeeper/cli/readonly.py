@@ -18,8 +18,9 @@ from casekeeper.storage import sql_schema as t
 from casekeeper.storage.blobs import DirectoryBlobs
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_statements import SqliteTx, Tx
+from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.sqlite import connect
+from casekeeper.storage.sqlite_tx import SqliteTx
 
 T = TypeVar("T")
 

@@ -26,6 +26,8 @@ from casekeeper.errors import CasefileFull, DocumentNotFound
 from casekeeper.ids import DocumentId, new_document_id
 from casekeeper.paging import Cursors, Page
 
+_AT_A_TIME = 10
+
 
 class CasefileDocuments:
     """The documents of one casefile, for one running operation. It reaches no other casefile, whatever it is asked."""
@@ -137,7 +139,10 @@ class CasefileDocuments:
         """
         known = await self.known([n.sha256 for n in new])
         added: dict[str, tuple[Document, bytes | None]] = {}
-        for item in new:
+        for number, item in enumerate(new):
+            if number % _AT_A_TIME == 0:
+                # Others get their turn on the event loop.
+                await asyncio.sleep(0)
             if item.sha256 in known or item.sha256 in added:
                 continue
             document, raw = self._document(item), item.raw

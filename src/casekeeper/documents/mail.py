@@ -316,7 +316,9 @@ def _instant(date: str) -> datetime | None:
 def _body(plain: list[str], html: list[str], problems: list[str]) -> str:
     """The text parts as one text; markup joins it where it says something that the plain parts do not."""
     texts = [tidy for part in plain if (tidy := part.replace("\r\n", "\n").replace("\r", "\n").strip())]
-    known = set(_WORDS.findall("\n\n".join(texts)[:TEXT_MAX_CHARS].casefold())) if html else set()
+    known: set[str] = set()
+    if html:
+        known.update(_WORDS.findall("\n\n".join(texts)[:TEXT_MAX_CHARS].casefold()))
     for markup in html:
         converted = text_of_markup(markup, problems)
         # Programs send a stub such as "see the HTML part" as plain text; mailing lists add a plain footer to HTML.

@@ -117,6 +117,9 @@ class PostgresTx:
     def index(self, rid: int, words: Parameters) -> None:
         self.change(_INDEX, rid, *vectors(words))
 
+    def settle(self) -> None:
+        pass
+
     def unindex(self, casefile_id: str) -> None:
         self.change(_UNINDEX, casefile_id)
 

@@ -153,6 +153,7 @@ class Batch:
             if tx.many(_SET_HEAD, rows) != len(rows):
                 raise LookupError("a fact was written for a session that does not exist")
         tx.bulk(_ADD_TOTALS, list(self._totals.values()))
+        tx.settle()
 
     def _add_total(self, row: dict[str, Any]) -> None:
         # A statement may touch a row only once, so what falls on the same one is added up here.

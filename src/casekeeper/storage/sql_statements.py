@@ -4,7 +4,6 @@ Going through an engine for every statement costs several times what SQLite need
 keeps the statements portable and the hot path short.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -25,20 +24,6 @@ Parameters = Mapping[str, Any]
 
 SQLITE = sqlite_dialect.dialect(paramstyle="named")
 _SQLITE_BY_PLACE = sqlite_dialect.dialect(paramstyle="qmark")
-_INDEXED = ("title", "sender", "recipients", "cc", "bcc", "filenames", "body", "scope")
-_INDEX_DOCUMENT = (
-    f"INSERT INTO document_search(rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - names of ours
-    f"VALUES (:rid, {', '.join(':' + name for name in _INDEXED)})"
-)
-_UNINDEX_DOCUMENTS = (
-    f"INSERT INTO document_search(document_search, rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - likewise
-    f"SELECT 'delete', rid, {', '.join(_INDEXED)} FROM documents "
-    "WHERE casefile_id = :casefile_id AND deleted_us IS NULL"
-)
-_UNINDEX_ONE = (
-    f"INSERT INTO document_search(document_search, rowid, {', '.join(_INDEXED)}) "  # noqa: S608 - likewise
-    f"SELECT 'delete', rid, {', '.join(_INDEXED)} FROM documents WHERE rid = :rid"
-)
 
 
 class Static:
@@ -219,7 +204,11 @@ class Tx(Protocol):
         ...
 
     def index(self, rid: int, words: Parameters) -> None:
-        """Make a document's words and marks found."""
+        """Make the words and marks of a document found, which has been inserted just now."""
+        ...
+
+    def settle(self) -> None:
+        """Write what was put off; the transaction can be committed then."""
         ...
 
     def unindex(self, casefile_id: str) -> None:
@@ -241,57 +230,3 @@ class Reads(Protocol):
     async def scan(self, read: Callable[[Tx], T]) -> T:
         """Read something that may take long."""
         ...
-
-
-class SqliteTx:
-    """Implements `Tx` on SQLite."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def one(self, statement: Static, **values: Any) -> Row | None:
-        """The first row."""
-        return self._connection.execute(*statement.sqlite(values)).fetchone()
-
-    def all(self, statement: Static, **values: Any) -> list[Row]:
-        """All rows."""
-        return self._connection.execute(*statement.sqlite(values)).fetchall()
-
-    def select(self, clause: ClauseElement, values: Parameters | None = None) -> list[Row]:
-        """All rows of a statement put together for this call; compiling it costs a millisecond."""
-        compiled = clause.compile(dialect=SQLITE, compile_kwargs={"render_postcompile": True})
-        return self._connection.execute(
-            str(compiled), {**(compiled.params or {}), **(values or {})}
-        ).fetchall()
-
-    def run(self, statement: Static, **values: Any) -> int:
-        """Write; returns how many rows were touched."""
-        return self._connection.execute(*statement.sqlite(values)).rowcount
-
-    def many(self, statement: Static, rows: Sequence[Parameters]) -> int:
-        """Write many rows; returns how many were touched."""
-        return self._connection.executemany(statement.sqlite({})[0], rows).rowcount
-
-    def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
-        """Insert many rows."""
-        for sql, values in statement.statements(rows):
-            self._connection.execute(sql, values)
-
-    def text(self, sql: str, values: Any = ()) -> list[Row]:
-        """A statement that only this database knows, like full-text search."""
-        return self._connection.execute(sql, values).fetchall()
-
-    def hold(self, commits: Sequence[Commit]) -> None:
-        """Nothing: the one writer thread keeps everybody else out."""
-
-    def index(self, rid: int, words: Parameters) -> None:
-        """Make a document's words and marks found."""
-        self._connection.execute(_INDEX_DOCUMENT, {"rid": rid, **words})
-
-    def unindex(self, casefile_id: str) -> None:
-        """Make nothing of a casefile found any more."""
-        self._connection.execute(_UNINDEX_DOCUMENTS, {"casefile_id": casefile_id})
-
-    def unindex_one(self, rid: int) -> None:
-        """Make a document found no more."""
-        self._connection.execute(_UNINDEX_ONE, {"rid": rid})

@@ -29,7 +29,8 @@ from casekeeper.errors import CasekeeperError, StoreUnavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.sql_commit import Batch
-from casekeeper.storage.sql_statements import SqliteTx, Tx
+from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sqlite_tx import SqliteTx
 
 T = TypeVar("T")
 
