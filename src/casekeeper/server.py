@@ -37,6 +37,7 @@ from casekeeper.execution.rights import Rights
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.telling import Telling
 from casekeeper.identity.accounts import Account, Accounts, Passwords, PutAccount, StoredAccount
 from casekeeper.identity.keys import SigningKeys
 from casekeeper.identity.logins import Logins
@@ -52,6 +53,7 @@ from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
+from casekeeper.storage.helper import Helper, find_helper
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.store import Storage
@@ -96,6 +98,7 @@ class Server:
     runner: Runner
     clock: Clock
     first_login: FirstLogin | None
+    helper: Helper | None
 
     @property
     def is_ready(self) -> bool:
@@ -119,16 +122,36 @@ async def open_server(
     live, pushes, runner = LiveFeed(), Pushes(), Runner()
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
     owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-    async with open_storage(
-        settings.store, settings.data, live.announce, pushes, _store_limits(settings), owner
-    ) as storage:
+    helper = find_helper(_secret_of(settings.redis), owner, live, pushes)
+    announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
+    telling = Telling(helper) if helper else None
+    limits = Limits(_rates(settings), clock, processes=settings.workers, shared=telling)
+    async with (
+        open_storage(
+            settings.store, settings.data, announce, push, _store_limits(settings), owner, pushes
+        ) as storage,
+        _helped(helper, telling, storage, limits),
+    ):
         passwords = passwords or Passwords()
         first = await _first_operator(settings, storage, passwords, clock)
         registry = _tools(tools)
         agents = _agents(settings, registry, storage)
         readers = Readers(settings.data / "spool", document_bytes=settings.document_bytes)
         server = _wire(
-            settings, storage, live, pushes, runner, passwords, clock, registry, agents, readers, first, owner
+            settings,
+            storage,
+            live,
+            pushes,
+            runner,
+            passwords,
+            clock,
+            registry,
+            agents,
+            readers,
+            first,
+            owner,
+            limits,
+            helper,
         )
         recovery = Recovery(storage.events, storage.commits, clock, owner=owner)
         if not storage.is_shared:
@@ -163,6 +186,8 @@ def _wire(
     readers: Readers,
     first: FirstLogin | None,
     owner: str,
+    limits: Limits,
+    helper: Helper | None,
 ) -> Server:
     commits, blobs = storage.commits, storage.blobs
     cursors = Cursors(_secret(settings.data))
@@ -216,7 +241,6 @@ def _wire(
         )
 
     nesting = Nesting(gate, commits, sizes, live, documents, clock)
-    limits = Limits(_rates(settings), clock)
     executor = Executor(
         manager,
         gate,
@@ -290,7 +314,26 @@ def _wire(
         runner=runner,
         clock=clock,
         first_login=first,
+        helper=helper,
     )
+
+
+@asynccontextmanager
+async def _helped(
+    helper: Helper | None, telling: Telling | None, storage: Storage, limits: Limits
+) -> AsyncGenerator[None]:
+    """Hear of the other processes by the helper, where there is one."""
+    if helper is None or telling is None:
+        yield
+        return
+    epoch = (await storage.accounts.head()).epoch
+    work = asyncio.create_task(telling.run(limits))
+    work.add_done_callback(_tell_if_it_failed)
+    try:
+        async with helper.running(epoch, telling.tell_all):
+            yield
+    finally:
+        work.cancel()
 
 
 def _rates(settings: Settings) -> Rates:
@@ -358,21 +401,22 @@ def _secret(directory: Path) -> bytes:
     return path.read_bytes()
 
 
-def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> AgentRegistry:
-    def secret(value: SecretStr | None) -> str | None:
-        return value.get_secret_value() if value else None
+def _secret_of(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None
 
+
+def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> AgentRegistry:
     return AgentRegistry(
         tools,
         storage.events,
         storage.blobs,
         providers=Providers(
-            google_api_key=secret(settings.google_api_key),
+            google_api_key=_secret_of(settings.google_api_key),
             google_base_url=settings.google_base_url,
             google_api_version=settings.google_api_version,
-            openai_api_key=secret(settings.openai_api_key),
+            openai_api_key=_secret_of(settings.openai_api_key),
             openai_base_url=settings.openai_base_url,
-            anthropic_api_key=secret(settings.anthropic_api_key),
+            anthropic_api_key=_secret_of(settings.anthropic_api_key),
             anthropic_base_url=settings.anthropic_base_url,
         ),
         aliases=settings.agent_aliases,

@@ -55,8 +55,18 @@ class Settings(BaseSettings):
         default=None,
         description="File of the search index beside a Firestore store; search.db in the data directory if not set.",
     )
+    redis: SecretStr | None = Field(
+        default=None,
+        description="Address of a Redis for several processes: redis://[user:password@]host[:port][/database], or rediss://.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8377, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Server processes on this store. Without Redis each counts its part of a rate limit.",
+    )
     issuer: str = Field(
         default="casekeeper", description="`iss` and `aud` of the access tokens that this server makes."
     )

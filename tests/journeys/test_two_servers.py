@@ -2,12 +2,18 @@
 
 import asyncio
 import shutil
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.postgres import shared_postgres
-from tests.support import Api, Workshop, open_test_server
+from tests.fakes.redis import redis_url, running_redis
+from tests.support import NOON, Api, SteppableClock, Workshop, open_test_server
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -46,3 +52,88 @@ async def test_what_one_server_writes_a_follower_at_the_other_sees(tmp_path: Pat
             seen = await here.ask("/v1/sessions/get", {"session_id": session_id}, token=house["owner"])
 
     assert [event["event_id"] for event in seen["events"]["items"]][-1] == ran.json()["payload"]["event_id"]
+
+
+@asynccontextmanager
+async def two_servers(
+    directory: Path, redis: str, **more: Any
+) -> AsyncGenerator[tuple[tuple[Api, Workshop], ...]]:
+    """Two servers on one PostgreSQL and one Redis."""
+    store = await shared_postgres().migrated()
+    async with AsyncExitStack() as stack:
+        made: list[tuple[Api, Workshop]] = []
+        for name in "ab":
+            if name == "b":
+                shutil.copytree(directory / "a" / "keys", directory / "b" / "keys")
+            shop = Workshop()
+            opened = open_test_server(
+                directory / name, workshop=shop, store=store, redis=redis, workers=2, **more
+            )
+            server = await stack.enter_async_context(opened)
+            made.append((await stack.enter_async_context(Api.of(server)), shop))
+        yield tuple(made)
+
+
+def is_degraded(door: Api) -> bool:
+    """Whether a server knows that Redis is away."""
+    assert door.server.helper is not None
+    return not door.server.helper.is_up
+
+
+async def test_two_servers_keep_one_limit(tmp_path: Path) -> None:
+    clock = SteppableClock(NOON + timedelta(seconds=5))
+    with redis_url() as redis:
+        async with two_servers(tmp_path, redis, clock=clock, limit_user=200) as ((here, _), (there, _)):
+            house = await here.house()
+
+            answered = Counter[int]()
+
+            async def caller(door: Api) -> None:
+                for _ in range(20):
+                    ran = await door.run(house["owner"], "noop", casefile_id=house.casefile_id)
+                    answered[ran.status_code] += 1
+
+            await asyncio.gather(*(caller(door) for door in (here, there) for _ in range(10)))
+
+    assert set(answered) == {200, 429}
+    assert 0.95 * 200 <= answered[200] <= 1.05 * 200
+
+
+async def test_no_request_fails_while_redis_dies_and_comes_back(tmp_path: Path) -> None:
+    with running_redis() as redis:
+        async with two_servers(tmp_path, redis.url) as ((here, _), (there, _)):
+            house = await here.house()
+            stop = asyncio.Event()
+
+            async def caller(door: Api) -> set[int]:
+                seen = set[int]()
+                while not stop.is_set():
+                    ran = await door.run(house["owner"], "noop", casefile_id=house.casefile_id)
+                    ready = await door.get("/readyz")
+                    seen |= {ran.status_code, ready.status_code}
+                return seen
+
+            callers = [asyncio.ensure_future(caller(door)) for door in (here, there) for _ in range(3)]
+            for is_up in (False, True, False, True):
+                if is_up:
+                    redis.start()
+                else:
+                    redis.kill()
+                async with asyncio.timeout(30):
+                    while any(is_degraded(door) == is_up for door in (here, there)):
+                        await asyncio.sleep(0.02)
+            stop.set()
+            seen = set[int]().union(*await asyncio.gather(*callers))
+
+    assert seen == {200}
+
+
+async def test_a_follower_is_woken_by_what_the_other_server_writes(tmp_path: Path) -> None:
+    with redis_url() as redis:
+        async with two_servers(tmp_path, redis) as ((here, _), (there, _)):
+            house = await here.house()
+            session_id = await here.session(house["owner"], house.casefile_id)
+            # A watch hears of nothing but wake-ups: the reading that goes on by itself is no part of it.
+            with here.server.reading.watch(session_id) as followed:
+                await there.run(house["owner"], "noop", session_id=session_id)
+                assert await followed.wait(30) is not None

@@ -21,11 +21,17 @@ async def livez() -> Response:
 
 @health.get("/readyz", operation_id="readyz")
 async def readyz(door: Inbound) -> Response:
-    """Whether calls can be served: the store reads and writes, and the server is not stopping."""
+    """Whether calls can be served: the store reads and writes, and the server is not stopping.
+
+    `degraded` names what is away without anybody being refused for it.
+    """
     if not door.server.is_ready:
         raise StoreUnavailable("The server is stopping, or its disk has failed.")
     await door.server.storage.accounts.head()
-    return Json(b'{"status":"ok"}')
+    helper = door.server.helper
+    return Json(
+        b'{"status":"ok"}' if helper is None or helper.is_up else b'{"status":"ok","degraded":["redis"]}'
+    )
 
 
 @catalogue.get("/v1/catalog", operation_id="catalog", response_model=Page[CatalogEntry])

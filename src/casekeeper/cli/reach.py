@@ -167,13 +167,14 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.client import Casekeeper
     from casekeeper.errors import AccountNotFound, StoreUnavailable
     from casekeeper.server import open_server
+    from casekeeper.storage.helper import HelperAddressInvalid
     from casekeeper.storage.opening import StoreAddressInvalid
     from casekeeper.storage.schema_version import SchemaTooNew
 
     async with AsyncExitStack() as stack:
         try:
             server = await stack.enter_async_context(open_server(settings))
-        except (SchemaTooNew, StoreAddressInvalid, sqlite3.Error) as error:
+        except (SchemaTooNew, StoreAddressInvalid, HelperAddressInvalid, sqlite3.Error) as error:
             raise Stop(f"The store in {settings.data} cannot be opened: {error}.", DATA) from error
         except StoreUnavailable as error:
             raise Stop(error.detail, UNAVAILABLE) from error

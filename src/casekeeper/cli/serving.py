@@ -21,6 +21,7 @@ from casekeeper.cli.reach import HOLDER, holder
 from casekeeper.errors import StoreUnavailable
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
+from casekeeper.storage.helper import HelperAddressInvalid
 from casekeeper.storage.opening import StoreAddressInvalid
 from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.sqlite import DirectoryInUse
@@ -81,6 +82,8 @@ async def serving(settings: Settings) -> AsyncGenerator[tuple[Server, str]]:
         raise Stop(f"{error}.", DATA) from error
     except StoreAddressInvalid as error:
         raise Stop(f"CASEKEEPER_STORE: {error}", USAGE) from error
+    except HelperAddressInvalid as error:
+        raise Stop(str(error), USAGE) from error
     except StoreUnavailable as error:
         raise Stop(str(error), UNAVAILABLE) from error
 

@@ -4,7 +4,7 @@ lost or doubled whatever happens to the wake-up. Deltas (progress, pieces of an 
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +64,11 @@ class LiveFeed:
 
     def announce(self, sealed: Sequence[Sealed]) -> None:
         """Wake the followers of the sessions in which these facts were written."""
-        for session_id in {s.fact.session_id for s in sealed} & self._watches.keys():
+        self.heard({s.fact.session_id for s in sealed})
+
+    def heard(self, session_ids: Iterable[str]) -> None:
+        """Wake the followers of these sessions: something was written there, in this process or another."""
+        for session_id in self._watches.keys() & session_ids:
             for watch in self._watches[session_id]:
                 watch.wake()
 

@@ -24,12 +24,14 @@ async def open_storage(
     push: Callable[[Sequence[Change]], None] = nobody,
     limits: StoreLimits | None = None,
     owner: str = "",
+    heard: Callable[[Sequence[Change]], None] | None = None,
 ) -> AsyncGenerator[Storage]:
     """The store at an address (`sqlite:///path`, `postgresql://…`, `firestore://…`; empty is SQLite in the directory itself).
 
     `owner` is this process, by whose name others know whose operations run.
 
-    Facts are announced and permission changes pushed when they are on disk, before their commits are answered.
+    Facts are announced and permission changes pushed when they are on disk, before their commits are answered. Where the
+    store itself tells what other processes changed, `heard` is called (or `push`, without it).
 
     Raises:
         StoreAddressInvalid: There is no such store, or its library is not installed.
@@ -55,7 +57,9 @@ async def open_storage(
                 raise StoreAddressInvalid(
                     f"PostgreSQL needs {error.name}: pip install 'casekeeper[postgres]'."
                 ) from error
-            opened = open_postgres(address, directory, announce, push, limits or StoreLimits(), owner)
+            opened = open_postgres(
+                address, directory, announce, push, limits or StoreLimits(), owner, heard or push
+            )
         case "firestore":
             if not parts.netloc or parts.path.count("/") > 1:
                 raise StoreAddressInvalid("The store's address must be firestore://project[/database].")

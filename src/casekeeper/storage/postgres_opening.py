@@ -37,8 +37,11 @@ async def open_postgres(
     push: Callable[[Sequence[Change]], None],
     limits: StoreLimits,
     owner: str,
+    heard: Callable[[Sequence[Change]], None],
 ) -> AsyncGenerator[Storage]:
     """The store in a database, its tables made or migrated where needed; `owner` is this process.
+
+    `push` is told of what was changed here, `heard` of what the server says was changed anywhere.
 
     Raises:
         SchemaTooNew: It belongs to a newer version.
@@ -59,7 +62,7 @@ async def open_postgres(
     async def connect() -> Any:
         return await _driver.connect(**options)
 
-    presence = Presence(connect, owner, push)
+    presence = Presence(connect, owner, heard)
     with guarded("be reached"):
         await presence.begin()
     keeping = asyncio.create_task(presence.keep())
