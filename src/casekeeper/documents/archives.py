@@ -8,6 +8,7 @@ import bz2
 import gzip
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -38,6 +39,8 @@ BROKEN = (
     OSError,
     NotImplementedError,
     ValueError,
+    LookupError,
+    struct.error,
     MemoryError,
     OverflowError,
 )
@@ -126,7 +129,7 @@ def _zip(file: IO[bytes], budget: Budget) -> Generator[Entry]:
         for info in archive.infolist():
             path, note = path_of(info.filename)
             mode = info.external_attr >> 16
-            if info.is_dir():
+            if info.filename.endswith("/"):
                 continue
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 yield Entry(path, None, NO_FILE)

@@ -267,6 +267,16 @@ def test_an_attached_mail_has_its_own_attachments():
     assert [(item.kind, item.parent) for item in found] == [("mail", None), ("mail", 0), ("text", 1)]
 
 
+def test_an_entry_of_a_zip_without_a_name_is_taken():
+    raw = bytearray(zipped({"a": b"Rent is due"}, packing=zipfile.ZIP_STORED))
+    central = raw.index(b"PK\x01\x02")
+    # What was its name counts as an extra field, in the entry's own header and in the list of all entries.
+    for names, extras in ((26, 28), (central + 28, central + 30)):
+        raw[names], raw[extras] = 0, 1
+
+    assert told(bytes(raw)) == [("text", "upload/unnamed", None)]
+
+
 def test_an_attached_archive_is_kept_and_opened():
     raw = mail_with(("a.zip", "application/zip", zipped({"x.txt": b"one"}, packing=zipfile.ZIP_STORED)))
 
