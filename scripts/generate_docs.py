@@ -150,7 +150,8 @@ An operation that ran and failed is no problem but a result: status 200, `succes
 and `retryable`. The codes below can occur there as `type` too, where a running operation met them.
 
 {table(("code", "status", "check", "retry helps", "meaning"), rows)}
-Some have members of their own: `role_too_low` has `needed_role`, `session_busy` has `open_operations`,
+Some have members of their own: `role_too_low` has `needed_role`, `policy_denies` has `rule` and `needed_role` (null if no
+role would do), `approval_needed` has `rule` (null if none of the operators' asks for it), `session_busy` has `open_operations`,
 `stale_version` has `current_version`, `route_gone` has `successor` and `documentation`, `rate_limited`,
 `still_running` and everything with status 503 come with the header `Retry-After`.
 

@@ -73,6 +73,9 @@ ROLE_FOR_EFFECT: dict[Effect, Role] = {
 }
 
 
+READ_ONLY = frozenset({Effect.READ})
+
+
 def role_for_effects(effects: frozenset[Effect]) -> Role:
     """The smallest role that may run an operation with these effects."""
     return max((ROLE_FOR_EFFECT[e] for e in effects), key=lambda r: _RANK[r], default=Role.VIEWER)

@@ -4,7 +4,8 @@
 CasekeeperError
 ├── Refused                   nothing ran; the caller can act
 │   ├── Unauthenticated 401   TokenMissing · TokenExpired · TokenRejected · CredentialsRejected
-│   ├── Denied          403   RoleTooLow · SessionPrivate · UserMismatch · OperatorOnly
+│   ├── Denied          403   RoleTooLow · PolicyDenies · ApprovalNeeded · SessionPrivate · UserMismatch ·
+│   │                         OperatorOnly
 │   ├── NotFound        404   CasefileNotFound · SessionNotFound · OperationNotFound · DocumentNotFound ·
 │   │                         AccountNotFound · KeyNotFound · RouteNotFound
 │   ├── Gone            410   RouteGone
@@ -104,6 +105,31 @@ class RoleTooLow(Denied):
         self.needed = needed
         self.has = has
         super().__init__(detail or f"This needs the role {needed}; yours is {has or 'public reader'}.")
+
+
+class PolicyDenies(Denied):
+    """A rule of the operators forbids it; `needed` is the role for which it would not, if there is one."""
+
+    code = "policy_denies"
+    title = "A rule of this server forbids this"
+    check = "what"
+
+    def __init__(self, rule: str | None = None, needed: str | None = None, detail: str | None = None) -> None:
+        self.rule = rule
+        self.needed = needed
+        super().__init__(detail)
+
+
+class ApprovalNeeded(Denied):
+    """It would be let in with an approval; `rule` is the operators' rule that asks for one, if one does."""
+
+    code = "approval_needed"
+    title = "This needs an approval, and this server cannot ask for one yet"
+    check = "what"
+
+    def __init__(self, rule: str | None = None, detail: str | None = None) -> None:
+        self.rule = rule
+        super().__init__(f"{detail} {self.title}." if detail else None)
 
 
 class SessionPrivate(Denied):

@@ -49,6 +49,7 @@ from casekeeper.journal.stream import Commit, ForgetExpired
 from casekeeper.operations.registry import MANAGED_TOOLS, Registry, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
 from casekeeper.paging import Cursors
+from casekeeper.policy import Policy
 from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording
@@ -202,7 +203,9 @@ def _wire(
     logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock)
     # WHERE
     stored = StoredGrants(storage.casefiles, clock)
-    gate = Gate(FreshGrants(stored, freshness, clock), storage.casefiles, commits, clock)
+    policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")
+    grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
+    gate = Gate(grants, storage.casefiles, commits, clock)
     changing = Changing(gate, storage.casefiles, commits, requests, clock)
     casefiles = Casefiles(
         gate,
@@ -220,8 +223,7 @@ def _wire(
         storage.sessions, gate, clock, timedelta(hours=settings.session_idle_hours)
     )
     # WHAT
-
-    registry = Registry([tools, agents])
+    registry = Registry([tools, agents], policy)
     # RUN
     sizes = Sizes(blobs)
 
@@ -240,7 +242,7 @@ def _wire(
             bytes_max=settings.casefile_bytes,
         )
 
-    nesting = Nesting(gate, commits, sizes, live, documents, clock)
+    nesting = Nesting(gate, commits, sizes, live, documents, registry, clock)
     executor = Executor(
         manager,
         gate,

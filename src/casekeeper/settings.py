@@ -6,15 +6,17 @@ the working directory (or where `CASEKEEPER_CONFIG` points), the defaults here. 
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from casekeeper.policy import PolicyRule, read_rules
 
 PREFIX = "CASEKEEPER_"
 CONFIG = f"{PREFIX}CONFIG"
@@ -120,6 +122,16 @@ class Settings(BaseSettings):
     )
     agent_aliases: dict[str, str] = Field(
         default_factory=dict[str, str], description="Further agent names, as JSON: name to provider:model."
+    )
+    policies: Annotated[list[PolicyRule], BeforeValidator(read_rules)] = Field(
+        default_factory=list[PolicyRule],
+        description="Rules that deny operations or ask for an approval, as JSON or `[[policies]]` in the file: "
+        "docs/policies.md.",
+    )
+    agent_egress: Literal["approval", "allow"] = Field(
+        default="approval",
+        description="What an agent that has read something may send out or destroy: `approval` refuses it until it "
+        "is approved, `allow` leaves it to the caller's role.",
     )
     agent_requests: int = Field(default=30, ge=1, description="Requests to the model per agent run.")
     agent_tool_calls: int = Field(default=60, ge=1, description="Tool calls per agent run.")

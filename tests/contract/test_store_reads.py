@@ -55,6 +55,19 @@ async def test_whoever_has_no_grant_finds_the_casefile_without_one(shelf: Shelf)
     assert (found.grant, found.public_role) == (None, PublicRole.NONE)
 
 
+async def test_the_casefiles_tags_come_with_the_permission(shelf: Shelf):
+    casefile = await shelf.storage.casefiles.casefile(shelf.casefile_id)
+    assert casefile is not None
+    await shelf.commit(
+        Commit(records=(PutCasefile(casefile.model_copy(update={"tags": ["hr", "é", "hr"]})),))
+    )
+
+    found = await shelf.storage.casefiles.access(GUEST, shelf.casefile_id)
+
+    assert found is not None
+    assert found.tags == {"hr", "é"}
+
+
 async def test_a_missing_and_a_deleted_casefile_have_no_access(shelf: Shelf):
     await shelf.commit(Commit(records=(DeleteCasefile(shelf.casefile_id, LATER),)))
 

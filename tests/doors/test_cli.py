@@ -277,6 +277,44 @@ def test_doctor_finds_nothing_and_then_something(cli: Cli, data: Path) -> None:
     assert cli("doctor", "--data", data / "absent").code == 21
 
 
+RULES = [{"name": "hr", "then": "deny", "tags": ["hr"]}]
+
+
+def test_rules_are_shown(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "policies: none" in cli("doctor", "--data", data).out
+    monkeypatch.setenv("CASEKEEPER_POLICIES", json.dumps(RULES))
+
+    assert "policies: hr (deny)" in cli("doctor", "--data", data).out
+    assert cli("config", "show", "--json", "--data", data).json["policies"][0]["tags"] == ["hr"]
+    assert '"name": "hr"' in cli("config", "show", "--data", data).out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"name": "hr", "then": "deny", "effects": ["sned"]}, "rule hr, effects.0"),
+        (
+            {"name": "hr", "then": "deny", "tools": ["mail_sned"]},
+            "rule hr, tools: there is no tool 'mail_sned'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("casefile", "list")])
+def test_a_bad_rule_stops_the_start_in_one_line(
+    cli: Cli,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: dict[str, object],
+    said: str,
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("CASEKEEPER_POLICIES", json.dumps([rule]))
+
+    ended = cli(*command, "--data", data)
+
+    assert (ended.code, said in ended.err, ended.err.count("\n")) == (20, True, 1), ended.err
+
+
 def test_doctor_finds_a_damaged_store(cli: Cli, data: Path) -> None:
     (data / "casekeeper.db").write_bytes(b"not a database" * 1000)
     ill = cli("doctor", "--data", data)

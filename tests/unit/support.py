@@ -48,10 +48,11 @@ from casekeeper.journal.events import Sealed, StoredFact
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.journal.stream import Commit, Commits
-from casekeeper.operations.operation import ToolCall
+from casekeeper.operations.operation import OperationSource, ToolCall
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool
 from casekeeper.paging import Cursors
+from casekeeper.policy import Policy
 from casekeeper.sessions.manager import At, CasefileSessionManager
 from casekeeper.sessions.reading import EventPage, Reading
 from casekeeper.sessions.session import CreateSession, Visibility
@@ -288,6 +289,8 @@ def _wire(
     tools: Iterable[Tool],
     grace: timedelta,
     limits: tuple[int, int],
+    policy: Policy,
+    agents: Iterable[OperationSource],
     *,
     everybody_creates: bool,
 ) -> House:
@@ -301,7 +304,8 @@ def _wire(
     accounts = Accounts(storage.accounts, commits, requests, passwords, runner, cursors, clock)
     logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock)
     stored = StoredGrants(storage.casefiles, clock)
-    gate = Gate(FreshGrants(stored, freshness, clock), storage.casefiles, commits, clock)
+    grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
+    gate = Gate(grants, storage.casefiles, commits, clock)
     changing = Changing(gate, storage.casefiles, commits, requests, clock)
     casefiles = Casefiles(
         gate,
@@ -317,7 +321,7 @@ def _wire(
     permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, runner, clock)
     manager = CasefileSessionManager(storage.sessions, gate, clock, timedelta(hours=12))
     registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
-    registry, sizes = Registry([registered]), Sizes(blobs)
+    registry, sizes = Registry([registered, *agents], policy), Sizes(blobs)
 
     # No tool here reads uploads, so no process is ever started.
     readers = Readers(storage.directory / "spool", document_bytes=2**30)
@@ -336,7 +340,7 @@ def _wire(
             write=write,
         )
 
-    nesting = Nesting(gate, commits, sizes, live, documents, clock)
+    nesting = Nesting(gate, commits, sizes, live, documents, registry, clock)
     executor = Executor(
         manager,
         gate,
@@ -404,6 +408,8 @@ async def open_house(
     grace: timedelta = timedelta(seconds=5),
     limits: tuple[int, int] = (0, 0),
     everybody_creates: bool = True,
+    policy: Policy | None = None,
+    agents: Iterable[OperationSource] = (),
 ) -> AsyncGenerator[House]:
     """A house on a migrated directory; what still runs in it at the end is stopped."""
     live, pushes = LiveFeed(), Pushes()
@@ -416,6 +422,8 @@ async def open_house(
             tools,
             grace,
             limits,
+            policy or Policy(),
+            agents,
             everybody_creates=everybody_creates,
         )
         try:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,47 @@ def test_every_setting_that_sounds_secret_is_masked():
 
 def test_every_setting_is_described():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+RULES = [{"name": "hr", "then": "deny", "tags": ["HR"], "effects": ["external"]}]
+
+
+def test_rules_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CASEKEEPER_POLICIES", json.dumps(RULES))
+
+    (rule,) = Settings().policies
+
+    assert (rule.name, rule.then, rule.tags) == ("hr", "deny", ["hr"])
+
+
+def test_rules_come_from_the_file(bare: Path):
+    (bare / "casekeeper.toml").write_text(
+        '[[policies]]\nname = "hr"\nthen = "approval"\ntools = ["mail_*"]\n'
+    )
+
+    (rule,) = Settings().policies
+
+    assert (rule.then, rule.tools) == ("approval", ["mail_*"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([*RULES, {"name": "x", "then": "deny", "effects": ["sned"]}], "rule x, effects.0: Input should be"),
+        ({"name": "hr"}, "must be a list of rules"),
+    ],
+)
+def test_a_bad_rule_stops_the_start_with_its_name_and_field(
+    given: object, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CASEKEEPER_POLICIES", json.dumps(given))
+
+    with pytest.raises(ValidationError, match=said):
+        Settings()
+
+
+def test_rules_that_are_no_json_stop_the_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CASEKEEPER_POLICIES", "deny everything")
+
+    with pytest.raises(ValueError, match="policies"):
+        Settings()

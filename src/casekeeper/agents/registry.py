@@ -127,6 +127,10 @@ class AgentRegistry:
         """The agent of this name."""
         return self._operations.get(name)
 
+    def operations(self) -> "Sequence[AgentOperation]":
+        """All agents."""
+        return list(self._operations.values())
+
     def catalogue(self) -> Sequence[CatalogEntry]:
         """All agents, by name; those without a key too, with the reason why they cannot run."""
         return [self._operations[name].entry() for name in sorted(self._operations)]

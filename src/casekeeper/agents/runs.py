@@ -67,6 +67,9 @@ async def run_agent(
     """
     memory = Memory(registry.conversations, registry.blobs)
     history = await memory.recall(context, call.message_history)
+    if history and call.message_history is None:
+        # It holds what tools returned in earlier runs.
+        context.taint()
     tools = CasefileTools(registry.tools, operation.agent.tools, registry.budgets.tool_calls)
     agent = Agent(
         model,

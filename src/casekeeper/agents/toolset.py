@@ -144,7 +144,7 @@ class CasefileTools(AbstractToolset[MDSContext]):
             self.called.append(Called(name, call_id, "denied", error_type, event_id))
 
     def _shows(self, name: str, context: MDSContext) -> bool:
-        return (self._allowed is None or name in self._allowed) and context.may(self._registry[name].effects)
+        return (self._allowed is None or name in self._allowed) and context.may(self._registry[name])
 
     def _shown(self, name: str) -> ToolsetTool[MDSContext]:
         tool = self._registry[name]
@@ -167,7 +167,7 @@ class CasefileTools(AbstractToolset[MDSContext]):
 
 _MESSAGES = {
     "tool_unknown": "There is no tool {name}.",
-    "tool_forbidden": "The tool {name} is not open to this agent under the caller's role.",
+    "tool_forbidden": "The tool {name} is not open to this agent under the caller's role and the rules of this server.",
     "arguments_invalid": "The arguments for {name} are no JSON object.",
     "budget_spent": "The run's budget was spent before {name} was called.",
 }

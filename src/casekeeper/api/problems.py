@@ -79,6 +79,10 @@ def problem(error: e.CasekeeperError, request: Request) -> Response:
         more["errors"] = [{"field": f.field, "message": f.message} for f in error.errors]
     if isinstance(error, e.RoleTooLow):
         more["needed_role"] = error.needed
+    if isinstance(error, e.PolicyDenies):
+        more |= {"rule": error.rule, "needed_role": error.needed}
+    if isinstance(error, e.ApprovalNeeded):
+        more["rule"] = error.rule
     if isinstance(error, e.SessionBusy):
         more["open_operations"] = list(error.open_operations)
     if isinstance(error, e.StaleVersion):

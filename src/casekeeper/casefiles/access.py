@@ -26,7 +26,8 @@ _security = logging.getLogger("casekeeper.security")
 class Access:
     """Proof of entry: this caller may do this much in this casefile, as of that number of the feed.
 
-    `role` None is a public reader, who is no member; `ends_at` is when the grant ends.
+    `role` None is a public reader, who is no member; `ends_at` is when the grant ends. `tags` are the casefile's, as
+    of the same number, where rules of the deployment go by tags; elsewhere they may be missing.
     """
 
     caller: Principal
@@ -36,6 +37,7 @@ class Access:
     asof: int
     checked_at: datetime
     ends_at: datetime | None = None
+    tags: frozenset[str] = frozenset()
 
     def may(self, action: Action) -> bool:
         """Whether the role allows the action."""
@@ -86,7 +88,10 @@ class Gate:
         found = await self._grants.find(caller, casefile_id, again=again)
         if found is None:
             return None
-        return Access(caller, casefile_id, found.role, found.source, found.asof, self._clock(), found.ends_at)
+        now = self._clock()
+        return Access(
+            caller, casefile_id, found.role, found.source, found.asof, now, found.ends_at, found.tags
+        )
 
     async def enter(
         self, caller: Principal, casefile_id: str, action: Action, *, again: bool = False

@@ -60,13 +60,15 @@ class CasefileView(Casefile):
 class StoredAccess:
     """What one user may do in one casefile: one read, one snapshot.
 
-    `asof` is the feed's number in it, `user_changed` that of the account's newest user-wide change (0: none).
+    `asof` is the feed's number in it, `user_changed` that of the account's newest user-wide change (0: none), `tags`
+    are the casefile's.
     """
 
     grant: Grant | None
     public_role: PublicRole
     asof: int
     user_changed: int
+    tags: frozenset[str] = frozenset()
 
 
 class CasefileStore(Protocol):

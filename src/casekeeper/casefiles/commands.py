@@ -190,6 +190,9 @@ class Casefiles:
             records: list[Record] = []
             if changes.get("public_role", casefile.public_role) is not casefile.public_role:
                 records.append(PermissionChanged(casefile.casefile_id, ANY, "public_role", self._clock()))
+            if set(changes.get("tags", casefile.tags)) != set(casefile.tags):
+                # Rules may go by them: whoever was let in under the old ones is judged anew.
+                records.append(PermissionChanged(casefile.casefile_id, ANY, "tags", self._clock()))
             archives = changes.get("status") is Status.ARCHIVED
             kind = Kind.CASEFILE_ARCHIVED if archives else Kind.CASEFILE_UPDATED
             return Decision(casefile.model_copy(update=changes), kind, records, changes)

@@ -27,6 +27,7 @@ class Found:
         role: None for a public reader.
         ends_at: When the grant ends; None if it has no end.
         user_changed: The account's newest user-wide change at `asof`: older tokens have ended.
+        tags: The casefile's; a token knows none.
     """
 
     role: Role | None
@@ -34,6 +35,7 @@ class Found:
     asof: int
     ends_at: datetime | None = None
     user_changed: int = 0
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class _Remembered:
     role: Role
     ends_at: datetime | None
     user_changed: int
+    tags: frozenset[str]
 
 
 class Grants(Protocol):
@@ -79,10 +82,15 @@ class StoredGrants:
             raise TokenRejected("The account has changed since this access token was made; log in again.")
         if stored.grant and stored.grant.is_live(self._clock()):
             return Found(
-                stored.grant.role, "store", stored.asof, stored.grant.expires_at, stored.user_changed
+                stored.grant.role,
+                "store",
+                stored.asof,
+                stored.grant.expires_at,
+                stored.user_changed,
+                stored.tags,
             )
         if stored.public_role is not PublicRole.NONE:
-            return Found(None, "store", stored.asof)
+            return Found(None, "store", stored.asof, tags=stored.tags)
         return None
 
 
@@ -90,8 +98,16 @@ class FreshGrants:
     """Believes the token's scopes, or what an earlier read found, while they provably cannot be stale."""
 
     def __init__(
-        self, behind: Grants, freshness: Freshness, clock: Clock, *, remembered_max: int = _REMEMBERED_MAX
+        self,
+        behind: Grants,
+        freshness: Freshness,
+        clock: Clock,
+        *,
+        with_tags: bool = False,
+        remembered_max: int = _REMEMBERED_MAX,
     ) -> None:
+        """`with_tags`: whoever asks needs the casefile's tags, which no token carries."""
+        self._with_tags = with_tags
         self._behind = behind
         self._freshness = freshness
         self._clock = clock
@@ -117,12 +133,29 @@ class FreshGrants:
         return found
 
     async def _cached(self, caller: Principal, casefile_id: str) -> Found | None:
+        known = await self._known(caller, casefile_id) if self._with_tags else None
         scope = caller.scopes.get(casefile_id)
         # Ends are judged last: a check may wait for a poll meanwhile.
-        if scope and await self._freshness.believes(caller, casefile_id) and self._is_live(_end_of(scope)):
+        if (
+            scope
+            and (known or not self._with_tags)
+            and await self._freshness.believes(caller, casefile_id)
+            and self._is_live(_end_of(scope))
+        ):
             caller.touch(casefile_id)
             self._counters.token += 1
-            return Found(scope.role, "token", caller.asof, _end_of(scope))
+            if known is None:
+                return Found(scope.role, "token", caller.asof, _end_of(scope))
+            # Role and tags hold together as of the older of the two.
+            asof = min(caller.asof, known.asof)
+            return Found(scope.role, "token", asof, _end_of(scope), tags=known.tags)
+        if known or (known := await self._known(caller, casefile_id)):
+            self._counters.worker += 1
+            return Found(known.role, "worker", known.asof, known.ends_at, tags=known.tags)
+        return None
+
+    async def _known(self, caller: Principal, casefile_id: str) -> _Remembered | None:
+        """What an earlier read found, if it can be believed."""
         known = self._remembered.get((caller.user_id, casefile_id))
         # It may have been read for a newer token, after something that ended this one.
         if (
@@ -131,8 +164,7 @@ class FreshGrants:
             and await self._freshness.believes(known, casefile_id)
             and self._is_live(known.ends_at)
         ):
-            self._counters.worker += 1
-            return Found(known.role, "worker", known.asof, known.ends_at)
+            return known
         return None
 
     def _is_live(self, ends_at: datetime | None) -> bool:
@@ -143,7 +175,9 @@ class FreshGrants:
         if found is None or found.role is None:
             remembered.pop(key, None)
             return
-        known = _Remembered(user_id, epoch, found.asof, found.role, found.ends_at, found.user_changed)
+        known = _Remembered(
+            user_id, epoch, found.asof, found.role, found.ends_at, found.user_changed, found.tags
+        )
         if key not in remembered and len(remembered) >= self._remembered_max:
             del remembered[next(iter(remembered))]
         remembered[key] = known

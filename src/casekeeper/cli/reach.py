@@ -166,6 +166,7 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.cli.inprocess import AppTransport
     from casekeeper.client import Casekeeper
     from casekeeper.errors import AccountNotFound, StoreUnavailable
+    from casekeeper.policy import PolicyMisfit
     from casekeeper.server import open_server
     from casekeeper.storage.helper import HelperAddressInvalid
     from casekeeper.storage.opening import StoreAddressInvalid
@@ -176,6 +177,8 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
             server = await stack.enter_async_context(open_server(settings))
         except (SchemaTooNew, StoreAddressInvalid, HelperAddressInvalid, sqlite3.Error) as error:
             raise Stop(f"The store in {settings.data} cannot be opened: {error}.", DATA) from error
+        except PolicyMisfit as error:
+            raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error
         except StoreUnavailable as error:
             raise Stop(error.detail, UNAVAILABLE) from error
         # Whoever wrote this down does not run any more: the lock was free.

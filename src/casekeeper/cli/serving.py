@@ -19,6 +19,7 @@ from casekeeper.asgi import create_app
 from casekeeper.cli.exits import DATA, UNAVAILABLE, USAGE, Stop
 from casekeeper.cli.reach import HOLDER, holder
 from casekeeper.errors import StoreUnavailable
+from casekeeper.policy import PolicyMisfit
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
 from casekeeper.storage.helper import HelperAddressInvalid
@@ -84,6 +85,8 @@ async def serving(settings: Settings) -> AsyncGenerator[tuple[Server, str]]:
         raise Stop(f"CASEKEEPER_STORE: {error}", USAGE) from error
     except HelperAddressInvalid as error:
         raise Stop(str(error), USAGE) from error
+    except PolicyMisfit as error:
+        raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error
     except StoreUnavailable as error:
         raise Stop(str(error), UNAVAILABLE) from error
 

@@ -1,5 +1,6 @@
 """Looking after a data directory: `doctor`, `migrate`, `reindex`, `config show`."""
 
+import json
 import platform
 import shutil
 import sqlite3
@@ -8,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -45,7 +46,7 @@ def add_to(app: typer.Typer) -> None:
 
 async def doctor(settings: "Settings", out: Output) -> None:
     """Check a data directory and this machine; changes nothing."""
-    checks = [*_machine(), *_directory(settings.data)]
+    checks = [*_machine(), _policies(settings), *_directory(settings.data)]
     if out.as_json:
         out.json(checks)
     else:
@@ -112,10 +113,17 @@ async def show(settings: "Settings", out: Output) -> None:
     out.rows(
         list(values.items()),
         columns,
-        lambda item: (item[0], "" if item[1] is None else str(item[1]), fields[item[0]].description or ""),
+        lambda item: (item[0], _shown(item[1]), fields[item[0]].description or ""),
         "",
     )
     out.remark("Set them as CASEKEEPER_<NAME>, or in casekeeper.toml.")
+
+
+def _shown(value: Any) -> str:
+    """A setting in a cell of a table; tables in the file as JSON, which the environment takes as well."""
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return "" if value is None else str(value)
 
 
 def _machine() -> Iterator[Check]:
@@ -123,6 +131,11 @@ def _machine() -> Iterator[Check]:
     # FTS5 with trigram and strict typing of JSON functions came with 3.38.
     new_enough = sqlite3.sqlite_version_info >= (3, 38)
     yield Check("sqlite", "ok" if new_enough else "wrong", sqlite3.sqlite_version)
+
+
+def _policies(settings: "Settings") -> Check:
+    names = ", ".join(f"{rule.name} ({rule.then})" for rule in settings.policies)
+    return Check("policies", "ok", names or "none: roles alone decide")
 
 
 def _directory(data: Path) -> Iterator[Check]:

@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
-from casekeeper.acl import Effect, role_for_effects
+from casekeeper.acl import READ_ONLY, Role
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
 from casekeeper.errors import Denied, Quota, ShuttingDown, StoreUnavailable
 from casekeeper.execution.facts import Asked, denied_fact, started_fact, terminal_fact
 from casekeeper.execution.limits import Limits
-from casekeeper.execution.runner import Ending, Runner, Running
+from casekeeper.execution.runner import Ending, MayGoOn, Runner, Running
 from casekeeper.execution.sizes import Sizes
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.events import Fact, Failure, Kind, OperationType
@@ -34,26 +34,30 @@ from casekeeper.journal.stream import (
 )
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import Operation, OperationCall
-from casekeeper.operations.registry import Registry, must_cover
+from casekeeper.operations.registry import Registry
+from casekeeper.policy import Ruling
 from casekeeper.sessions.manager import CasefileSessionManager, Place, SessionContext
 from casekeeper.sessions.session import AutoSessionExists
 from casekeeper.values import value
 
 # Each lost race means that another call got through; a handful of tries is plenty.
 _TRIES = 8
-_READ = frozenset({Effect.READ})
 # Between the tries to record an end while the store is away.
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
 @value
 class Parent:
-    """The operation inside which a nested call happens."""
+    """The operation inside which a nested call happens.
+
+    `is_tainted`: an agent asks that has read something, so it may be somebody else's wish.
+    """
 
     event_id: str
     root_event_id: str
     depth: int
     deadline: datetime
+    is_tainted: bool = False
 
 
 @value
@@ -75,6 +79,11 @@ class Call:
     outlives_caller: bool = False
     on_started: Callable[[Fact], None] | None = None
     on_counted: Callable[[Sequence[Quota]], None] | None = None
+
+    @property
+    def is_tainted(self) -> bool:
+        """Whether it may be somebody else's wish than the caller's."""
+        return self.parent is not None and self.parent.is_tainted
 
     @property
     def asked(self) -> Asked:
@@ -207,7 +216,7 @@ class Executor:
     async def _admit(self, context: SessionContext, call: Call) -> tuple[Operation, Any]:
         operation = self._registry.find(call.operation)
         try:
-            must_cover(context.access, operation)
+            self._registry.must_allow(context.access, operation, tainted=call.is_tainted)
         except Denied as refusal:
             if call.parent is None:
                 await self._deny(context, call.asked, refusal)
@@ -259,7 +268,7 @@ class Executor:
         payload = await self._sizes.inputs(access.casefile_id, asked.inputs)
         fact = started_fact(access, context.session.session_id, asked, payload, now)
         claim = self._requests.claim(call.ask, fact.event_id, is_operation=True)
-        active = () if operation.effects <= _READ else (CasefileIsActive(access.casefile_id),)
+        active = () if operation.effects <= READ_ONLY else (CasefileIsActive(access.casefile_id),)
         above = (OperationIsOpen(parent.event_id),) if parent else ()
         sealed = await self._commits.commit(
             Commit(
@@ -271,9 +280,19 @@ class Executor:
         deadline = now + min(call.timeout or operation.timeout, operation.timeout)
         if parent is not None:
             deadline = min(deadline, parent.deadline)
-        needs = role_for_effects(operation.effects)
-        running = Running(fact, call.caller.user_id, life.ended, needs, access.ends_at)
+        running = Running(
+            fact, call.caller.user_id, life.ended, self._judge(life), access.ends_at, call.is_tainted
+        )
         return Started(call, context, operation, fact, sealed[-1].seq, running, deadline)
+
+    def _judge(self, life: _Life) -> MayGoOn:
+        """How the operation is judged again while it runs."""
+        policy, operation, tainted = self._registry.policy, life.operation, life.call.is_tainted
+
+        def may_go_on(role: Role, tags: frozenset[str]) -> bool:
+            return policy.decide(operation, role, tags, tainted=tainted).ruling is Ruling.ALLOW
+
+        return may_go_on
 
     def _open_row(self, fact: Fact, call: Call) -> OpenOperation:
         return OpenOperation(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from casekeeper.acl import ROLE_FOR_ACTION, Action, Role, role_for_effects
+from casekeeper.acl import READ_ONLY, ROLE_FOR_ACTION, Action, Role
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import CasefileStore, Status
 from casekeeper.errors import CasefileNotFound, Invalid, Unavailable
@@ -14,6 +14,7 @@ from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.operations.operation import OperationCall
 from casekeeper.operations.registry import Registry
+from casekeeper.policy import Decision, Ruling
 
 
 class CheckPermission(BaseModel):
@@ -26,11 +27,22 @@ class CheckPermission(BaseModel):
     operation: Annotated[OperationCall | None, Field(description="Which operation; reading if absent.")] = (
         None
     )
+    tainted: bool = Field(
+        default=False,
+        description="Ask as an agent of theirs would that has read something (docs/policies.md).",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """May or may not, and why."""
+    """May or may not, and why.
+
+    Attributes:
+        check: Which check says no: `where`, `what` or `admit`; None if none does.
+        needed_role: The smallest role that would do, if need be with an approval; None if none would.
+        needs_approval: The role does, but an approval is needed, which this server cannot ask for yet.
+        rule: The operators' rule that says no.
+    """
 
     allowed: bool
     user_id: str
@@ -39,6 +51,8 @@ class Verdict:
     check: str | None
     reason: str
     needed_role: str | None
+    needs_approval: bool = False
+    rule: str | None = None
 
 
 class Explain:
@@ -73,28 +87,41 @@ class Explain:
     def _judge(
         self, user_id: str, command: CheckPermission, access: Access | None, status: Status
     ) -> Verdict:
-        def verdict(check: str | None, reason: str, needed: Role | None = None) -> Verdict:
-            role = access.role_name if access else None
+        call = command.operation
+        role = access.role_name if access else None
+
+        def verdict(
+            check: str | None, reason: str, needed: Role | None, decision: Decision | None = None
+        ) -> Verdict:
+            needs_approval = decision is not None and decision.ruling is Ruling.APPROVAL
+            rule = decision and decision.rule
             return Verdict(
-                check is None, user_id, command.casefile_id, role, check, reason, needed and needed.value
+                check is None,
+                user_id,
+                command.casefile_id,
+                role,
+                check,
+                reason,
+                needed and needed.value,
+                needs_approval,
+                rule,
             )
 
-        call = command.operation
         if access is None:
             return verdict("where", "The user has no access to this casefile.", Role.VIEWER)
         if call is None:
-            return verdict(None, f"The role {access.role_name} reads.", ROLE_FOR_ACTION[Action.READ])
+            return verdict(None, f"The role {role} reads.", ROLE_FOR_ACTION[Action.READ])
         try:
             operation = self._registry.find(call)
         except Invalid as error:
-            return verdict("what", error.detail)
-        needed = role_for_effects(operation.effects)
-        if access.role is None or not access.role.covers(needed):
-            return verdict("what", f"{operation.name} needs the role {needed.value}.", needed)
-        if status is Status.ARCHIVED and needed is not Role.VIEWER:
-            return verdict("admit", "The casefile is archived: it can be read, not changed.", needed)
+            return verdict("what", error.detail, None)
+        decision = self._registry.decide(access, operation, tainted=command.tainted)
+        if decision.ruling is not Ruling.ALLOW:
+            return verdict("what", decision.reason, decision.needed, decision)
+        if status is Status.ARCHIVED and not operation.effects <= READ_ONLY:
+            return verdict("admit", "The casefile is archived: it can be read, not changed.", decision.needed)
         try:
             operation.parse(call)
         except (Invalid, Unavailable) as error:
-            return verdict("what", error.detail, needed)
-        return verdict(None, f"The role {access.role_name} does.", needed)
+            return verdict("what", error.detail, decision.needed)
+        return verdict(None, f"The role {role} does.", decision.needed)

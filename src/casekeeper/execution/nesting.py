@@ -7,8 +7,10 @@ A nested call goes through the same corridor with the caller's rights at that mo
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from casekeeper.acl import Effect
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
@@ -23,12 +25,16 @@ from casekeeper.journal.feed import Delta, LiveFeed
 from casekeeper.journal.requests import Ask
 from casekeeper.journal.stream import Commit, Commits, OperationEnded, OperationIsOpen, Record
 from casekeeper.operations.context import MDSContext, NestedFailed, RightsLost, TooDeep
-from casekeeper.operations.operation import OperationCall
-from casekeeper.operations.registry import must_cover
+from casekeeper.operations.operation import Operation, OperationCall
+from casekeeper.operations.registry import Registry
+from casekeeper.policy import Ruling
 from casekeeper.sessions.manager import At
 
 # Deeper than any sensible plan; stops agents that call each other without end.
 _MAX_DEPTH = 8
+
+# What comes back from any other operation may hold what somebody else has written.
+_TELL_NOTHING = frozenset({Effect.WRITE, Effect.DESTRUCTIVE})
 
 OpenDocuments = Callable[[str, str, str, FencedWrite], CasefileDocuments]
 """The documents of (casefile, user, event), written through the given pen."""
@@ -44,8 +50,10 @@ class Nesting:
         sizes: Sizes,
         live: LiveFeed,
         documents: OpenDocuments,
+        registry: Registry,
         clock: Clock,
     ) -> None:
+        self._registry = registry
         self._gate = gate
         self._commits = commits
         self._sizes = sizes
@@ -71,6 +79,15 @@ class Nesting:
         async def write(records: Sequence[Record]) -> None:
             await self._write(started, records)
 
+        def may(operation: Operation) -> bool:
+            decision = self._registry.decide(
+                started.context.access, operation, tainted=started.running.is_tainted
+            )
+            return decision.ruling in (Ruling.ALLOW, Ruling.APPROVAL)
+
+        def taint() -> None:
+            started.running.is_tainted = True
+
         return MDSContext(
             access=started.context.access,
             session_id=fact.session_id,
@@ -81,6 +98,8 @@ class Nesting:
             documents=self._documents(fact.casefile_id, started.call.caller.user_id, fact.event_id, write),
             invoke=invoke,
             note_refusal=note_refusal,
+            may=may,
+            taint=taint,
             progress=lambda data: self._live.delta(fact.session_id, Delta(fact.event_id, data)),
         )
 
@@ -95,6 +114,7 @@ class Nesting:
     ) -> Any:
         caller = outer.call.caller
         ask = Ask(caller.user_id, "nested", call_id or outer.call.ask.request_id)
+        inside = replace(inside, is_tainted=outer.running.is_tainted)
         call = Call(caller, At(session_id=outer.fact.session_id), operation, ask, parent=inside)
         try:
             if inside.depth >= _MAX_DEPTH:
@@ -111,7 +131,11 @@ class Nesting:
             raise NestedFailed(refusal.code, refusal.detail, retryable=refusal.retryable) from refusal
         assert isinstance(started, Started)
         begun(started.fact.event_id)
-        return await _outputs(started)
+        try:
+            return await _outputs(started)
+        finally:
+            if outer.operation.type is OperationType.AGENT and not started.operation.effects <= _TELL_NOTHING:
+                outer.running.is_tainted = True
 
     async def _deny(self, outer: Started, asked: Asked, error_type: str, message: str) -> str:
         access, error = outer.context.access, {"message": message}
@@ -138,7 +162,7 @@ class Nesting:
         access = await self._gate.look(started.call.caller, started.fact.casefile_id, again=True)
         if access is None:
             raise RightsLost
-        must_cover(access, started.operation)
+        self._registry.must_allow(access, started.operation, tainted=started.call.is_tainted)
         return access
 
 

@@ -82,10 +82,11 @@ class Rights:
     async def _judge(self, casefile_id: str, user_id: str) -> None:
         stored = await self._store.access(user_id, casefile_id)
         grant = stored.grant if stored and stored.grant and stored.grant.is_live(self._clock()) else None
+        tags = stored.tags if stored else frozenset[str]()
         for running in self._runner.all():
             if (running.fact.casefile_id, running.user_id) != (casefile_id, user_id):
                 continue
-            if grant is None or not grant.role.covers(running.needs):
+            if grant is None or not running.may_go_on(grant.role, tags):
                 running.stop(Kind.CANCELLED, "rights_lost", "The permission for it was lost.")
             else:
                 running.ends_at = grant.expires_at

@@ -34,11 +34,19 @@ End = Callable[[Ending], Coroutine[Any, Any, None]]
 """Tells the record how a run ended."""
 
 
+MayGoOn = Callable[[Role, frozenset[str]], bool]
+
+
+def _always(role: Role, tags: frozenset[str]) -> bool:
+    return True
+
+
 @dataclass(eq=False, slots=True)
 class Running:
     """One operation under way in this process. `ended` gets its outcome when the terminal fact is on disk.
 
-    `needs` is the role without which it may not go on, `ends_at` when the caller's grant ends.
+    `may_go_on` judges it again by a role and the casefile's tags, `ends_at` is when the caller's grant ends.
+    `is_tainted`: what it asks for may follow what somebody else has written.
 
     `ending` is set when it is stopped from outside; that is how it ends then, whatever its tool makes of it.
     """
@@ -46,8 +54,9 @@ class Running:
     fact: Fact
     user_id: str
     ended: "asyncio.Future[Any]"
-    needs: Role = Role.VIEWER
+    may_go_on: MayGoOn = _always
     ends_at: datetime | None = None
+    is_tainted: bool = False
     ending: Ending | None = None
     interrupt: Callable[[], None] | None = None
 

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY
 from datetime import datetime
 from typing import Any, Protocol
 
-from casekeeper.acl import Effect, Role, role_for_effects
+from casekeeper.acl import Role
 from casekeeper.casefiles.access import Access
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.errors import Denied
@@ -90,6 +90,10 @@ class MDSContext:
     documents: CasefileDocuments
     invoke: Invoke
     note_refusal: NoteRefusal
+    may: Callable[[Any], bool]
+    """Whether the caller may run this operation, if need be with an approval; the executor judges again."""
+    taint: Callable[[], None]
+    """Say that what this operation asks for from now on may follow what somebody else has written."""
     progress: Callable[[Any], None]
 
     @property
@@ -106,7 +110,3 @@ class MDSContext:
     def role(self) -> Role:
         """The caller's role when the operation was let in."""
         return self.access.role or Role.VIEWER
-
-    def may(self, effects: frozenset[Effect]) -> bool:
-        """Whether the caller's role covers these effects; the executor judges again when it comes to it."""
-        return self.role.covers(role_for_effects(effects))

@@ -155,8 +155,12 @@ class OperationSource(Protocol):
         """The operation of this name."""
         ...
 
+    def operations(self) -> Sequence[Operation]:
+        """All of them."""
+        ...
+
     def catalogue(self) -> Sequence[CatalogEntry]:
-        """All of them, by name."""
+        """All of them, by name, as others see them."""
         ...
 
 

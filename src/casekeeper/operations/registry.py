@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 
-from casekeeper.acl import role_for_effects
 from casekeeper.casefiles.access import Access
-from casekeeper.errors import ArgumentsInvalid, FieldError, RoleTooLow
+from casekeeper.errors import ApprovalNeeded, ArgumentsInvalid, FieldError, PolicyDenies, RoleTooLow
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.operation import CatalogEntry, Operation, OperationCall, OperationSource
 from casekeeper.operations.tools import Tool
+from casekeeper.policy import Decision, Policy, Ruling
 
 ENTRY_POINT = "casekeeper.tools"
 """Third-party packages name an iterable of tools under this entry point."""
@@ -53,6 +53,10 @@ class ToolRegistry(Mapping[str, Tool]):
         """The tool of this name."""
         return self._tools.get(name)
 
+    def operations(self) -> Sequence[Tool]:
+        """All tools."""
+        return list(self._tools.values())
+
     def catalogue(self) -> Sequence[CatalogEntry]:
         """All tools, by name."""
         return [self[name].entry() for name in self]
@@ -69,10 +73,17 @@ def tools_of_packages() -> Iterator[Tool]:
 
 
 class Registry:
-    """All operations, whatever their type."""
+    """All operations, whatever their type, and the table that says who may run which."""
 
-    def __init__(self, sources: Iterable[OperationSource]) -> None:
+    def __init__(self, sources: Iterable[OperationSource], policy: Policy | None = None) -> None:
+        """Load the policy with the operations.
+
+        Raises:
+            PolicyMisfit: A rule names an operation that there is not.
+        """
         self._sources = {source.type: source for source in sources}
+        self.policy = policy or Policy()
+        self.policy.load(operation for source in self._sources.values() for operation in source.operations())
 
     def find(self, call: OperationCall) -> Operation:
         """The operation that a call names.
@@ -93,16 +104,27 @@ class Registry:
         """All of them: by type, then by name."""
         return [entry for source in self._sources.values() for entry in source.catalogue()]
 
+    def decide(self, access: Access, operation: Operation, *, tainted: bool = False) -> Decision:
+        """WHAT: what becomes of the operation with this access, and why."""
+        return self.policy.decide(operation, access.role, access.tags, tainted=tainted)
 
-def must_cover(access: Access, operation: Operation) -> None:
-    """WHAT: refuses an operation whose effects the caller's role does not cover.
+    def must_allow(self, access: Access, operation: Operation, *, tainted: bool = False) -> None:
+        """WHAT: refuses what the table does not let in.
 
-    Raises:
-        RoleTooLow: It needs a higher role.
-    """
-    needed = role_for_effects(operation.effects)
-    if access.role is None or not access.role.covers(needed):
+        Raises:
+            RoleTooLow: The operation needs a higher role.
+            PolicyDenies: A rule of the operators forbids it.
+            ApprovalNeeded: It would need an approval.
+        """
+        decision = self.decide(access, operation, tainted=tainted)
+        if decision.ruling is Ruling.ALLOW:
+            return
+        needed = decision.needed and decision.needed.value
+        if decision.ruling is Ruling.APPROVAL:
+            raise ApprovalNeeded(decision.rule, decision.reason)
+        if decision.ruling is Ruling.DENY or needed is None:
+            raise PolicyDenies(decision.rule, needed, decision.reason)
         has = access.role.value if access.role else None
         raise RoleTooLow(
-            needed.value, has, f"{operation.name} needs the role {needed}; yours is {access.role_name}."
+            needed, has, f"{operation.name} needs the role {needed}; yours is {access.role_name}."
         )

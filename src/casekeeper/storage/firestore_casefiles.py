@@ -42,6 +42,7 @@ class FirestoreCasefiles:
             PublicRole(casefile.fields["public_role"]),
             head.fields["number"],
             mark.fields["number"] if mark else 0,
+            frozenset(casefile.fields["tags"]),
         )
 
     async def casefile(self, casefile_id: str) -> Casefile | None:

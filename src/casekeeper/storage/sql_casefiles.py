@@ -31,6 +31,7 @@ _user_changed = (
 _ACCESS = Static(
     select(
         t.casefiles.c.public_role,
+        t.casefiles.c.tags,
         t.acl_head.c.number,
         _user_changed,
         t.grants,
@@ -109,9 +110,9 @@ class SqlCasefiles:
         row = await self._reads.point(lambda tx: tx.one(_ACCESS, user_id=user_id, casefile_id=casefile_id))
         if row is None:
             return None
-        public_role, number, user_changed, *grant = row
+        public_role, tags, number, user_changed, *grant = row
         kept = _grant(tuple(grant)) if grant[0] else None
-        return StoredAccess(kept, PublicRole(public_role), number, user_changed)
+        return StoredAccess(kept, PublicRole(public_role), number, user_changed, frozenset(json.loads(tags)))
 
     async def casefile(self, casefile_id: str) -> Casefile | None:
         row = await self._reads.point(lambda tx: tx.one(_CASEFILE, casefile_id=casefile_id))

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_ai.models import Model
 from pydantic_core import from_json, to_json
 
-from casekeeper.acl import Effect, Role
+from casekeeper.acl import Effect, Role, role_for_effects
 from casekeeper.agents.registry import AgentRegistry, Budgets, Providers, RegisteredAgent
 from casekeeper.agents.runs import run_agent
 from casekeeper.casefiles.access import Access
@@ -19,7 +19,7 @@ from casekeeper.ids import new_event_id
 from casekeeper.operations.context import MDSContext, NestedFailed, RightsLost
 from casekeeper.operations.operation import AgentCall, Finished, Message, ToolCall
 from casekeeper.operations.registry import ToolRegistry
-from casekeeper.operations.tools import tool
+from casekeeper.operations.tools import Tool, tool
 from casekeeper.sessions.session import PutConversation
 from casekeeper.storage.blobs import DirectoryBlobs
 
@@ -108,6 +108,7 @@ class Desk:
     refused_inputs: list[Any] = field(default_factory=list[Any])
     progress: list[Any] = field(default_factory=list[Any])
     snapshot: str | None = None
+    is_tainted: bool = False
 
     def __post_init__(self) -> None:
         self.blobs = DirectoryBlobs(self.directory)
@@ -158,8 +159,16 @@ class Desk:
             documents=None,  # pyright: ignore[reportArgumentType] - no tool here reads documents
             invoke=self._invoke,
             note_refusal=self._note_refusal,
+            may=self._may,
+            taint=self._taint,
             progress=self.progress.append,
         )
+
+    def _may(self, operation: Tool) -> bool:
+        return self.role.covers(role_for_effects(operation.effects))
+
+    def _taint(self) -> None:
+        self.is_tainted = True
 
     async def _invoke(
         self, call: Any, *, call_id: str | None = None, begun: Callable[[str], None] | None = None

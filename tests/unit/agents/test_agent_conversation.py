@@ -41,6 +41,14 @@ async def test_the_conversation_of_the_session_continues(desk: Desk) -> None:
     assert finished.outputs["response"] == "one / one / two"
 
 
+async def test_only_what_the_session_remembers_taints_from_the_start(desk: Desk) -> None:
+    await desk.ask("one", ECHO)
+    await desk.ask("two", ECHO, history=[Message(role="user", content="red")])
+    assert not desk.is_tainted
+    await desk.ask("three", ECHO)
+    assert desk.is_tainted
+
+
 async def test_it_continues_with_another_agent(desk: Desk) -> None:
     await desk.ask("any tax mail?", agent="offline-researcher")
     finished = await desk.ask("two", ECHO, agent="gemini-2.0-flash-exp")
