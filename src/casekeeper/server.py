@@ -25,7 +25,7 @@ from casekeeper.clock import Clock, utc_now
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.custody import Custody
 from casekeeper.documents.document import FencedWrite
-from casekeeper.documents.filing import Filing
+from casekeeper.documents.filing import UPLOAD_KEPT, Filing
 from casekeeper.documents.readers import Readers
 from casekeeper.execution.executor import Executor
 from casekeeper.execution.explain import Explain
@@ -129,7 +129,7 @@ async def open_server(
     limits = Limits(_rates(settings), clock, processes=settings.workers, shared=telling)
     async with (
         open_storage(
-            settings.store, settings.data, announce, push, _store_limits(settings), owner, pushes
+            settings.store, settings.data, announce, push, store_limits(settings), owner, pushes
         ) as storage,
         _helped(helper, telling, storage, limits),
     ):
@@ -342,7 +342,8 @@ def _rates(settings: Settings) -> Rates:
     return Rates(settings.limit_user, settings.limit_casefile, settings.limit_tool, settings.limit_tools)
 
 
-def _store_limits(settings: Settings) -> StoreLimits:
+def store_limits(settings: Settings) -> StoreLimits:
+    """What the settings grant a store."""
     return StoreLimits(
         settings.store_connections,
         timedelta(seconds=settings.store_connect_s),
@@ -350,6 +351,7 @@ def _store_limits(settings: Settings) -> StoreLimits:
         timedelta(seconds=settings.store_lock_s),
         settings.firestore_channels,
         settings.search,
+        settings.blobs,
     )
 
 
@@ -372,7 +374,10 @@ def _sweeper(server: Server, recovery: Recovery, every: timedelta) -> Sweeper:
     async def forget() -> None:
         await storage.commits.commit(Commit(records=(ForgetExpired(clock()),)))
 
-    return Sweeper([recovery.run, expiry.sweep, erasure.sweep, server.filing.sweep, forget], every)
+    async def clear() -> None:
+        await storage.blobs.sweep(clock() - UPLOAD_KEPT)
+
+    return Sweeper([recovery.run, expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear], every)
 
 
 async def _first_operator(

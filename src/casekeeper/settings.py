@@ -32,18 +32,30 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     data: Path = Field(
-        default=Path(".casekeeper"), description="Directory of the embedded store, keys and blobs."
+        default=Path(".casekeeper"),
+        description="Directory of the embedded store, keys and, by default, blobs.",
     )
     store: str = Field(
         default="",
         description="Address of the store: sqlite:///path, postgresql://user:password@host/database or "
         "firestore://project/database; empty is SQLite in the data directory.",
     )
+    blobs: str = Field(
+        default="",
+        description="Where large bytes are kept: a directory, database (in the store itself), s3://bucket/prefix or "
+        "gs://bucket/prefix; empty is the folder blobs in the data directory.",
+    )
     store_connections: int = Field(
         default=10, ge=3, le=500, description="Connections to a PostgreSQL store, per process."
     )
-    store_connect_s: float = Field(default=5, gt=0, description="Seconds to wait for such a connection.")
-    store_statement_s: float = Field(default=15, gt=0, description="Seconds that a statement may take there.")
+    store_connect_s: float = Field(
+        default=5, gt=0, description="Seconds to wait for such a connection, or for one to an object store."
+    )
+    store_statement_s: float = Field(
+        default=15,
+        gt=0,
+        description="Seconds that a statement may take there, or a request to an object store.",
+    )
     store_lock_s: float = Field(
         default=5, gt=0, description="Seconds that a statement waits for a lock there."
     )

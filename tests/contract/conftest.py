@@ -13,6 +13,7 @@ from casekeeper.storage.store import Storage
 from tests.contract.indexes import declared, watched_queries
 from tests.contract.shelf import Shelf
 from tests.fakes.firestore import Emulator, running_emulator
+from tests.fakes.objects import Objects, running_objects
 from tests.fakes.postgres import Postgres, shared_postgres
 
 STORES = ("sqlite", "postgresql", "firestore")
@@ -39,6 +40,13 @@ def postgres() -> Postgres:
 def emulator() -> Generator[Emulator]:
     """A Firestore emulator."""
     with running_emulator() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def objects() -> Generator[Objects]:
+    """An object store."""
+    with running_objects() as server:
         yield server
 
 

@@ -346,7 +346,7 @@ async def test_a_streamed_blob_tells_its_digest_and_size(shelf: Shelf):
     told = await blobs.put_stream(shelf.casefile_id, "upload", _chunks(*parts), 200_000)
 
     assert told == (hashlib.sha256(whole).hexdigest(), len(whole))
-    with blobs.open(shelf.casefile_id, "upload") as file:
+    with await blobs.open(shelf.casefile_id, "upload") as file:
         assert file.read() == whole
 
 

@@ -74,4 +74,4 @@ def test_the_extras_are_these():
         part.split("extra ==")[1].strip(" '\"") for part in requires("casekeeper") or [] if "extra ==" in part
     }
 
-    assert extras == {"all", "anthropic", "firestore", "google", "openai", "postgres", "redis"}
+    assert extras == {"all", "anthropic", "blobs", "firestore", "google", "openai", "postgres", "redis"}

@@ -173,7 +173,7 @@ class Exporting:
             archive.add(name, len(raw), (raw,))
         else:
             try:
-                with self._storage.blobs.open(casefile_id, document.document_id) as blob:
+                with await self._storage.blobs.open(casefile_id, document.document_id) as blob:
                     archive.add(name, document.size, _pieces(blob))
             except FileNotFoundError as error:
                 raise BundleUnfit(f"the bytes of {document_id} are missing") from error

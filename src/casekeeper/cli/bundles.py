@@ -108,7 +108,9 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
     from casekeeper.clock import utc_now
     from casekeeper.errors import CasefileExists, StoreUnavailable
     from casekeeper.execution.recovery import Recovery
-    from casekeeper.storage.opening import StoreAddressInvalid, open_storage
+    from casekeeper.server import store_limits
+    from casekeeper.storage.addresses import StoreAddressInvalid
+    from casekeeper.storage.opening import open_storage
     from casekeeper.storage.schema_version import SchemaTooNew
     from casekeeper.storage.sqlite import DirectoryInUse
 
@@ -118,7 +120,9 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
     if not settings.store:
         existing(settings)
     try:
-        async with open_storage(settings.store, settings.data, _nobody) as storage:
+        async with open_storage(
+            settings.store, settings.data, _nobody, limits=store_limits(settings)
+        ) as storage:
             user_id = (where.user or settings.operator).lower()
             stored = await storage.accounts.account(user_id)
             if stored is None or not stored.account.is_active:

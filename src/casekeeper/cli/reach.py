@@ -168,8 +168,8 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.errors import AccountNotFound, StoreUnavailable
     from casekeeper.policy import PolicyMisfit
     from casekeeper.server import open_server
+    from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.helper import HelperAddressInvalid
-    from casekeeper.storage.opening import StoreAddressInvalid
     from casekeeper.storage.schema_version import SchemaTooNew
 
     async with AsyncExitStack() as stack:

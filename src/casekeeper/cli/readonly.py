@@ -5,22 +5,28 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from sqlalchemy import select
 
 from casekeeper.cli.exits import DATA, Stop
 from casekeeper.cli.reach import DATABASE
+from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.checking import Condition, checked
 from casekeeper.documents.document import DocumentSummary
 from casekeeper.sessions.recording import Recording
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.addresses import BlobsAddressInvalid
+from casekeeper.storage.blob_opening import open_blobs
+from casekeeper.storage.sql_blobs import SqlParts
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.sqlite import connect
 from casekeeper.storage.sqlite_tx import SqliteTx
+
+if TYPE_CHECKING:
+    from casekeeper.settings import Settings
 
 T = TypeVar("T")
 
@@ -79,12 +85,28 @@ class StoredHead:
     hash: str
 
 
+async def blobs_of(settings: "Settings", reads: ReadOnly) -> BlobStore:
+    """The blobs of a data directory, to be read only.
+
+    Raises:
+        Stop: Their address names no blob store.
+    """
+    from casekeeper.server import store_limits
+
+    # Nothing will be written.
+    parts = SqlParts(reads, cast(Any, None))
+    try:
+        return await open_blobs(store_limits(settings), settings.data, parts, tried=False)
+    except BlobsAddressInvalid as error:
+        raise Stop(f"{error}", DATA) from error
+
+
 class StoredRecords:
     """All records of a directory, for whoever holds it: no permission is asked."""
 
-    def __init__(self, reads: ReadOnly, data: Path) -> None:
+    def __init__(self, reads: ReadOnly, blobs: BlobStore) -> None:
         self._reads = reads
-        self._blobs = DirectoryBlobs(data / "blobs")
+        self._blobs = blobs
         # `of_session` asks nobody for permission, so there is no manager to give.
         self._recording = Recording(SqlEvents(reads), self._blobs, cast(Any, None))
 

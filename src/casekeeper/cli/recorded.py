@@ -137,20 +137,24 @@ async def records_of(where: Where) -> AsyncGenerator[Records]:
             yield records
         return
     data = existing(settings)
-    from casekeeper.cli.readonly import ReadOnly, StoredRecords
+    from casekeeper.cli.readonly import ReadOnly, StoredRecords, blobs_of
 
     with ReadOnly(data) as reads:
-        yield StoredRecords(reads, data)
+        yield StoredRecords(reads, await blobs_of(settings, reads))
 
 
 @asynccontextmanager
 async def _shared(settings: "Settings") -> AsyncGenerator[Records]:
     from casekeeper.errors import StoreUnavailable
-    from casekeeper.storage.opening import StoreAddressInvalid, open_storage
+    from casekeeper.server import store_limits
+    from casekeeper.storage.addresses import StoreAddressInvalid
+    from casekeeper.storage.opening import open_storage
     from casekeeper.storage.schema_version import SchemaTooNew
 
     try:
-        async with open_storage(settings.store, settings.data, lambda _: None) as storage:
+        async with open_storage(
+            settings.store, settings.data, lambda _: None, limits=store_limits(settings)
+        ) as storage:
             yield _SharedRecords(storage)
     except (StoreAddressInvalid, SchemaTooNew) as error:
         raise Stop(f"The store cannot be used: {error}.", DATA) from error

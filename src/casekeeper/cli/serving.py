@@ -22,8 +22,8 @@ from casekeeper.errors import StoreUnavailable
 from casekeeper.policy import PolicyMisfit
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
+from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.helper import HelperAddressInvalid
-from casekeeper.storage.opening import StoreAddressInvalid
 from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.sqlite import DirectoryInUse
 
@@ -81,9 +81,7 @@ async def serving(settings: Settings) -> AsyncGenerator[tuple[Server, str]]:
         raise Stop(f"{settings.data} is in use{where}.", DATA) from error
     except SchemaTooNew as error:
         raise Stop(f"{error}.", DATA) from error
-    except StoreAddressInvalid as error:
-        raise Stop(f"CASEKEEPER_STORE: {error}", USAGE) from error
-    except HelperAddressInvalid as error:
+    except (StoreAddressInvalid, HelperAddressInvalid) as error:
         raise Stop(str(error), USAGE) from error
     except PolicyMisfit as error:
         raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error

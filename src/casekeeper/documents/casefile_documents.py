@@ -106,8 +106,7 @@ class CasefileDocuments:
 
     async def read_upload(self, upload: Upload) -> AsyncGenerator[list[Arrived]]:
         """What is in an upload, in batches; close the generator."""
-        file = await asyncio.to_thread(self._blobs.open, self._casefile_id, upload.upload_id)
-        with closing(file):
+        with closing(await self._blobs.open(self._casefile_id, upload.upload_id)) as file:
             async with aclosing(self._readers.read(file, upload.filename)) as batches:
                 async for batch in batches:
                     yield batch

@@ -1,9 +1,8 @@
 """Whether what was filed is still there, byte by byte."""
 
-import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import aclosing
 from typing import Literal
 
 from casekeeper.clock import to_us
@@ -13,7 +12,6 @@ from casekeeper.documents.document import DocumentStore, DocumentSummary
 Condition = Literal["whole", "missing", "changed"]
 
 _PAGE = 200
-_CHUNK = 1024 * 1024
 
 
 async def checked(
@@ -30,11 +28,7 @@ async def checked(
 async def _condition(store: DocumentStore, blobs: BlobStore, document: DocumentSummary) -> Condition:
     raw = await store.raw(document.casefile_id, document.document_id)
     try:
-        digest = (
-            hashlib.sha256(raw).hexdigest()
-            if raw is not None
-            else await asyncio.to_thread(_digest, blobs, document)
-        )
+        digest = hashlib.sha256(raw).hexdigest() if raw is not None else await _digest(blobs, document)
     except FileNotFoundError:
         # Unless it was deleted meanwhile.
         there = await store.document(document.casefile_id, document.document_id)
@@ -42,9 +36,9 @@ async def _condition(store: DocumentStore, blobs: BlobStore, document: DocumentS
     return "whole" if digest == document.sha256 else "changed"
 
 
-def _digest(blobs: BlobStore, document: DocumentSummary) -> str:
+async def _digest(blobs: BlobStore, document: DocumentSummary) -> str:
     digest = hashlib.sha256()
-    with closing(blobs.open(document.casefile_id, document.document_id)) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    async with aclosing(await blobs.stream(document.casefile_id, document.document_id)) as pieces:
+        async for piece in pieces:
+            digest.update(piece)
     return digest.hexdigest()

@@ -4,11 +4,8 @@ Deleting takes a document with all that was attached to it. What they said is go
 there, from which bytes, and who deleted them and why.
 """
 
-import asyncio
-import io
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import closing
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -29,7 +26,6 @@ from casekeeper.journal.stream import Commit, Commits
 
 # What every store writes in one commit.
 _AT_ONCE = 200
-_CHUNK = 256 * 1024
 
 
 class DeleteTheDocuments(BaseModel):
@@ -162,18 +158,18 @@ class Custody:
         if document is None:
             raise DocumentNotFound(document_id)
         raw = await self._store.raw(casefile_id, document_id)
-        file = io.BytesIO(raw) if raw is not None else await self._blob(document)
+        pieces = _whole(raw) if raw is not None else await self._blob(document)
         try:
             if self._records_reads:
                 await self._record_read(access, document)
         except BaseException:
-            file.close()
+            await pieces.aclose()
             raise
-        return document, _chunks(file)
+        return document, pieces
 
-    async def _blob(self, document: DocumentSummary) -> BinaryIO:
+    async def _blob(self, document: DocumentSummary) -> AsyncGenerator[bytes]:
         try:
-            return await asyncio.to_thread(self._blobs.open, document.casefile_id, document.document_id)
+            return await self._blobs.stream(document.casefile_id, document.document_id)
         except FileNotFoundError as error:
             # Somebody took the file away, or it was deleted just now.
             if await self._store.document(document.casefile_id, document.document_id) is None:
@@ -205,10 +201,8 @@ class Custody:
         await self._commits.commit(Commit((fact,), (access.fence,)))
 
 
-async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes]:
-    with closing(file):
-        while chunk := await asyncio.to_thread(file.read, _CHUNK):
-            yield chunk
+async def _whole(raw: bytes) -> AsyncGenerator[bytes]:
+    yield raw
 
 
 def _told(document: DocumentSummary) -> dict[str, Any]:

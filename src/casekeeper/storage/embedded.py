@@ -7,9 +7,11 @@ from pathlib import Path
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.blob_opening import open_blobs
+from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
 from casekeeper.storage.sql_accounts import SqlAccounts
+from casekeeper.storage.sql_blobs import SqlParts
 from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_events import SqlEvents
@@ -24,6 +26,7 @@ async def open_embedded(
     directory: Path,
     announce: Callable[[Sequence[Sealed]], None],
     push: Callable[[Sequence[Change]], None] = nobody,
+    limits: StoreLimits | None = None,
 ) -> AsyncGenerator[Storage]:
     """The store in a directory, made or migrated where needed.
 
@@ -32,6 +35,8 @@ async def open_embedded(
     Raises:
         DirectoryInUse: Another process holds it.
         SchemaTooNew: It belongs to a newer version.
+        BlobsAddressInvalid: There is no such blob store.
+        StoreUnavailable: The blob store does not answer.
     """
     lock = DirectoryLock(directory)
     try:
@@ -47,7 +52,7 @@ async def open_embedded(
                 events=SqlEvents(store),
                 documents=SqlDocuments(store),
                 search=SqlSearch(store),
-                blobs=DirectoryBlobs(directory / "blobs"),
+                blobs=await open_blobs(limits or StoreLimits(), directory, SqlParts(store, store)),
                 directory=directory,
             )
         finally:

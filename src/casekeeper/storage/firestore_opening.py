@@ -10,9 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
 from casekeeper.storage import firestore_places as at
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.blob_opening import open_blobs
 from casekeeper.storage.embedded import migrate
 from casekeeper.storage.firestore_accounts import FirestoreAccounts
+from casekeeper.storage.firestore_blobs import FirestoreParts
 from casekeeper.storage.firestore_casefiles import FirestoreCasefiles
 from casekeeper.storage.firestore_channels import Conflict, Firestore, open_channels
 from casekeeper.storage.firestore_commits import FirestoreCommits
@@ -72,7 +73,7 @@ async def open_firestore(
                 events=FirestoreEvents(store, commits.memory, workers),
                 documents=FirestoreDocuments(store, search),
                 search=search,
-                blobs=DirectoryBlobs(directory / "blobs"),
+                blobs=await open_blobs(limits, directory, FirestoreParts(store)),
                 directory=directory,
                 is_shared=True,
             )

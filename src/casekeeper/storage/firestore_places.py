@@ -26,7 +26,7 @@ def event(casefile_id: str, session_id: str, seq: int) -> str:
 
 
 def chunk(casefile_id: str, name: str, number: int) -> str:
-    """A piece of something large: a payload, or a document's text or bytes."""
+    """A piece of something large: a payload, a document's text or bytes, or a blob."""
     return f"casefiles/{casefile_id}/chunks/{name}-{number:04d}"
 
 
@@ -38,6 +38,16 @@ def document(casefile_id: str, document_id: str) -> str:
 def digest(casefile_id: str, sha256: str) -> str:
     """Says that a casefile holds these bytes."""
     return f"casefiles/{casefile_id}/digests/{sha256}"
+
+
+def blob(casefile_id: str, name: str) -> str:
+    """Says which content has this name."""
+    return f"casefiles/{casefile_id}/blobs/{name}"
+
+
+def leftover(content_id: str) -> str:
+    """A blob's content that no name is given, yet or any more."""
+    return f"blob_leftovers/{content_id}"
 
 
 def session_place(session_id: str) -> str:

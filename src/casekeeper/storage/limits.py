@@ -1,4 +1,4 @@
-"""How much time and how many connections a store gets."""
+"""How much time and how many connections a store gets, and where its files are."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,3 +15,5 @@ class StoreLimits:
     lock: timedelta = timedelta(seconds=5)
     channels: int = 1
     search: Path | None = None
+    blobs: str = ""
+    """Address of the blob store; empty is a folder of the data directory."""

@@ -7,13 +7,10 @@ from urllib.parse import urlsplit
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
+from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.embedded import open_embedded
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.store import Storage, nobody
-
-
-class StoreAddressInvalid(ValueError):
-    """The address names no store that casekeeper knows, or one for which a library is missing."""
 
 
 @asynccontextmanager
@@ -28,28 +25,28 @@ async def open_storage(
 ) -> AsyncGenerator[Storage]:
     """The store at an address (`sqlite:///path`, `postgresql://…`, `firestore://…`; empty is SQLite in the directory itself).
 
-    `owner` is this process, by whose name others know whose operations run.
+    Its blobs are where `limits` say. `owner` is this process, by whose name others know whose operations run.
 
     Facts are announced and permission changes pushed when they are on disk, before their commits are answered. Where the
     store itself tells what other processes changed, `heard` is called (or `push`, without it).
 
     Raises:
-        StoreAddressInvalid: There is no such store, or its library is not installed.
+        StoreAddressInvalid: There is no such store (BlobsAddressInvalid: for blobs), or its library is not installed.
         DirectoryInUse: Another process holds the embedded store.
         SchemaTooNew: The store belongs to a newer version.
         StoreUnavailable: It does not answer.
     """
-    parts = urlsplit(address)
+    parts, limits = urlsplit(address), limits or StoreLimits()
     match parts.scheme:
         case "":
             if address:
                 raise StoreAddressInvalid(f"The store “{address}” has no scheme; write sqlite:///{address}.")
-            opened = open_embedded(directory, announce, push)
+            opened = open_embedded(directory, announce, push, limits)
         case "sqlite":
             if parts.netloc or not parts.path.strip("/"):
                 raise StoreAddressInvalid("The store's address must be sqlite:///path of a directory.")
             # sqlite:///a is a relative path, sqlite:////a an absolute one, as SQLAlchemy has it.
-            opened = open_embedded(Path(parts.path[1:]), announce, push)
+            opened = open_embedded(Path(parts.path[1:]), announce, push, limits)
         case "postgresql" | "postgres":
             try:
                 from casekeeper.storage.postgres_opening import open_postgres
@@ -57,9 +54,7 @@ async def open_storage(
                 raise StoreAddressInvalid(
                     f"PostgreSQL needs {error.name}: pip install 'casekeeper[postgres]'."
                 ) from error
-            opened = open_postgres(
-                address, directory, announce, push, limits or StoreLimits(), owner, heard or push
-            )
+            opened = open_postgres(address, directory, announce, push, limits, owner, heard or push)
         case "firestore":
             if not parts.netloc or parts.path.count("/") > 1:
                 raise StoreAddressInvalid("The store's address must be firestore://project[/database].")
@@ -69,7 +64,7 @@ async def open_storage(
                 raise StoreAddressInvalid(
                     f"Firestore needs {error.name}: pip install 'casekeeper[firestore]'."
                 ) from error
-            opened = open_firestore(address, directory, announce, push, limits or StoreLimits(), owner)
+            opened = open_firestore(address, directory, announce, push, limits, owner)
         case scheme:
             raise StoreAddressInvalid(
                 f"The store's scheme “{scheme}” is not known; sqlite, postgresql and firestore are."

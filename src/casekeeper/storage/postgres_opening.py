@@ -11,13 +11,14 @@ import asyncpg
 from casekeeper.acl_feed import Change
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.events import Sealed
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.blob_opening import open_blobs
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.postgres import PostgresStore, guarded
 from casekeeper.storage.postgres_presence import PostgresEvents, Presence
 from casekeeper.storage.postgres_search import PostgresSearch
 from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
 from casekeeper.storage.sql_accounts import SqlAccounts
+from casekeeper.storage.sql_blobs import SqlParts
 from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_sessions import SqlSessions
@@ -75,7 +76,7 @@ async def open_postgres(
             events=PostgresEvents(store, presence),
             documents=SqlDocuments(store),
             search=PostgresSearch(store),
-            blobs=DirectoryBlobs(directory / "blobs"),
+            blobs=await open_blobs(limits, directory, SqlParts(store, store)),
             directory=directory,
             is_shared=True,
         )

@@ -1,6 +1,6 @@
 """Which schema this casekeeper has."""
 
-NEWEST = "0003"
+NEWEST = "0004"
 """The newest migration; a store at it needs none."""
 
 

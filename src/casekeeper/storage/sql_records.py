@@ -18,6 +18,7 @@ from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_blobs import BLOB_CONDITIONS, BLOB_RECORDS
 from casekeeper.storage.sql_document_records import DOCUMENT_RECORDS
 from casekeeper.storage.sql_statements import Static, Tx
 from casekeeper.storage.sql_writing import insert_into, put_into, us
@@ -122,6 +123,7 @@ CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
     acc.AccountAbsent: lambda tx, c: tx.one(_ACCOUNT_ID, user_id=c.user_id),
     log.AccountStands: lambda tx, c: _newest(tx, c.user_id, ANY),
     log.FamilyLives: lambda tx, c: tx.one(_REFRESH, digest=c.digest),
+    **BLOB_CONDITIONS,
 }
 """What a condition's `refusal` is given, found inside the transaction."""
 
@@ -355,5 +357,6 @@ RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
         _PUT_CONVERSATION, session_id=r.session_id, event_id=r.event_id, blob=r.blob
     ),
     **DOCUMENT_RECORDS,
+    **BLOB_RECORDS,
 }
 """How each record is written."""
