@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
+from casekeeper.values import value
+
 Check = Literal["who", "where", "what", "admit"]
 
 
@@ -35,7 +37,7 @@ class FieldError:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Quota:
     """Where a rate limit stands: of `amount` a minute `left` may still start; more when `reset_s` seconds have passed."""
 

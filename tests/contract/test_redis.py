@@ -305,9 +305,14 @@ async def test_a_subscription_that_is_cut_comes_back(url: str, epoch: str):
 async def test_what_is_no_news_is_passed_over(url: str, epoch: str):
     async with workers(url, 1, epoch=epoch) as [one]:
         async with _driver.from_url(url) as stranger:
-            for word in (b"\xff", b"[]", b"{}", b'{"from": 1, "sessions": 5, "changes": [["x", 1]]}'):
+            for word in (
+                b"\xff",
+                b"[]",
+                b"{}",
+                b'{"sender": "x", "sessions": [], "changes": [[1e999, "cf_1", "anna"]]}',
+            ):
                 assert await stranger.publish(f"casekeeper:{epoch}:news", word) == 1
-            good = b'{"from": "x", "sessions": [], "changes": [[3, "cf_1", "anna"]]}'
+            good = b'{"sender": "x", "sessions": [], "changes": [[3, "cf_1", "anna"]]}'
             await stranger.publish(f"casekeeper:{epoch}:news", good)
         async with asyncio.timeout(10):
             while not one.heard:

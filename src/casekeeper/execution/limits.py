@@ -72,24 +72,18 @@ class Count:
             self.now = self.others_now = self.told = 0
             self.minute = minute
 
-    def full_s(self, now_s: float, share: int) -> float | None:
-        """For how many seconds there is no room; None if there is. `share`: what this process may take alone."""
-        passed_s = now_s - self.minute * WINDOW_S
-        alone = _full_s(share, self.now, self.before, passed_s)
+    def left(self, inside: float, share: int) -> float:
+        """How many may still start; a part of one counts as one. `share`: what this process may take alone."""
+        alone = share - self.now - self.before * inside
+        others = self.amount - share - self.others_now - self.others_before * inside
+        return alone if others >= 0 else alone + others
+
+    def full_s(self, passed_s: float, share: int) -> float:
+        """For how many seconds there is no room, where there is none now."""
         together = _full_s(
             self.amount, self.now + self.others_now, self.before + self.others_before, passed_s
         )
-        return together if alone is None else max(alone, together or 0)
-
-    def quota(self, now_s: float, share: int, full_s: float | None = None) -> Quota:
-        """Where the limit stands."""
-        passed_s = now_s - self.minute * WINDOW_S
-        left = min(
-            share - self.now - _inside(self.before, passed_s),
-            self.amount - self.now - self.others_now - _inside(self.before + self.others_before, passed_s),
-        )
-        reset_s = WINDOW_S - passed_s if full_s is None else full_s
-        return Quota(self.name, self.amount, max(0, math.ceil(left)), _whole(reset_s))
+        return max(_full_s(share, self.now, self.before, passed_s), together)
 
 
 class Shared(Protocol):
@@ -140,18 +134,18 @@ class Limits:
         counts = self._of(user_id, casefile_id, operation)
         shared = self._shared
         is_alone = shared is None or not shared.is_settled
-        self._admit(counts, is_alone=is_alone)
+        quotas = self._admit(counts, is_alone=is_alone)
         if shared is not None:
             if not is_alone and any(c.now - c.told >= self.slack(c.amount) for c in counts):
                 granted = await shared.ask(counts)
                 if granted:
-                    return self._quotas(counts, is_alone=False)
+                    return quotas
                 is_alone = granted is None
-                self._admit(counts, is_alone=is_alone, is_refused=not is_alone)
+                quotas = self._admit(counts, is_alone=is_alone, is_refused=not is_alone)
             shared.tell(counts)
         for count in counts:
             count.now += 1
-        return self._quotas(counts, is_alone=is_alone)
+        return quotas
 
     def slack(self, amount: int) -> int:
         """How many operations this process admits before the others know of them.
@@ -194,43 +188,50 @@ class Limits:
             counts.append(count)
         return counts
 
-    def _admit(self, counts: Sequence[Count], *, is_alone: bool, is_refused: bool = False) -> None:
-        """Raise where a count is full; `is_refused`: others have said that one is, whatever it looks like here."""
-        now_s, wait_s, full = self.now_s(), 0.0, list[Count]()
+    def _admit(
+        self, counts: Sequence[Count], *, is_alone: bool, is_refused: bool = False
+    ) -> tuple[Quota, ...]:
+        """Where the limits will stand when one more of each is counted.
+
+        Raises:
+            RateLimited: One is full, or `is_refused`: others have said so, whatever it looks like here.
+        """
+        passed_s = self.now_s() - self._minute * WINDOW_S
+        inside, reset_s = _inside(passed_s), _whole(WINDOW_S - passed_s)
+        quotas: list[Quota] = []
         for count in counts:
-            count_s = count.full_s(now_s, self._share(count.amount, is_alone))
-            if count_s is not None:
-                wait_s, full = max(wait_s, count_s), [*full, count]
-        if not full and not is_refused:
-            return
-        fullest = max(full or counts, key=lambda c: c.full_s(now_s, self._share(c.amount, is_alone)) or 0)
-        if self._shared and now_s - fullest.heard_s >= _STALE_S:
+            left = math.ceil(count.left(inside, self._share(count.amount, is_alone)))
+            if left <= 0 or is_refused:
+                raise self._refusal(counts, passed_s, is_alone=is_alone)
+            quotas.append(Quota(count.name, count.amount, left - 1, reset_s))
+        return tuple(quotas)
+
+    def _refusal(self, counts: Sequence[Count], passed_s: float, *, is_alone: bool) -> RateLimited:
+        inside, quotas = _inside(passed_s), list[Quota]()
+        fullest, wait_s = counts[0], 0.0
+        for count in counts:
+            share = self._share(count.amount, is_alone)
+            left, reset_s = math.ceil(count.left(inside, share)), WINDOW_S - passed_s
+            if left <= 0 and (reset_s := count.full_s(passed_s, share)) > wait_s:
+                fullest, wait_s = count, reset_s
+            quotas.append(Quota(count.name, count.amount, max(0, left), _whole(reset_s)))
+        if self._shared is not None and self.now_s() - fullest.heard_s >= _STALE_S:
             self._shared.tell(counts)
         retry_s = _whole(wait_s)
-        quotas = [
-            c.quota(now_s, self._share(c.amount, is_alone), wait_s if c in full else None) for c in counts
-        ]
         policy = f"{fullest.amount} a minute per {fullest.name}"
-        retry_at = self._clock() + timedelta(seconds=retry_s)
-        raise RateLimited(policy, retry_at, retry_s, tuple(quotas))
-
-    def _quotas(self, counts: Sequence[Count], *, is_alone: bool) -> tuple[Quota, ...]:
-        now_s = self.now_s()
-        return tuple(count.quota(now_s, self._share(count.amount, is_alone)) for count in counts)
+        return RateLimited(policy, self._clock() + timedelta(seconds=retry_s), retry_s, tuple(quotas))
 
 
-def _inside(before: int, passed_s: float) -> float:
-    """How much of the last minute's count is still inside the window."""
-    return before * max(0.0, 1 - passed_s / WINDOW_S)
+def _inside(passed_s: float) -> float:
+    """How much of the last minute is still inside the window."""
+    return max(0.0, 1 - passed_s / WINDOW_S)
 
 
-def _full_s(amount: int, now: int, before: int, passed_s: float) -> float | None:
-    """For how many seconds there is no room: until enough of the last minute is gone, or until the next."""
-    if now + _inside(before, passed_s) < amount:
-        return None
-    if now < amount:
-        return WINDOW_S * (1 - (amount - now) / before) - passed_s
-    return WINDOW_S - passed_s
+def _full_s(amount: int, now: int, before: int, passed_s: float) -> float:
+    """For how many seconds there is no room: until enough of the last minute is gone, or until the next; 0 if there is."""
+    if now >= amount:
+        return WINDOW_S - passed_s
+    return max(0.0, WINDOW_S * (1 - (amount - now) / before) - passed_s) if before else 0.0
 
 
 def _whole(seconds: float) -> int:

@@ -111,7 +111,9 @@ class Telling:
             async with asyncio.timeout(ASK_S):
                 return await asking.done
         except TimeoutError:
-            return None
+            # The answer may have come at the same moment: then it is counted already.
+            done = asking.done
+            return None if done.cancelled() or not done.done() else done.result()
 
     async def run(self, limits: Limits) -> None:
         """Tell and ask until cancelled."""

@@ -15,8 +15,8 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import orjson
 import redis.asyncio
+from pydantic import BaseModel, ValidationError
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -36,6 +36,7 @@ _CONNECT_S: Final = 1.0
 _AGAIN_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 # After a loss all processes are back by then: the longest pause between tries, and one try.
 _SETTLED_S: Final = 3.0
+_PACE_S: Final = 0.005
 _QUIET_S: Final = 5.0
 # This minute's counts are asked for in the next one, too.
 _KEPT_S: Final = 150
@@ -72,6 +73,14 @@ return heard
 """
 
 _log = logging.getLogger("casekeeper.redis")
+
+
+class _News(BaseModel):
+    """What one process tells the others: who it is, where it wrote facts, and whose permissions it changed."""
+
+    sender: str
+    sessions: list[str]
+    changes: list[tuple[int, str, str]]
 
 
 class RedisHelper:
@@ -217,15 +226,14 @@ class RedisHelper:
         while True:
             message = await subscription.get_message(timeout=None)
             if message is not None:
-                # Whoever writes there is not to be trusted with our liveness.
-                with suppress(ValueError, TypeError, KeyError, AttributeError):
-                    self._hear(orjson.loads(message["data"]))
+                # Whoever else writes there is not to be trusted with our liveness.
+                with suppress(ValidationError):
+                    self._hear(_News.model_validate_json(message["data"]))
 
-    def _hear(self, news: dict[str, Any]) -> None:
-        if news["from"] == self._owner:
-            return
-        self._live.heard(map(str, news["sessions"]))
-        self._pushes([Change(int(number), str(cf), str(user)) for number, cf, user in news["changes"]])
+    def _hear(self, news: _News) -> None:
+        if news.sender != self._owner:
+            self._live.heard(news.sessions)
+            self._pushes([Change(*change) for change in news.changes])
 
     async def _publish(self) -> None:
         while True:
@@ -238,16 +246,15 @@ class RedisHelper:
                     await self._client.ping()
                 continue
             await self._send()
+            # A burst of commits becomes one message.
+            await asyncio.sleep(_PACE_S)
 
     async def _send(self) -> None:
         sessions, changes = frozenset(self._sessions), list(self._changes)
-        news = {
-            "from": self._owner,
-            "sessions": list(sessions),
-            "changes": [[c.number, c.casefile_id, c.user_id] for c in changes],
-        }
+        told = [(change.number, change.casefile_id, change.user_id) for change in changes]
+        news = _News(sender=self._owner, sessions=list(sessions), changes=told)
         async with asyncio.timeout(_ANSWER_S):
-            await self._client.publish(self._channel, orjson.dumps(news))
+            await self._client.publish(self._channel, news.model_dump_json())
         # Only now: who is stopped in between sends it once more, which does no harm.
         self._sessions -= sessions
         del self._changes[: len(changes)]
