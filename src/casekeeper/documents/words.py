@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from casekeeper.documents.query import And, Field, Near, Not, Or, Phrase, Term, Word
@@ -14,6 +15,9 @@ _TOKEN = re.compile(r"[^\W_]+")
 _WORD = re.compile(r"\w+")
 _TOKEN_MAX: Final = 200
 _SNIPPET_WORDS: Final = 24
+_WORDS_BEFORE: Final = 6
+# Far more than six words take.
+_BEFORE_MAX: Final = 400
 _FIRST_MAX: Final = 3
 
 
@@ -48,18 +52,50 @@ def first_words(sought: Sequence[str]) -> list[str]:
 def snippet_of(text: str, sought: frozenset[str]) -> tuple[str, list[tuple[int, int]]]:
     """Some 24 words around the first one sought, and where sought words stand in them."""
     text = " ".join(text.split())
-    words = [*_WORD.finditer(text)]
-    hit = next((number for number, word in enumerate(words) if _is_one(word[0], sought)), 0) if sought else 0
-    first = max(0, hit - _SNIPPET_WORDS // 4)
-    shown = words[first : first + _SNIPPET_WORDS]
+    hit = _first(text, sought) if sought else 0
+    words_before = [*_WORD.finditer(text, text.rfind(" ", 0, max(0, hit - _BEFORE_MAX)) + 1, hit)]
+    start = words_before[-_WORDS_BEFORE:][0].start() if words_before else hit
+    if not _WORD.search(text, 0, start):
+        start = 0
+    shown = [*islice(_WORD.finditer(text, start), _SNIPPET_WORDS + 1)]
     if not shown:
         return "", []
-    is_whole = first + _SNIPPET_WORDS >= len(words)
-    start, end = (shown[0].start() if first else 0), (len(text) if is_whole else shown[-1].end())
-    before = "…" if first else ""
+    is_whole = len(shown) <= _SNIPPET_WORDS
+    shown = shown[:_SNIPPET_WORDS]
+    end = len(text) if is_whole else shown[-1].end()
+    before = "…" if start else ""
     shift = len(before) - start
     places = [(word.start() + shift, word.end() + shift) for word in shown if _is_one(word[0], sought)]
     return f"{before}{text[start:end]}{'' if is_whole else '…'}", places
+
+
+def _first(text: str, sought: frozenset[str]) -> int:
+    """Where the first word sought begins; 0 if there is none."""
+    # A text that was cut begins with a sign that says so.
+    plain = text.removeprefix("…")
+    if not plain.isascii():
+        return next((word.start() for word in _WORD.finditer(text) if _is_one(word[0], sought)), 0)
+    # Most texts are plain: there a search in them is many times as fast as looking at every word.
+    lowered = plain.lower()
+    places = [place for word in sought if (place := _find(lowered, word)) >= 0]
+    if not places:
+        return 0
+    place = min(places)
+    while place and (lowered[place - 1] == "_" or lowered[place - 1].isalnum()):
+        # What is shown are words of the text, in which an underscore parts nothing.
+        place -= 1
+    return place + len(text) - len(plain)
+
+
+def _find(text: str, word: str) -> int:
+    """Where a word of the index stands by itself in a plain text; -1 if nowhere."""
+    place = text.find(word)
+    while place >= 0:
+        end = place + len(word)
+        if not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum()):
+            return place
+        place = text.find(word, place + 1)
+    return -1
 
 
 def _is_one(word: str, sought: frozenset[str]) -> bool:
