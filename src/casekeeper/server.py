@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 from pydantic import SecretStr
 
@@ -27,6 +27,7 @@ from casekeeper.documents.custody import Custody
 from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.filing import UPLOAD_KEPT, Filing
 from casekeeper.documents.readers import Readers
+from casekeeper.errors import AccountExists
 from casekeeper.execution.executor import Executor
 from casekeeper.execution.explain import Explain
 from casekeeper.execution.limits import Limits, Rates
@@ -38,8 +39,15 @@ from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.telling import Telling
-from casekeeper.identity.accounts import Account, Accounts, Passwords, PutAccount, StoredAccount
-from casekeeper.identity.keys import SigningKeys
+from casekeeper.identity.accounts import (
+    Account,
+    AccountAbsent,
+    Accounts,
+    Passwords,
+    PutAccount,
+    StoredAccount,
+)
+from casekeeper.identity.keys import SigningKeys, made_once
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.ids import new_pseudonym
@@ -191,7 +199,9 @@ def _wire(
     helper: Helper | None,
 ) -> Server:
     commits, blobs = storage.commits, storage.blobs
-    cursors = Cursors(_secret(settings.data))
+    # The deployment's secret for cursors.
+    secret = made_once(settings.data / "keys" / "cursor.secret", partial(secrets.token_bytes, 32))
+    cursors = Cursors(secret)
     requests = Requests(storage.accounts, clock)
     # WHO
     signing_keys = SigningKeys(settings.data / "keys")
@@ -394,18 +404,14 @@ async def _first_operator(
         pseudonym=new_pseudonym(),
     )
     stored = StoredAccount(account, await passwords.hash(password))
-    await storage.commits.commit(Commit(records=(PutAccount(stored),)))
+    try:
+        await storage.commits.commit(
+            Commit(conditions=(AccountAbsent(account.user_id),), records=(PutAccount(stored),))
+        )
+    except AccountExists:
+        # Another process starts as well, was quicker, and shows its password.
+        return None
     return FirstLogin(account.user_id, password)
-
-
-def _secret(directory: Path) -> bytes:
-    """The deployment's secret for cursors; made once."""
-    path = directory / "keys" / "cursor.secret"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not path.exists():
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(32))
-    return path.read_bytes()
 
 
 def _secret_of(value: SecretStr | None) -> str | None:

@@ -107,12 +107,17 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
     if version is not None and version > NEWEST:
         raise SchemaTooNew(f"the database is at schema {version}; this casekeeper knows {NEWEST} at most")
     from sqlalchemy import Connection, text
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import create_async_engine
 
     from casekeeper.storage.migrating import upgrade
 
+    options = _options(address, limits)
+    # However long another process migrates, and however long this takes on a large table.
+    options["server_settings"] |= {"lock_timeout": "0", "statement_timeout": "0"}
+
     async def connect() -> Any:
-        return await _driver.connect(**_options(address, limits))
+        return await _driver.connect(**options)
 
     def work(connection: Connection) -> None:
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
@@ -122,7 +127,7 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(work)
-    except asyncpg.PostgresError as error:
+    except (asyncpg.PostgresError, DBAPIError) as error:
         raise StoreUnavailable(f"The store's tables cannot be made: {error}.") from error
     finally:
         await engine.dispose()

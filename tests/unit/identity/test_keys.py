@@ -1,7 +1,30 @@
+import errno
+import os
+import secrets
 import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import NoReturn
 
-from casekeeper.identity.keys import SigningKeys
+import pytest
+
+from casekeeper.identity.keys import SigningKeys, made_once
+
+AT_ONCE = 8
+
+
+def all_at_once(work: Callable[[], object]) -> list[object]:
+    """What each of several threads gets that begin at the same moment."""
+    barrier = Barrier(AT_ONCE)
+
+    def begin(_: int) -> object:
+        barrier.wait(10)
+        return work()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(begin, range(AT_ONCE)))
 
 
 class Seconds:
@@ -17,7 +40,7 @@ class Seconds:
 def test_a_first_start_makes_a_key(tmp_path: Path):
     kid, _ = SigningKeys(tmp_path / "keys").current
 
-    assert [path.stem for path in (tmp_path / "keys").iterdir()] == [kid]
+    assert [path.stem for path in (tmp_path / "keys").glob("*.pem")] == [kid]
 
 
 def test_a_restart_keeps_the_key(tmp_path: Path):
@@ -92,3 +115,40 @@ def test_a_known_key_needs_no_disk(tmp_path: Path):
     seconds.now += 100
 
     assert keys.find(kid) is not None
+
+
+@pytest.mark.parametrize("directory", [f"start-{n}" for n in range(20)])
+def test_first_starts_at_once_sign_with_one_key(tmp_path: Path, directory: str):
+    kids = all_at_once(lambda: SigningKeys(tmp_path / directory).current[0])
+
+    assert len(set(kids)) == 1
+    assert [path.stem for path in (tmp_path / directory).glob("*.pem")] == [kids[0]]
+
+
+@pytest.mark.parametrize("name", [f"secret-{n}" for n in range(20)])
+def test_what_is_made_once_is_the_same_for_all_who_ask_at_once(tmp_path: Path, name: str):
+    made = all_at_once(lambda: made_once(tmp_path / name, lambda: secrets.token_bytes(32)))
+
+    assert len(set(made)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_links(*_: object) -> NoReturn:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+
+    assert made_once(tmp_path / "secret", lambda: b"x") == b"x"
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_disk_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+
+    with pytest.raises(OSError, match="No space"):
+        made_once(tmp_path / "secret", lambda: b"x")
+    assert not list(tmp_path.iterdir())
