@@ -1,6 +1,7 @@
 """Custody: who reads raw bytes is on the record, what is deleted is gone and its tombstone stays."""
 
 import hashlib
+from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 
 from tests.doors.problems import assert_problem
 from tests.doors.test_documents_api import file, upload
-from tests.support import Api, House, bearer, open_test_server
+from tests.support import Api, House, SteppableClock, bearer, open_test_server
+from tests.unit.documents.made import zipped
 
 NOBODYS = "doc_00000000000000000000"
 SCAN = b"Heating costs 2024 " * 40_000
@@ -205,3 +207,43 @@ async def test_bad_input_names_the_field(api: Api, house: House, fields: Any, fi
     answer = await api.post("/v1/documents/delete", fields, token=house["admin"])
 
     assert_problem(answer, 422, field=field)
+
+
+async def test_a_blob_that_outlived_its_document_is_swept_after_a_day(tmp_path: Path) -> None:
+    clock = SteppableClock()
+    async with open_test_server(tmp_path / "data", clock=clock) as server, Api.of(server) as api:
+        house = await api.house()
+        [document] = await filed(api, house, SCAN, "scan.txt")
+        blob = server.storage.directory / "blobs" / house.casefile_id / document["document_id"]
+        blob.unlink()
+        # What cannot be removed, as on a disk that fails between the deletion and its blob.
+        blob.mkdir()
+        assert_problem(await delete(api, house, [document["document_id"]]), 503, "store_unavailable")
+        assert await documents(api, house) == []
+        blob.rmdir()
+        blob.write_bytes(SCAN)
+
+        await server.filing.sweep()
+        assert blob.exists()
+        clock.now += timedelta(hours=25)
+        await server.filing.sweep()
+
+        assert not blob.exists()
+
+
+async def test_a_blob_whose_document_never_came_is_swept_after_a_day(tmp_path: Path) -> None:
+    clock = SteppableClock()
+    async with (
+        open_test_server(tmp_path / "data", clock=clock, casefile_bytes=1_000_000) as server,
+        Api.of(server) as api,
+    ):
+        house = await api.house()
+        two = zipped({"one.txt": SCAN + b"1", "two.txt": SCAN + b"2"})
+        [document] = await filed(api, house, two, "two.zip")
+        blobs = server.storage.directory / "blobs" / house.casefile_id
+        assert len(list(blobs.iterdir())) == 3, "both, and the upload"
+
+        clock.now += timedelta(hours=25)
+        await server.filing.sweep()
+
+        assert [blob.name for blob in blobs.iterdir()] == [document["document_id"]]

@@ -16,6 +16,7 @@ from casekeeper.documents.document import (
     DropUpload,
     FencedWrite,
     NewDocument,
+    PutUpload,
     Upload,
     page_of_documents,
 )
@@ -24,6 +25,7 @@ from casekeeper.documents.search import Found, Search, SearchDocuments, find
 from casekeeper.documents.threads import thread_of
 from casekeeper.errors import CasefileFull, DocumentNotFound
 from casekeeper.ids import DocumentId, new_document_id
+from casekeeper.journal.stream import Record
 from casekeeper.paging import Cursors, Page
 
 _AT_A_TIME = 10
@@ -122,7 +124,13 @@ class CasefileDocuments:
 
     async def keep(self, document_id: DocumentId, chunks: AsyncIterator[bytes], limit: int) -> None:
         """Keep large bytes as a blob for a document that is to be filed."""
+        await self._announce(document_id)
         await self._blobs.put_stream(self._casefile_id, document_id, chunks, limit)
+
+    async def _announce(self, document_id: str) -> None:
+        # Like an upload, so that a blob whose document never comes is swept as one that nobody filed.
+        upload = Upload(document_id, self._casefile_id, self._user_id, "", "", 0, self._clock())
+        await self._write((PutUpload(upload),))
 
     async def known(self, digests: Sequence[str]) -> dict[str, str]:
         """The documents with these sha256 that the casefile holds already: their ids, by sha256."""
@@ -147,12 +155,22 @@ class CasefileDocuments:
             document, raw = self._document(item), item.raw
             await self._make_room(document)
             if raw is not None and len(raw) > INLINE_BYTES:
+                await self._announce(document.document_id)
                 await self._blobs.put(self._casefile_id, document.document_id, raw)
                 raw = None
             added[item.sha256] = (document, raw)
         if added:
-            await self._write([AddDocument(document, raw) for document, raw in added.values()])
+            records: list[Record] = [AddDocument(document, raw) for document, raw in added.values()]
+            records += [DropUpload(one.document_id) for one, _ in added.values() if one.size > INLINE_BYTES]
+            await self._write(records)
+            for document, _ in added.values():
+                if document.size > INLINE_BYTES and not await self._is_filed(document):
+                    # Somebody filed the same bytes in between.
+                    await self._blobs.remove(self._casefile_id, document.document_id)
         return [document for document, _ in added.values()]
+
+    async def _is_filed(self, document: Document) -> bool:
+        return await self._store.document(self._casefile_id, document.document_id) is not None
 
     async def _make_room(self, document: Document) -> None:
         if not self._bytes_max:

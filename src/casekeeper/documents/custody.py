@@ -5,6 +5,7 @@ there, from which bytes, and who deleted them and why.
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -15,14 +16,22 @@ from casekeeper.casefiles.casefile import CasefileStore, FenceBroken
 from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.documents.document import INLINE_BYTES, DeleteDocuments, DocumentStore, DocumentSummary
+from casekeeper.documents.document import (
+    INLINE_BYTES,
+    DeleteDocuments,
+    DocumentStore,
+    DocumentSummary,
+    DropUpload,
+    PutUpload,
+    Upload,
+)
 from casekeeper.documents.filing import GetDocument
 from casekeeper.errors import CasefileNotFound, DocumentNotFound, StoreUnavailable
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, DocumentId, new_event_id
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask
-from casekeeper.journal.stream import Commit, Commits
+from casekeeper.journal.stream import Commit, Commits, Record
 
 # What every store writes in one commit.
 _AT_ONCE = 200
@@ -94,7 +103,9 @@ class Custody:
             inputs: dict[str, Any] = {"documents": [_told(document) for document in portion]}
             if command.reason:
                 inputs["reason"] = command.reason
-            records = [DeleteDocuments(command.casefile_id, ids, now)]
+            records: list[Record] = [DeleteDocuments(command.casefile_id, ids, now)]
+            # Should the process end before it has removed a blob, the blob is swept like an upload that nobody filed.
+            records += [PutUpload(_left(document, caller, now)) for document in portion if _is_blob(document)]
             return Decision(present.casefile, Kind.DOCUMENTS_DELETED, records, inputs)
 
         async def answer(casefile_id: str) -> DocumentsDeleted:
@@ -106,10 +117,9 @@ class Custody:
             part = ask if is_last else Ask(user_id=ask.user_id, route=ask.route, request_id=ask.request_id)
             portion.clear()
             done = await self._changing.change(caller, change, Action.DESTROY, decide, part, answer)
-            for document in portion:
-                if document.size > INLINE_BYTES:
-                    # Should this be the last that the process does, the sweeper finds the blob.
-                    await self._blobs.remove(document.casefile_id, document.document_id)
+            for document in filter(_is_blob, portion):
+                await self._blobs.remove(document.casefile_id, document.document_id)
+                await self._commits.commit(Commit(records=(DropUpload(document.document_id),)))
             if is_last:
                 return done
 
@@ -203,6 +213,14 @@ class Custody:
 
 async def _whole(raw: bytes) -> AsyncGenerator[bytes]:
     yield raw
+
+
+def _is_blob(document: DocumentSummary) -> bool:
+    return document.size > INLINE_BYTES
+
+
+def _left(document: DocumentSummary, caller: Principal, now: datetime) -> Upload:
+    return Upload(document.document_id, document.casefile_id, caller.user_id, "", "", 0, now)
 
 
 def _told(document: DocumentSummary) -> dict[str, Any]:
