@@ -14,7 +14,7 @@ CasekeeperError
 │   ├── TooLarge        413   BodyTooLarge · CasefileFull · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
-└── Unavailable         503   StoreUnavailable · ModelUnavailable · ShuttingDown
+└── Unavailable         503   StoreUnavailable · IssuerUnavailable · ModelUnavailable · ShuttingDown
 ```
 
 An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
@@ -356,6 +356,12 @@ class Unavailable(CasekeeperError):
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
     title = "The store cannot be reached or cannot write"
+
+
+class IssuerUnavailable(Unavailable):
+    code = "issuer_unavailable"
+    title = "The issuer's keys cannot be fetched"
+    check = "who"
 
 
 class ModelUnavailable(Unavailable):

@@ -47,6 +47,9 @@ from casekeeper.identity.accounts import (
     PutAccount,
     StoredAccount,
 )
+from casekeeper.identity.fetching import Fetcher
+from casekeeper.identity.issuer_keys import IssuerKeys
+from casekeeper.identity.issuers import Issuers
 from casekeeper.identity.keys import SigningKeys, made_once
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.tokens import Authenticator, Tokens
@@ -210,7 +213,11 @@ def _wire(
     pushes.listen(freshness.push)
     authenticator = Authenticator(tokens, freshness)
     accounts = Accounts(storage.accounts, commits, requests, passwords, runner, cursors, clock)
-    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock)
+    fetch = Fetcher()
+    issuers = Issuers(((issuer, IssuerKeys(issuer, fetch)) for issuer in settings.issuers), clock)
+    logins = Logins(
+        storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock, issuers
+    )
     # WHERE
     stored = StoredGrants(storage.casefiles, clock)
     policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")

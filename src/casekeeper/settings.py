@@ -16,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from casekeeper.issuer import Issuer
 from casekeeper.policy import PolicyRule, read_rules
 
 PREFIX = "CASEKEEPER_"
@@ -83,6 +84,11 @@ class Settings(BaseSettings):
     )
     issuer: str = Field(
         default="casekeeper", description="`iss` and `aud` of the access tokens that this server makes."
+    )
+    issuers: list[Issuer] = Field(
+        default_factory=list[Issuer],
+        description="Issuers outside whose tokens stand for accounts, as JSON or `[[issuers]]` in the file: "
+        "docs/identity.md.",
     )
     operator: str = Field(
         default="operator@localhost", description="User id of the operator made at first start."

@@ -13,19 +13,30 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Scope, Stops
 from casekeeper.clock import Clock, to_us
-from casekeeper.errors import AccountNotFound, CredentialsRejected, KeyNotFound, OperatorOnly, TokenRejected
+from casekeeper.errors import (
+    AccountExists,
+    AccountNotFound,
+    CredentialsRejected,
+    KeyNotFound,
+    OperatorOnly,
+    TokenRejected,
+)
 from casekeeper.identity.accounts import (
     Account,
+    AccountAbsent,
     AccountStands,
     AccountStore,
     EndRefreshFamilies,
     EndsAt,
     Name,
     Passwords,
+    PutAccount,
+    StoredAccount,
 )
+from casekeeper.identity.issuers import TOKEN_BYTES_MAX, ExternalUser, Issuers
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import MAX_SCOPES, Minted, Tokens
-from casekeeper.ids import CasefileId, KeyId, UserId, new_key_id
+from casekeeper.ids import CasefileId, KeyId, UserId, new_key_id, new_pseudonym
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.journal.stream import Commit, Commits, Condition, PermissionChanged, Record, Superseded
 
@@ -43,20 +54,23 @@ WantedScopes = Annotated[
 
 
 class Login(BaseModel):
-    """Ask for tokens with a password (`user_id` and `password`) or with an `api_key`."""
+    """Ask for tokens with a password (`user_id` and `password`), an `api_key`, or an issuer's `id_token`."""
 
     model_config = ConfigDict(extra="forbid")
 
     user_id: UserId | None = None
     password: Secret | None = None
     api_key: Secret | None = None
+    id_token: Annotated[str, StringConstraints(min_length=1, max_length=TOKEN_BYTES_MAX)] | None = Field(
+        default=None, description="A token of an issuer in the settings: docs/identity.md."
+    )
     casefile_ids: WantedScopes = []
 
     @model_validator(mode="after")
     def _one_way(self) -> "Login":
         by_password = self.user_id is not None and self.password is not None
-        if by_password == (self.api_key is not None):
-            raise ValueError("give either user_id and password, or api_key")
+        if [by_password, self.api_key is not None, self.id_token is not None].count(True) != 1:
+            raise ValueError("give either user_id and password, or api_key, or id_token")
         return self
 
 
@@ -214,7 +228,9 @@ class Logins:
         requests: Requests,
         stops: Stops,
         clock: Clock,
+        issuers: Issuers | None = None,
     ) -> None:
+        self._issuers = issuers or Issuers((), clock)
         self._store = store
         self._commits = commits
         self._feed = feed
@@ -225,11 +241,14 @@ class Logins:
         self._clock = clock
 
     async def log_in(self, login: Login) -> TokenSet:
-        """Tokens for a password or an API key.
+        """Tokens for a password, an API key or an issuer's token; for the last one no refresh token.
 
         Raises:
             CredentialsRejected: Unknown, wrong, ended or deactivated; which of them is not told.
+            IssuerUnavailable: The keys of the token's issuer cannot be had.
         """
+        if login.id_token is not None:
+            return await self._external(await self._issuers.user_of(login.id_token), login.casefile_ids)
         claimed = login.user_id or await self._user_of_key(login.api_key or "")
         # The snapshot comes first: whatever changes the account after it is newer than the token's `asof`.
         snapshot = await self._snapshot(claimed or "nobody@invalid", login.casefile_ids)
@@ -245,6 +264,31 @@ class Logins:
             return await self._issue(stored.account, snapshot, secrets.token_hex(16), ())
         except Superseded as error:
             raise CredentialsRejected from error
+
+    async def _external(self, user: ExternalUser, casefile_ids: Collection[str]) -> TokenSet:
+        # Whoever wants the next token asks the issuer again: it may have ended the account.
+        snapshot = await self._snapshot(user.user_id, casefile_ids)
+        stored = await self._store.account(user.user_id)
+        if stored is None and user.may_be_made:
+            stored = await self._made(user)
+        if stored is None or not stored.account.is_active:
+            _security.warning("login refused", extra={"user_id": user.user_id})
+            raise CredentialsRejected
+        return self._token_set(stored.account, snapshot, None)
+
+    async def _made(self, user: ExternalUser) -> StoredAccount | None:
+        account = Account(
+            user_id=user.user_id,
+            display_name=user.display_name,
+            created_at=self._clock(),
+            pseudonym=new_pseudonym(),
+        )
+        made = StoredAccount(account, None)
+        try:
+            await self._commits.commit(Commit((), (AccountAbsent(user.user_id),), (PutAccount(made),)))
+        except AccountExists:
+            return await self._store.account(user.user_id)
+        return made
 
     async def refresh(self, command: Refresh) -> TokenSet:
         """The next tokens. A refresh token used twice was stolen: its whole family ends.

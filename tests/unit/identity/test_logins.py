@@ -8,11 +8,23 @@ from pydantic import ValidationError
 from casekeeper.acl import Role
 from casekeeper.errors import AccountNotFound, CredentialsRejected, TokenRejected
 from casekeeper.identity.accounts import DeactivateAccount, UpdateAccount
-from casekeeper.identity.logins import REFRESH_LIFETIME, REPLY_LOST, Login, PutRefresh, Refresh, TokenSet
+from casekeeper.identity.issuer_keys import IssuerKeys
+from casekeeper.identity.issuers import Issuers, user_of_subject
+from casekeeper.identity.logins import (
+    REFRESH_LIFETIME,
+    REPLY_LOST,
+    Login,
+    Logins,
+    PutRefresh,
+    Refresh,
+    TokenSet,
+)
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import LIFETIME
+from casekeeper.issuer import Issuer
 from casekeeper.journal.stream import Commit
-from tests.unit.support import ANNA, BEN, NOW, PASSWORD, ROOT, House
+from tests.unit.identity.issuing import AUDIENCE, URL, Site, claims, signed
+from tests.unit.support import ANNA, BEN, NOW, PASSWORD, ROOT, House, fast_passwords
 
 BY_PASSWORD = Login(user_id=ANNA, password=PASSWORD)
 
@@ -384,3 +396,76 @@ async def test_a_refresh_token_that_a_restore_left_behind_opens_no_ended_account
 
     with pytest.raises(CredentialsRejected):
         await refreshed(house, "cr_left")
+
+
+# With an issuer's token
+
+
+def outside(house: House, **more: Any) -> Logins:
+    """Logins that believe the issuer of the tests."""
+    settings: dict[str, Any] = {"issuer": URL, "audience": AUDIENCE, **more}
+    issuer, site = Issuer(**settings), Site()
+    issuers = Issuers([(issuer, IssuerKeys(issuer, site.fetch, house.clock.monotonic))], house.clock)
+    accounts = house.storage.accounts
+    return Logins(
+        accounts,
+        house.commits,
+        accounts,
+        house.tokens,
+        fast_passwords(),
+        house.requests,
+        house.runner,
+        house.clock,
+        issuers,
+    )
+
+
+async def test_an_account_is_made_for_whom_the_issuer_names(house: House):
+    logins = outside(house, creates_accounts=True)
+
+    tokens = await logins.log_in(Login(id_token=signed(claims(name="Anna A."))))
+
+    stored = await house.storage.accounts.account(tokens.user_id)
+    assert stored is not None
+    assert (stored.account.display_name, stored.account.is_operator, stored.password_hash) == (
+        "Anna A.",
+        False,
+        None,
+    )
+    assert principal_of(house, tokens).user_id == tokens.user_id == user_of_subject(URL, "anna-1")
+
+
+async def test_two_first_logins_make_one_account(house: House):
+    logins = outside(house, creates_accounts=True)
+    login = Login(id_token=signed(claims()))
+
+    async def rival(commit: Commit) -> None:
+        await logins.log_in(login)
+
+    house.commits.meanwhile(rival)
+    tokens = await logins.log_in(login)
+
+    everybody = await house.storage.accounts.accounts("", 100)
+    assert [account.user_id for account in everybody].count(tokens.user_id) == 1
+
+
+async def test_without_an_account_nobody_is_let_in(house: House):
+    with pytest.raises(CredentialsRejected):
+        await outside(house).log_in(Login(id_token=signed(claims())))
+
+
+async def test_a_deactivation_meanwhile_ends_the_token_that_is_made(house: House):
+    logins = outside(house, link="email")
+    root = await house.caller(ROOT)
+    tokens = await logins.log_in(Login(id_token=signed(claims(email=ANNA, email_verified=True))))
+    await house.accounts.deactivate(root, DeactivateAccount(user_id=ANNA), house.ask(root))
+
+    with pytest.raises(TokenRejected):
+        await house.authenticator.authenticate(tokens.access_token)
+    with pytest.raises(CredentialsRejected):
+        await logins.log_in(Login(id_token=signed(claims(email=ANNA, email_verified=True))))
+
+
+async def test_where_no_issuer_is_set_none_is_believed(house: House):
+    with pytest.raises(CredentialsRejected):
+        await house.logins.log_in(Login(id_token=signed(claims())))
