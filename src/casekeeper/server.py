@@ -115,7 +115,17 @@ class Server:
     @property
     def is_ready(self) -> bool:
         """Whether requests can be served: the store writes, and the server is not stopping."""
-        return self.storage.commits.is_writable and not self.runner.is_draining
+        return self.storage.commits.is_writable and not self.runner.is_leaving
+
+    async def drain(self) -> None:
+        """Stop, in order, while the doors are open: not ready, then nothing new and streams end, then what runs.
+
+        Takes `stop_delay_s` and `drain_s`, and some seconds more for what had to be interrupted.
+        """
+        self.runner.is_leaving = True
+        await asyncio.sleep(self.settings.stop_delay_s)
+        self.reading.end()
+        await self.runner.drain(timedelta(seconds=self.settings.drain_s))
 
 
 @asynccontextmanager

@@ -122,8 +122,16 @@ class Settings(BaseSettings):
     record_reads: bool = Field(
         default=True, description="Whether reading a document's raw bytes leaves a fact on the record."
     )
+    stop_delay_s: float = Field(
+        default=0,
+        ge=0,
+        description="Seconds for which a server that is told to stop goes on as before, while /readyz says no: so long "
+        "a load balancer may take to notice.",
+    )
     drain_s: float = Field(
-        default=20, ge=0, description="Seconds that running operations get when the server stops."
+        default=10,
+        ge=0,
+        description="Seconds that running operations then get to end, before they are interrupted.",
     )
     google_api_key: SecretStr | None = Field(default=None, description="Key for Google's models.")
     google_base_url: str | None = Field(

@@ -54,7 +54,7 @@ def serve(data: Path, port: int, marks: Path) -> None:
 
     @asynccontextmanager
     async def opening() -> AsyncGenerator[Server]:
-        settings = Settings(data=data, limit_user=0, limit_casefile=0, drain_s=1)
+        settings = Settings(data=data, limit_user=0, limit_casefile=0, drain_s=0)
         async with open_server(settings, tools=marking_tools(marks)) as server:
             yield server
 

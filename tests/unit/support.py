@@ -430,4 +430,4 @@ async def open_house(
             yield house
         finally:
             house.commits.queue.clear()
-            await house.runner.drain(timedelta(seconds=5))
+            await house.runner.drain(timedelta())

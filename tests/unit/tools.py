@@ -16,9 +16,11 @@ async def echo(call: MDSContext, value: Any = None) -> Any:
 
 
 @tool(effects={Effect.READ})
-async def sleepy(call: MDSContext, seconds: float = 60) -> str:
-    """Sleep."""
+async def sleepy(call: MDSContext, seconds: float = 60, then: str = "") -> str:
+    """Sleep, then call another tool if one is named."""
     await asyncio.sleep(seconds)
+    if then:
+        await call.invoke(ToolCall(operation_type="tool", tool_name=then))
     return "awake"
 
 

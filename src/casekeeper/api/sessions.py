@@ -12,7 +12,7 @@ from casekeeper.api.envelope import Envelope, Json
 from casekeeper.api.rates import rate_headers
 from casekeeper.api.sse import frames
 from casekeeper.api.verbs import EVENT_STREAM, verb
-from casekeeper.errors import Quota
+from casekeeper.errors import Quota, ShuttingDown
 from casekeeper.execution.outcomes import CancelOperation, Executed, GetOperation
 from casekeeper.execution.service import Execute, GetSession, SessionCreated, SessionDetail, Streamed
 from casekeeper.ids import EventId, SessionId
@@ -105,6 +105,8 @@ async def stream(
 ) -> Response:
     """Follow a session's record live. `id:` is the seq; `Last-Event-ID` or `after` resumes without loss."""
     context = await door.server.manager.validate_and_get_session(door.caller, At(session_id), Purpose.READ)
+    if door.server.reading.is_ended:
+        raise ShuttingDown
     resume = int(last_event_id) if last_event_id else after or 0
     facts = door.server.reading.follow(context, resume)
     return StreamingResponse(frames(facts), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})

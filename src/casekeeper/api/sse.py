@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from casekeeper.api.envelope import dumps, foreign
-from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
+from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact
 
 # A client that lost its connection comes back after this many milliseconds.
 _RETRY = b"retry: 2000\n\n"
@@ -16,7 +16,10 @@ _END = b"event: end\ndata: {}\n\n"
 
 
 async def frames(items: AsyncGenerator[Any]) -> AsyncGenerator[bytes]:
-    """The items as SSE frames; ends with an `end` event, so that a client knows it was no accident."""
+    """The items as SSE frames; ends with an `end` event, so that a client knows it was no accident.
+
+    A break has none: the client comes back, and says behind which id.
+    """
     async with aclosing(items) as stream:
         yield _RETRY
         async for item in stream:
@@ -31,6 +34,9 @@ async def frames(items: AsyncGenerator[Any]) -> AsyncGenerator[bytes]:
                     )
                 case Response():
                     yield b"event: finished\ndata: %s\n\n" % bytes(item.body)
+                case StreamedBreak():
+                    yield b": the server stops\nid: %d\n\n" % item.seq
+                    return
                 case _:
                     raise TypeError(f"{type(item).__name__} cannot be streamed")
     yield _END

@@ -29,8 +29,8 @@ from casekeeper.storage.sqlite import DirectoryInUse
 
 T = TypeVar("T")
 
-# Requests under way get this long; then operations are ended in order, and recorded so.
-_GRACE_S = 3
+# Operations have ended by then, and been told: this is for answers on their way and downloads.
+_GRACE_S = 2
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
@@ -122,6 +122,7 @@ async def _listening(server: Server, settings: Settings) -> AsyncGenerator[str]:
         yield _url(settings.host, port)
     finally:
         path.unlink(missing_ok=True)
+        await server.drain()
         web.should_exit = True
         await task
 

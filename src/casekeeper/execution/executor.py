@@ -183,7 +183,8 @@ class Executor:
             Refused: Nothing was started. A member's denial is on the record.
             Unavailable: Nothing was started.
         """
-        if self._runner.is_draining:
+        # What runs still gets its time, and what it calls with it.
+        if self._runner.is_ending or (self._runner.is_draining and call.parent is None):
             raise ShuttingDown
         overtaken = spent = False
         loop = asyncio.get_running_loop()
@@ -341,7 +342,7 @@ class Executor:
             except OperationEnded:
                 return
             except StoreUnavailable:
-                if self._runner.is_draining and attempt >= len(_WAIT_S):
+                if self._runner.is_ending and attempt >= len(_WAIT_S):
                     raise
                 await asyncio.sleep(_WAIT_S[min(attempt, len(_WAIT_S) - 1)])
                 attempt += 1

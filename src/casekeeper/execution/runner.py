@@ -17,6 +17,9 @@ from casekeeper.values import value
 GRACE = timedelta(seconds=5)
 """How long a stopped operation may take to clean up before it is left to itself."""
 
+# Past the grace, for the terminal facts to get to the disk.
+_WRITING = timedelta(seconds=2)
+
 _MESSAGE_MAX = 2_000
 
 
@@ -70,13 +73,17 @@ class Running:
 
 
 class Runner:
-    """Knows what runs in this process."""
+    """Knows what runs in this process.
+
+    It stops in three steps: `is_leaving` goes on as before, but wants no new callers; `is_draining` begins nothing new
+    and lets what runs end; `is_ending` has interrupted what ran still.
+    """
 
     def __init__(self, grace: timedelta = GRACE) -> None:
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._grace_s = grace.total_seconds()
-        self.is_draining = False
+        self.is_leaving = self.is_draining = self.is_ending = False
 
     def all(self) -> list[Running]:
         """What runs here now."""
@@ -90,7 +97,7 @@ class Runner:
         """Keep a task that lives for the operation until it is done."""
         self._running[running.fact.event_id] = running
         self._tasks.add(task)
-        if self.is_draining:
+        if self.is_ending:
             _interrupt(running)
 
         def forget(done: asyncio.Task[Any]) -> None:
@@ -152,12 +159,21 @@ class Runner:
         return [r.fact.event_id for r in stopped]
 
     async def drain(self, within: timedelta) -> None:
-        """End everything: the server stops. Terminal facts are written before this returns, if they can be."""
-        self.is_draining = True
+        """Begin nothing new, and interrupt what has not ended within this time: the server stops.
+
+        Terminal facts are written before this returns, if they can be; it takes some seconds longer than `within` at most.
+        """
+        self.is_leaving = self.is_draining = True
+        if not self.is_ending:
+            await self._wait(within.total_seconds())
+        self.is_ending = True
         for running in list(self._running.values()):
             _interrupt(running)
+        await self._wait(self._grace_s + _WRITING.total_seconds())
+
+    async def _wait(self, within_s: float) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + within.total_seconds()
+        until = loop.time() + within_s
         # One whose start was on its way to the disk may still join those that are waited for.
         while self._tasks and loop.time() < until:
             await asyncio.wait(set(self._tasks), timeout=until - loop.time())

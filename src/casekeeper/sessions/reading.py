@@ -20,7 +20,7 @@ from casekeeper.journal.feed import Delta, LiveFeed, Watch
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
-from casekeeper.sessions.streamed import StreamedDelta, StreamedFact, in_order
+from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, in_order
 from casekeeper.values import value
 
 # Stored JSON is passed on as it is; this says what it looks like.
@@ -152,6 +152,7 @@ class Reading:
         self._cursors = cursors
         self._clock = clock
         self._poll = poll
+        self.is_ended = False
 
     async def page(self, context: SessionContext, wanted: EventPage) -> FactPage:
         """A page of one session's record, by seq."""
@@ -201,17 +202,23 @@ class Reading:
         """Collect a session's progress from now on, for a `follow` that begins later."""
         return self._live.watch(session_id)
 
+    def end(self) -> None:
+        """End all streams that follow a session, each with the id behind which it can be resumed elsewhere."""
+        self.is_ended = True
+        self._live.wake()
+
     async def follow(
         self,
         context: SessionContext,
         after: int,
         heartbeat: timedelta = HEARTBEAT,
         watched: Watch | None = None,
-    ) -> AsyncGenerator[StreamedFact | StreamedDelta | None]:
+    ) -> AsyncGenerator[StreamedFact | StreamedDelta | StreamedBreak | None]:
         """The session's facts behind `after`, then what comes; None is a heartbeat.
 
         Permission is checked again before anything is sent and at every heartbeat; the stream ends without a
-        word when it is gone. Facts come once each, in order, whatever happens to wake-ups.
+        word when it is gone. A break is the last item where the server stops, which a `watched` stream outlives: it
+        ends with what it is about. Facts come once each, in order, whatever happens to wake-ups.
         """
         session_id, caller = context.session.session_id, context.caller
         deltas: list[Delta] = []
@@ -228,6 +235,9 @@ class Reading:
                 for item in items:
                     yield item
                 after = rows[-1].seq if rows else after
+                if self.is_ended and not watched:
+                    yield StreamedBreak(after)
+                    return
                 if len(rows) == _PAGE or deltas:
                     continue
                 pause = min(self._poll or heartbeat, heartbeat)

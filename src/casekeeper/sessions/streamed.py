@@ -29,6 +29,13 @@ class StreamedDelta:
     data: Any
 
 
+@value
+class StreamedBreak:
+    """The stream is cut here and can be resumed behind `seq`, at another server or later at this one."""
+
+    seq: int
+
+
 def in_order(
     rows: Sequence[StoredFact], deltas: Sequence[Delta], late: Sequence[Delta]
 ) -> tuple[list[StreamedFact | StreamedDelta], list[Delta]]:

@@ -172,6 +172,19 @@ async def test_a_server_that_stops_starts_nothing(house: House, anna: Principal,
         await house.start(anna, At(casefile_id=casefile.casefile_id), "echo")
 
 
+async def test_what_runs_when_a_server_stops_may_still_call_others(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    started = await house.start(
+        anna, At(casefile_id=casefile.casefile_id), "sleepy", seconds=0.1, then="echo"
+    )
+    await house.runner.drain(timedelta(seconds=30))
+
+    assert (await started.running.ended).status == "completed"
+    kinds = await house.kinds(started.fact.session_id)
+    assert kinds == ["opened", "started", "started", "succeeded", "succeeded"]
+
+
 async def test_a_tool_that_raises_is_a_result(house: House, anna: Principal, casefile: CasefileView):
     outcome = await house.run(anna, At(casefile_id=casefile.casefile_id), "fail", message="it broke")
 

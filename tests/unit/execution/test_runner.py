@@ -14,6 +14,7 @@ from casekeeper.operations.operation import Finished
 NOW = datetime(2025, 10, 23, 12, tzinfo=UTC)
 LONG = timedelta(seconds=30)
 SOON = timedelta(milliseconds=20)
+NONE = timedelta()
 
 Work = Callable[[], Awaitable[Finished]]
 
@@ -239,7 +240,7 @@ async def test_a_run_that_gives_in_late_is_forgotten_too():
     runner = Runner(grace=SOON)
     ending = await ending_of(runner, running(), slow_to_end, SOON)
 
-    await asyncio.wait_for(runner.drain(LONG), 5)
+    await asyncio.wait_for(runner.drain(NONE), 5)
 
     assert ending.kind is Kind.TIMED_OUT
 
@@ -293,7 +294,7 @@ async def test_a_stop_ends_what_runs_for_this_user_in_this_casefile(who: dict[st
         live(runner, one)
 
     assert await runner.stop("Revoked.", **who) == stopped
-    await runner.drain(LONG)
+    await runner.drain(NONE)
 
     kinds = {one.fact.event_id: one.ended.result().failure.type for one in runs}
     assert {event_id for event_id, type_ in kinds.items() if type_ == "rights_lost"} == set(stopped)
@@ -303,9 +304,38 @@ async def test_a_stopping_server_ends_everything_and_says_why():
     runner, one = Runner(), running()
     live(runner, one)
 
-    await runner.drain(LONG)
+    await runner.drain(NONE)
 
-    assert runner.is_draining
+    assert runner.is_ending
+    assert await told(one.ended.result()) == ("interrupted", "server_stopped", True)
+
+
+async def test_what_runs_when_a_server_stops_gets_its_time():
+    runner, one, release = Runner(), running(), asyncio.Event()
+
+    async def work() -> Finished:
+        await release.wait()
+        return Finished("whole")
+
+    ending = asyncio.create_task(ending_of(runner, one, work))
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(runner.drain(LONG))
+    await asyncio.sleep(0)
+    stands = (runner.is_draining, runner.is_ending)
+    release.set()
+    await draining
+
+    assert stands == (True, False)
+    assert (await ending).finished == Finished("whole")
+
+
+async def test_a_second_stop_waits_for_nothing_again():
+    runner, one = Runner(), running()
+    await runner.drain(NONE)
+    live(runner, one)
+
+    await asyncio.wait_for(runner.drain(LONG), 5)
+
     assert await told(one.ended.result()) == ("interrupted", "server_stopped", True)
 
 
@@ -315,7 +345,7 @@ async def test_a_server_with_nothing_to_do_stops_at_once():
 
 async def test_a_server_waits_for_the_stubborn_no_longer_than_it_said():
     release = asyncio.Event()
-    runner, one = Runner(), running()
+    runner, one = Runner(grace=SOON), running()
 
     async def stuck() -> None:
         await release.wait()
