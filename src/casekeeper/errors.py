@@ -14,7 +14,7 @@ CasekeeperError
 │   ├── TooLarge        413   BodyTooLarge · CasefileFull · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
-└── Unavailable         503   StoreUnavailable · IssuerUnavailable · ModelUnavailable · ShuttingDown
+└── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · ModelUnavailable · ShuttingDown
 ```
 
 An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
@@ -362,6 +362,11 @@ class IssuerUnavailable(Unavailable):
     code = "issuer_unavailable"
     title = "The issuer's keys cannot be fetched"
     check = "who"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    title = "More is waiting than this server can take; try again in a moment"
 
 
 class ModelUnavailable(Unavailable):

@@ -14,7 +14,7 @@ import pytest
 from casekeeper.acl import Role
 from casekeeper.acl_feed import Change
 from casekeeper.casefiles.casefile import FenceBroken
-from casekeeper.errors import StoreUnavailable
+from casekeeper.errors import Overloaded, StoreUnavailable
 from casekeeper.journal.events import Kind, Sealed
 from casekeeper.journal.requests import Claim
 from casekeeper.journal.stream import Commit, Superseded
@@ -49,6 +49,16 @@ async def processes(
             for n in range(number)
         ]
         yield await Shelf.filled(opened[0]), opened
+
+
+async def test_a_queue_that_is_full_sends_away_what_comes_and_keeps_what_waits(database: str, tmp_path: Path):
+    async with processes(database, tmp_path, 1) as (_, [store]):
+        callers = (store.commits.commit(Commit()) for _ in range(10_500))
+        answers = await asyncio.gather(*callers, return_exceptions=True)
+        await store.commits.commit(Commit())
+
+    assert answers[:10_000] == [[]] * 10_000
+    assert {type(answer) for answer in answers[10_000:]} == {Overloaded}
 
 
 async def test_many_producers_in_two_processes_leave_no_gap(database: str, tmp_path: Path):

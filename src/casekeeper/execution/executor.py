@@ -14,7 +14,7 @@ from casekeeper.acl import READ_ONLY, Role
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
-from casekeeper.errors import Denied, Quota, ShuttingDown, StoreUnavailable
+from casekeeper.errors import Denied, Overloaded, Quota, ShuttingDown, StoreUnavailable
 from casekeeper.execution.facts import Asked, denied_fact, started_fact, terminal_fact
 from casekeeper.execution.limits import Limits
 from casekeeper.execution.runner import Ending, MayGoOn, Runner, Running
@@ -341,7 +341,7 @@ class Executor:
                 await self._commits.commit(commit)
             except OperationEnded:
                 return
-            except StoreUnavailable:
+            except (StoreUnavailable, Overloaded):
                 if self._runner.is_ending and attempt >= len(_WAIT_S):
                     raise
                 await asyncio.sleep(_WAIT_S[min(attempt, len(_WAIT_S) - 1)])

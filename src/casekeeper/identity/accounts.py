@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
-from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly
+from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly, Overloaded
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import UserId, new_pseudonym
 from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
@@ -38,6 +39,8 @@ EndsAt = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 # Each hash takes 64 MiB for a moment; two at a time keep a flood of logins from filling the memory.
 _HASHES_AT_ONCE = 2
+# A login that would wait for seconds is better told so.
+_HASHES_WAITING = 100
 
 
 class Account(BaseModel):
@@ -159,20 +162,40 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
         self._places = asyncio.Semaphore(_HASHES_AT_ONCE)
+        self._waiting = 0
         self._decoy: str | None = None
 
     async def hash(self, password: str) -> str:
-        """The PHC string to store."""
-        async with self._places:
+        """The PHC string to store.
+
+        Raises:
+            Overloaded: Too many wait for theirs already.
+        """
+        async with self._turn():
             return await asyncio.to_thread(self._hasher.hash, password)
 
     async def matches(self, password: str, stored: str | None) -> bool:
-        """Whether it is the password. Takes as long where there is none, so that accounts cannot be probed."""
+        """Whether it is the password. Takes as long where there is none, so that accounts cannot be probed.
+
+        Raises:
+            Overloaded: Too many wait for theirs already.
+        """
         if stored is None:
             self._decoy = self._decoy or await self.hash("no account has this password")
-        async with self._places:
+        async with self._turn():
             right = await asyncio.to_thread(self._verify, stored or self._decoy or "", password)
         return right and stored is not None
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        if self._waiting >= _HASHES_WAITING:
+            raise Overloaded
+        self._waiting += 1
+        try:
+            async with self._places:
+                yield
+        finally:
+            self._waiting -= 1
 
     def _verify(self, stored: str, password: str) -> bool:
         try:

@@ -16,7 +16,7 @@ from time import monotonic
 from casekeeper.acl_feed import Change
 from casekeeper.casefiles.casefile import EraseContents, Fence
 from casekeeper.documents.document import AddDocument, DeleteDocuments
-from casekeeper.errors import Refused, StoreUnavailable
+from casekeeper.errors import Overloaded, Refused, StoreUnavailable
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.events import Fact, Sealed
 from casekeeper.journal.stream import (
@@ -91,7 +91,7 @@ class FirestoreCommits:
         if not self._is_open:
             raise StoreUnavailable("The store is closed.")
         if self._waiting >= _QUEUE_MAX:
-            raise StoreUnavailable("Too many writes are waiting; try again in a moment.")
+            raise Overloaded
         for record in commit.records:
             if isinstance(record, EraseContents | ForgetExpired):
                 # Too much for one write; each part of it can be repeated.

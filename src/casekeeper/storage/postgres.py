@@ -22,7 +22,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from casekeeper.acl_feed import Change
-from casekeeper.errors import CasekeeperError, StoreUnavailable
+from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.postgres_locks import wanted_locks
@@ -168,8 +168,10 @@ class PostgresStore:
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
         """See `journal.stream.Commits`."""
         shard = self._shards[zlib.crc32(_place(commit).encode()) % _SHARDS]
-        if self._is_closed or len(shard.waiting) >= _QUEUE_MAX:
-            raise StoreUnavailable("Too many writes are waiting; try again in a moment.")
+        if self._is_closed:
+            raise StoreUnavailable("The store is closed.")
+        if len(shard.waiting) >= _QUEUE_MAX:
+            raise Overloaded
         future: asyncio.Future[Sequence[Sealed]] = asyncio.get_running_loop().create_future()
         # A caller that goes away only leaves the future behind: the commit may be on disk already.
         shard.waiting.append((commit, future))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from casekeeper.acl_feed import Change
-from casekeeper.errors import CasekeeperError, StoreUnavailable
+from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.sql_commit import Batch
@@ -112,8 +112,10 @@ class SqliteStore:
 
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
         """See `journal.stream.Commits`."""
-        if self._broken is not None or len(self._waiting) >= _QUEUE_MAX:
-            raise StoreUnavailable(self._broken or "Too many writes are waiting; try again in a moment.")
+        if self._broken is not None:
+            raise StoreUnavailable(self._broken)
+        if len(self._waiting) >= _QUEUE_MAX:
+            raise Overloaded
         future: asyncio.Future[Sequence[Sealed]] = self._loop.create_future()
         # A caller that goes away only leaves the future behind: the commit may be on disk already.
         self._waiting.append((commit, future))
@@ -142,7 +144,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what waits, then let go of the file."""
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable, Overloaded):
             await self.commit(Commit())  # it is the last in the line
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._writer.join)

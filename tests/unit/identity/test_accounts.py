@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly
+from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly, Overloaded
 from casekeeper.identity.accounts import (
     CreateAccount,
     DeactivateAccount,
@@ -78,6 +78,19 @@ async def test_a_hash_that_is_none_matches_nothing():
 
 async def test_passwords_are_hashed_with_argon2id_by_default():
     assert (await Passwords().hash(PASSWORD)).startswith("$argon2id$")
+
+
+async def test_a_flood_of_logins_is_told_to_come_back():
+    passwords = fast_passwords()
+    stored = await passwords.hash(PASSWORD)
+    flood = [passwords.matches(PASSWORD, stored) for _ in range(150)]
+
+    answers = await asyncio.gather(*flood, return_exceptions=True)
+    later = await passwords.matches(PASSWORD, stored)
+
+    assert answers[:100] == [True] * 100
+    assert {type(answer) for answer in answers[100:]} == {Overloaded}
+    assert later
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 257])

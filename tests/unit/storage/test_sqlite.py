@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from casekeeper.acl_feed import Change
-from casekeeper.errors import SessionNotFound, StoreUnavailable
+from casekeeper.errors import Overloaded, SessionNotFound, StoreUnavailable
 from casekeeper.identity.accounts import Account, AccountAbsent, PutAccount, StoredAccount
 from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.stream import Commit, PermissionChanged, Record
@@ -353,6 +353,18 @@ async def test_closing_writes_what_waits(directory: Path):
     with closing(sqlite3.connect(directory / "casekeeper.db")) as connection:
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (600,)
     assert [sealed[0].seq for sealed in await asyncio.gather(*waiting)] == list(range(1, 601))
+
+
+async def test_a_queue_that_is_full_sends_away_what_comes_and_keeps_what_waits(directory: Path):
+    store = SqliteStore(directory / "casekeeper.db", lambda _: None, lambda _: None)
+    callers = (store.commit(Commit()) for _ in range(10_500))
+
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    await store.commit(Commit())
+    await store.close()
+
+    assert answers[:10_000] == [[]] * 10_000
+    assert {type(answer) for answer in answers[10_000:]} == {Overloaded}
 
 
 async def test_a_closed_store_takes_nothing(directory: Path):
