@@ -70,7 +70,7 @@ class Worker:
                     await self.limits.spend(user, "cf_1", work)
                     got += 1
                 except RateLimited:
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.002)
                 await asyncio.sleep(0)
             return got
 
@@ -85,16 +85,26 @@ class Worker:
 
 @asynccontextmanager
 async def workers(
-    url: str, count: int, *rates: Any, clock: SteppableClock | None = None, epoch: str = "e"
+    url: str,
+    count: int,
+    *rates: Any,
+    clock: SteppableClock | None = None,
+    epoch: str = "e",
+    patience_s: float | None = 10,
 ) -> AsyncGenerator[list[Worker]]:
-    """So many processes on one store, as far as Redis goes."""
+    """So many processes on one store, as far as Redis goes.
+
+    `patience_s`: after how long they do without it; None is what servers do, and does not wait for it at the start either. A
+    busy machine may be slow to answer, which is no matter of most tests.
+    """
+    waits = () if patience_s is None else (patience_s,)
     clock = clock or SteppableClock(NOON + timedelta(seconds=20))
     async with AsyncExitStack() as stack:
         made: list[Worker] = []
         for number in range(count):
             live, pushes = LiveFeed(), Pushes()
-            helper = RedisHelper(url, f"worker-{number}", live, pushes)
-            telling = Telling(helper)
+            helper = RedisHelper(url, f"worker-{number}", live, pushes, *waits)
+            telling = Telling(helper, *waits)
             limits = Limits(Rates(*rates), clock, processes=count, shared=telling)
             worker = Worker(limits, helper, live, pushes)
             pushes.listen(worker.heard.extend)
@@ -102,6 +112,8 @@ async def workers(
             stack.callback(running.cancel)
             await stack.enter_async_context(helper.running(epoch, telling.tell_all))
             made.append(worker)
+        for worker in made if waits else ():
+            await worker.until(up=True, settled=True)
         yield made
 
 
@@ -143,7 +155,7 @@ async def test_a_small_limit_is_exact(url: str, epoch: str, amount: int):
 
 async def test_one_alone_may_take_all(url: str, epoch: str):
     async with workers(url, 3, 600, epoch=epoch) as [one, *others]:
-        assert 600 <= await one.spent(1000) <= 1.05 * 600
+        assert 600 <= await one.spent(1500) <= 1.05 * 600
         # They have heard nothing yet, and let through what may be let through unheard.
         assert await everybody(others, 100) <= 0.05 * 600
         async with asyncio.timeout(10):
@@ -233,20 +245,19 @@ async def test_whoever_comes_after_a_loss_hears_of_what_was_before_it(own: Redis
 
 async def test_without_redis_each_has_its_part_from_the_start(own: Redis, caplog: pytest.LogCaptureFixture):
     own.kill()
-    async with workers(own.url, 4, 100) as team:
+    async with workers(own.url, 4, 100, patience_s=None) as team:
         assert not any(worker.helper.is_up for worker in team)
         assert await everybody(team, 100) == 100
-        said = [r for r in caplog.records if r.name == "casekeeper.redis"]
-        assert [r.levelno for r in said] == [logging.WARNING] * 4
+        assert [r.levelno for r in caplog.records if r.name == "casekeeper.redis"] == [logging.WARNING] * 4
         own.start()
         for worker in team:
-            await worker.until(up=True)
-    own.kill()
-    own.start()
+            await worker.until(up=True, settled=True)
+        said = [r.getMessage() for r in caplog.records if r.name == "casekeeper.redis"]
+        assert sum(line.endswith("is back") for line in said) == 4
 
 
 async def test_a_redis_that_hangs_holds_nobody_up(own: Redis):
-    async with workers(own.url, 2, 10) as team:
+    async with workers(own.url, 2, 10, patience_s=None) as team:
         own.signal(signal.SIGSTOP)
         assert await everybody(team, 50) == 10
         for worker in team:
@@ -259,7 +270,7 @@ async def test_a_redis_that_hangs_holds_nobody_up(own: Redis):
 async def test_a_wrong_password_is_told_of_and_stops_nobody(caplog: pytest.LogCaptureFixture):
     with running_redis("--requirepass", "right") as server:
         place = urlsplit(server.url).netloc
-        async with workers(f"redis://:wrong-secret@{place}", 1, 10) as [one]:
+        async with workers(f"redis://:wrong-secret@{place}", 1, 10, patience_s=None) as [one]:
             assert not one.helper.is_up
             assert await one.spent(20) == 10
             [said] = [r.getMessage() for r in caplog.records if r.name == "casekeeper.redis"]

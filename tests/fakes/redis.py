@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,7 @@ class Redis:
                     if asking.recv(100).startswith((b"+PONG", b"-NOAUTH")):
                         return
             except OSError:
-                pass
+                time.sleep(0.02)
             if self._process.poll() is not None:
                 break
         unavailable("a Redis that starts")

@@ -72,8 +72,10 @@ class _Asking:
 class Telling:
     """Implements `Shared` over a wire."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, ask_s: float = ASK_S) -> None:
+        """`ask_s`: how long an operation waits at most, in seconds."""
         self._wire = wire
+        self._ask_s = ask_s
         self._dirty: dict[Count, None] = {}
         self._asking: list[_Asking] = []
         self._is_back = False
@@ -102,13 +104,13 @@ class Telling:
         self._asked.set()
 
     async def ask(self, counts: Sequence[Count]) -> bool | None:
-        """See `Shared`; waits for `ASK_S` at most."""
+        """See `Shared`."""
         asking = _Asking(counts, asyncio.get_running_loop().create_future())
         self._asking.append(asking)
         self._woken.set()
         self._asked.set()
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(self._ask_s):
                 return await asking.done
         except TimeoutError:
             # The answer may have come at the same moment: then it is counted already.

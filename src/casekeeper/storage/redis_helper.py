@@ -86,8 +86,13 @@ class _News(BaseModel):
 class RedisHelper:
     """Implements `Helper`."""
 
-    def __init__(self, address: str, owner: str, live: LiveFeed, pushes: Pushes) -> None:
-        """Raises ValueError where the address is none of a Redis."""
+    def __init__(
+        self, address: str, owner: str, live: LiveFeed, pushes: Pushes, answer_s: float = _ANSWER_S
+    ) -> None:
+        """`answer_s`: after how many seconds without an answer Redis counts as away.
+
+        Raises ValueError where the address is none of a Redis.
+        """
         parts = urlsplit(address)
         if parts.scheme not in ("redis", "rediss") or not parts.hostname:
             raise ValueError("no address of a Redis")
@@ -102,6 +107,7 @@ class RedisHelper:
         )
         self._script: Any = self._client.register_script(_EXCHANGE)
         self._owner = owner
+        self._answer_s = answer_s
         self._live = live
         self._pushes = pushes
         self._prefix = ""
@@ -111,7 +117,6 @@ class RedisHelper:
         self._lost = asyncio.Event()
         self._tried = asyncio.Event()
         self._settled_at_s = float("-inf")
-        self._was_up = False
         self.is_up = False
         self.offset_s = 0.0
 
@@ -143,7 +148,7 @@ class RedisHelper:
             number for one in told for number in (one.amount, one.inside, one.now, one.before, one.wanted)
         ]
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 heard: list[int] = await self._script(keys=keys, args=[self._owner, _KEPT_S, *values])
         except _OUTAGES as error:
             self._lose(error)
@@ -202,10 +207,10 @@ class RedisHelper:
             await subscription.subscribe(self._channel)
             # So that whoever asks first need not wait for a connection and for the script to be loaded.
             await self._script(keys=[], args=[])
-        if self._was_up:
+        if self._tried.is_set():
             _log.warning("%s is back", self._name)
             self._settled_at_s = monotonic() + _SETTLED_S
-        self.is_up = self._was_up = True
+        self.is_up = True
 
     async def _work(self, subscription: Any) -> None:
         """Until the connection is lost, which one of the three notices and tells by an error."""
@@ -242,7 +247,7 @@ class RedisHelper:
                     await self._news.wait()
             except TimeoutError:
                 # A connection that nobody uses may be dead for long.
-                async with asyncio.timeout(_ANSWER_S):
+                async with asyncio.timeout(self._answer_s):
                     await self._client.ping()
                 continue
             await self._send()
@@ -253,7 +258,7 @@ class RedisHelper:
         sessions, changes = frozenset(self._sessions), list(self._changes)
         told = [(change.number, change.casefile_id, change.user_id) for change in changes]
         news = _News(sender=self._owner, sessions=list(sessions), changes=told)
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(self._answer_s):
             await self._client.publish(self._channel, news.model_dump_json())
         # Only now: who is stopped in between sends it once more, which does no harm.
         self._sessions -= sessions
