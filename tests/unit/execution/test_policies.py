@@ -61,6 +61,9 @@ class Obedient:
         told: list[Any] = []
         for index, wanted in enumerate(parameters.prompt.split()):
             name, _, value = wanted.partition("=")
+            if name == "remembers":
+                context.taint()
+                continue
             given = {"tool_name": value} if name == "nest" else {"text": value} if name == "note_add" else {}
             call = ToolCall(operation_type="tool", tool_name=name, parameters=given)
             try:
@@ -303,6 +306,8 @@ async def test_a_tag_stops_what_it_would_not_have_let_in(house: House, anna: Pri
         ("no_such_tool send", ["arguments_invalid", "sent"]),
         ("echo note_add=x echo", [None, "doc", None]),
         ("send send", ["sent", "approval_needed"]),
+        ("remembers send", ["approval_needed"]),
+        ("remembers echo note_add=x", [None, "doc"]),
     ],
 )
 async def test_what_an_agent_has_read_may_not_send_anything_out(
