@@ -40,6 +40,10 @@ class Objects:
         """The address of `bucket/prefix`, at another host if it is to be reached by that."""
         return f"{scheme}://{place}?endpoint_url=http://{host or self.host}"
 
+    def delete(self, bucket: str, key: str) -> None:
+        """Take an object away."""
+        self._ask("DELETE", f"{bucket}/{key}").raise_for_status()
+
     def keys(self, bucket: str) -> list[str]:
         """All objects of a bucket."""
         return _between(self._ask("GET", f"{bucket}?list-type=2"), "Key")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.postgres import shared_postgres
 from tests.fakes.redis import redis_url, running_redis
-from tests.support import NOON, Api, SteppableClock, Workshop, open_test_server
+from tests.support import NOON, Api, SteppableClock, Workshop, bearer, open_test_server
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,6 +52,34 @@ async def test_what_one_server_writes_a_follower_at_the_other_sees(tmp_path: Pat
             seen = await here.ask("/v1/sessions/get", {"session_id": session_id}, token=house["owner"])
 
     assert [event["event_id"] for event in seen["events"]["items"]][-1] == ran.json()["payload"]["event_id"]
+
+
+async def test_with_blobs_in_the_database_two_servers_share_no_file_but_their_keys(tmp_path: Path) -> None:
+    store, large = await shared_postgres().migrated(), b"Heating costs 2024\n" * 40_000
+    async with open_test_server(tmp_path / "a", store=store, blobs="database") as one, Api.of(one) as here:
+        house = await here.house()
+        place, token = {"casefile_id": house.casefile_id}, house["editor"]
+        shutil.copytree(tmp_path / "a" / "keys", tmp_path / "b" / "keys")
+        async with (
+            open_test_server(tmp_path / "b", store=store, blobs="database") as other,
+            Api.of(other) as there,
+        ):
+            uploaded = await here.http.post(
+                "/v1/documents/upload",
+                params={**place, "filename": "costs.txt"},
+                content=large,
+                headers=bearer(token),
+            )
+            upload_id = uploaded.json()["payload"]["upload_id"]
+            filed = await there.run(token, "document_import", {"upload_id": upload_id}, **place)
+            [document] = (await here.ask("/v1/documents/list", place, token=token))["items"]
+            content = await here.http.get(
+                f"/v1/documents/{document['document_id']}/content", params=place, headers=bearer(token)
+            )
+
+    assert filed.json()["payload"]["success"]
+    assert content.content == large
+    assert not [path for name in "ab" for path in (tmp_path / name).glob("blobs/**/*") if path.is_file()]
 
 
 @asynccontextmanager

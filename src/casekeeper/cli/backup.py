@@ -27,22 +27,26 @@ async def backup(
     out: Output,
     folder: Annotated[Path, typer.Argument(help="Folder to make; it must not exist yet.")],
 ) -> None:
-    """Keep a whole data directory: database, signing keys and blobs. A server may work on it meanwhile."""
+    """Keep a whole data directory: database, signing keys and blobs. A server may work on it meanwhile.
+
+    Blobs that CASEKEEPER_BLOBS keeps in another directory or in a bucket are not in it.
+    """
     from casekeeper.clock import utc_now
     from casekeeper.storage.backup import BackupUnfit, back_up
 
     _must_be_embedded(settings)
     data = existing(settings)
+    elsewhere = "" if settings.blobs == "database" else settings.blobs
     try:
-        made = back_up(data, folder, utc_now())
+        made = back_up(data, folder, utc_now(), elsewhere)
     except BackupUnfit as error:
         raise Stop(f"{error}.", DATA) from error
     except (OSError, sqlite3.Error) as error:
         raise Stop(f"The backup could not be made: {error}.", DATA) from error
-    out.answer(
-        {"path": str(folder), **asdict(made)},
-        f"{folder}: {made.files} files, {made.bytes / 1024**2:.1f} MiB. It holds the signing keys: keep it safe.",
-    )
+    text = f"{folder}: {made.files} files, {made.bytes / 1024**2:.1f} MiB. It holds the signing keys: keep it safe."
+    if elsewhere:
+        text += f" The blobs in {elsewhere} are not in it: keep these as well, from now on."
+    out.answer({"path": str(folder), **asdict(made)}, text)
 
 
 async def restore(
@@ -60,11 +64,15 @@ async def restore(
         raise Stop(f"The backup was not restored: {error}.", DATA) from error
     except (OSError, sqlite3.Error) as error:
         raise Stop(f"The backup could not be restored: {error}.", DATA) from error
-    out.answer(
-        {"data": str(settings.data), **asdict(kept)},
+    text = (
         f"{settings.data} is as it was at {kept.made_at}. Tokens from before are refused. What was revoked since is "
-        "valid again: look through keys and grants before a server starts.",
+        "valid again: look through keys and grants before a server starts."
     )
+    if kept.blobs:
+        text += (
+            f" Its blobs are in {kept.blobs}: start it with this CASEKEEPER_BLOBS, and run casekeeper verify."
+        )
+    out.answer({"data": str(settings.data), **asdict(kept)}, text)
 
 
 def _must_be_embedded(settings: "Settings") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
@@ -47,6 +47,8 @@ def add_to(app: typer.Typer) -> None:
 async def doctor(settings: "Settings", out: Output) -> None:
     """Check a data directory and this machine; changes nothing."""
     checks = [*_machine(), _policies(settings), *_directory(settings.data)]
+    if (settings.data / DATABASE).exists():
+        checks.append(await _blobs(settings))
     if out.as_json:
         out.json(checks)
     else:
@@ -150,11 +152,31 @@ def _directory(data: Path) -> Iterator[Check]:
     yield _lock(data)
     yield from _store(data)
     yield _keys(data / "keys")
-    blobs = data / "blobs"
-    files = sum(1 for path in blobs.rglob("*") if path.is_file()) if blobs.is_dir() else 0
-    yield Check(
-        "blobs", "ok" if blobs.is_dir() else "wrong", f"{files} files" if blobs.is_dir() else "no folder"
-    )
+
+
+async def _blobs(settings: "Settings") -> Check:
+    from casekeeper.errors import StoreUnavailable
+    from casekeeper.server import store_limits
+    from casekeeper.storage.addresses import BlobsAddressInvalid
+    from casekeeper.storage.blob_opening import open_blobs
+
+    usual, address = settings.data / "blobs", settings.blobs
+    if address != "database" and ":" not in address:
+        folder = Path(address) if address else usual
+        there = folder.is_dir()
+        return Check("blobs", "ok" if there else "wrong", f"{_files(folder)} files" if there else "no folder")
+    try:
+        # Only whether it answers; nothing is read from it.
+        await open_blobs(store_limits(settings), settings.data, cast(Any, None))
+    except (BlobsAddressInvalid, StoreUnavailable) as error:
+        return Check("blobs", "wrong", str(error))
+    if left := _files(usual):
+        return Check("blobs", "warning", f"in {address}; {left} files in {usual} are not read")
+    return Check("blobs", "ok", f"in {address}")
+
+
+def _files(folder: Path) -> int:
+    return sum(1 for path in folder.rglob("*") if path.is_file())
 
 
 def _lock(data: Path) -> Check:

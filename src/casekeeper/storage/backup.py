@@ -44,12 +44,15 @@ class Backup:
     epoch: str
     files: int
     bytes: int
+    blobs: str = ""
+    """Where the blobs are that are not in it; empty if all are."""
 
 
-def back_up(data: Path, target: Path, now: datetime) -> Backup:
+def back_up(data: Path, target: Path, now: datetime, blobs: str = "") -> Backup:
     """Keep a data directory in a new folder, beside a server that works on it.
 
-    The database comes first: blobs are written before the commits that name them, so none is missing.
+    The database comes first: blobs are written before the commits that name them, so none is missing. `blobs` says where
+    they are if neither in the directory nor in the database; these are not copied.
 
     Raises:
         BackupUnfit: The folder is there already.
@@ -68,7 +71,7 @@ def back_up(data: Path, target: Path, now: datetime) -> Backup:
             if (copied := _copy(data / name, aside / name)) is not None:
                 files[name] = copied
         total = sum(file["size"] for file in files.values())
-        backup = Backup(rfc3339(now), schema, epoch, len(files), total)
+        backup = Backup(rfc3339(now), schema, epoch, len(files), total, blobs)
         told = {"format": FORMAT, "version": VERSION, **asdict(backup), "files": files}
         _write(aside / MANIFEST, json.dumps(told, indent=1).encode())
     return backup
@@ -118,7 +121,14 @@ def _manifest(source: Path) -> tuple[Backup, dict[str, Any]]:
         if told["version"] > VERSION or told["schema"] > NEWEST:
             raise BackupUnfit(f"{source} was made by a newer casekeeper")
         files = dict(told.pop("files"))
-        backup = Backup(told["made_at"], told["schema"], told["epoch"], len(files), told["bytes"])
+        backup = Backup(
+            told["made_at"],
+            told["schema"],
+            told["epoch"],
+            len(files),
+            told["bytes"],
+            str(told.get("blobs", "")),
+        )
     except FileNotFoundError as error:
         raise BackupUnfit(f"{source} is no backup: it has no {MANIFEST}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
