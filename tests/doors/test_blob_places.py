@@ -1,5 +1,6 @@
 """The command line and the server with their blobs in the database or in a bucket instead of a directory."""
 
+import asyncio
 import secrets
 import shutil
 import time
@@ -11,6 +12,7 @@ import pytest
 from tests.doors.commands import Cli, serve
 from tests.doors.test_cli_documents import LARGE, LARGE_ONE, a_filled_casefile, documents
 from tests.fakes.objects import CREDENTIALS, Objects, running_objects
+from tests.support import Api, House
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -131,3 +133,22 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
         told = ended.out if command == ("doctor",) else ended.err
         [line] = [one for one in told.splitlines() if "CASEKEEPER_BLOBS: " in one]
         assert says in line
+
+
+async def test_an_output_that_cannot_be_kept_for_a_while_is_kept_later(api: Api, house: House) -> None:
+    folder = api.server.settings.data / "blobs" / house.casefile_id
+    folder.write_text("in the way")
+    place = {"casefile_id": house.casefile_id}
+    running = asyncio.ensure_future(api.run(house["owner"], "returns_bytes", {"size": 400_000}, **place))
+    async with asyncio.timeout(20):
+        while not any(kind == "started" for _, kind, _ in await api.facts()):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        folder.unlink()
+        ended = (await running).json()["payload"]
+
+    assert (ended["success"], len(ended["outputs"])) == (True, 400_000)
+    assert [kind for _, kind, event in await api.facts() if event == ended["event_id"]] == [
+        "started",
+        "succeeded",
+    ]

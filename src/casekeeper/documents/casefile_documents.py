@@ -115,8 +115,9 @@ class CasefileDocuments:
 
     async def drop_upload(self, upload: Upload) -> None:
         """Forget an upload that was filed."""
-        await self._write((DropUpload(upload.upload_id),))
+        # Its bytes first: should they be out of reach, it is found again by what is left.
         await self._blobs.remove(self._casefile_id, upload.upload_id)
+        await self._write((DropUpload(upload.upload_id),))
 
     def next_id(self) -> DocumentId:
         """An id for a document that is to be filed."""

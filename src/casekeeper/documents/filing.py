@@ -150,6 +150,7 @@ class Filing:
         """Forget uploads that nobody filed within 24 hours; returns how many."""
         old = await self._store.old_uploads(self._clock() - UPLOAD_KEPT, 100)
         for upload in old:
-            await self._commits.commit(Commit(records=(DropUpload(upload.upload_id),)))
+            # Its bytes first: should they be out of reach, the next sweep finds them by what is left.
             await self._blobs.remove(upload.casefile_id, upload.upload_id)
+            await self._commits.commit(Commit(records=(DropUpload(upload.upload_id),)))
         return len(old)

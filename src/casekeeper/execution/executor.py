@@ -4,11 +4,12 @@ who → where → replay? → what → limits → started, one commit → run �
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from casekeeper.acl import READ_ONLY, Role
 from casekeeper.casefiles.access import Gate
@@ -39,6 +40,8 @@ from casekeeper.policy import Ruling
 from casekeeper.sessions.manager import CasefileSessionManager, Place, SessionContext
 from casekeeper.sessions.session import AutoSessionExists
 from casekeeper.values import value
+
+T = TypeVar("T")
 
 # Each lost race means that another call got through; a handful of tries is plenty.
 _TRIES = 8
@@ -313,14 +316,17 @@ class Executor:
 
     async def _end(self, started: Started, ending: Ending) -> Outcome:
         fact, operation = started.fact, started.operation
-        ending, payload, outputs = await self._sizes.ending(fact.casefile_id, ending)
+        ended = ending
+        ending, payload, outputs = await self._insist(lambda: self._sizes.ending(fact.casefile_id, ended))
         terminal = terminal_fact(fact, started.seq, ending, payload, self._clock())
         records: list[Record] = [CloseOperation(fact.event_id)]
         if started.call.ask.is_repeatable:
             records.append(ReleaseClaim(fact.event_id, (terminal.ended_at or fact.started_at) + KEPT))
         if ending.finished is not None:
             records += ending.finished.records
-        await self._commit_end(Commit((terminal,), (OperationIsOpen(fact.event_id),), records))
+        commit = Commit((terminal,), (OperationIsOpen(fact.event_id),), records)
+        with suppress(OperationEnded):
+            await self._insist(lambda: self._commits.commit(commit))
         return Outcome(
             event_id=fact.event_id,
             operation_type=operation.type,
@@ -333,21 +339,17 @@ class Executor:
             usage=terminal.usage,
         )
 
-    async def _commit_end(self, commit: Commit) -> None:
+    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
         # What ran must be told: a store that is away for a while must not leave the operation open for ever.
         attempt = 0
         while True:
             try:
-                await self._commits.commit(commit)
-            except OperationEnded:
-                return
+                return await work()
             except (StoreUnavailable, Overloaded):
                 if self._runner.is_ending and attempt >= len(_WAIT_S):
                     raise
                 await asyncio.sleep(_WAIT_S[min(attempt, len(_WAIT_S) - 1)])
                 attempt += 1
-            else:
-                return
 
 
 def _tell(waiting: "asyncio.Future[Any]", life: "asyncio.Task[None]") -> None:
