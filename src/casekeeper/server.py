@@ -147,7 +147,7 @@ async def open_server(
     helper = find_helper(_secret_of(settings.redis), owner, live, pushes)
     announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
     telling = Telling(helper) if helper else None
-    limits = Limits(_rates(settings), clock, processes=settings.workers, shared=telling)
+    limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
     async with (
         open_storage(
             settings.store, settings.data, announce, push, store_limits(settings), owner, pushes

@@ -80,7 +80,13 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=64,
-        description="Server processes on this store. Without Redis each counts its part of a rate limit.",
+        description="Processes that `serve` starts behind its port; more than one needs PostgreSQL or Firestore.",
+    )
+    processes: int = Field(
+        default=0,
+        ge=0,
+        description="Server processes on this store on all machines; 0 means the workers of one server. Without Redis "
+        "each counts its part of a rate limit.",
     )
     issuer: str = Field(
         default="casekeeper", description="`iss` and `aud` of the access tokens that this server makes."

@@ -1,5 +1,6 @@
 """`serve` and `demo`."""
 
+from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from casekeeper.cli.exits import USAGE, Stop
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import read_settings
+from casekeeper.cli.reach import is_shared, read_settings
 
 if TYPE_CHECKING:
     from casekeeper.server import FirstLogin
@@ -30,13 +31,19 @@ def serve(
     data: Annotated[
         Path | None, typer.Option(help="Data directory; made if absent.", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that share the port.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line per event.")] = False,
 ) -> None:
     """Serve a data directory. The first start makes an operator and shows the login once."""
-    if workers > 1:
-        raise Stop("The embedded store serves one process; --workers must be 1.", USAGE)
-    settings = read_settings(data, host=host, port=port)
+    settings = read_settings(data, host=host, port=port, workers=workers)
+    if settings.workers > 1 and not is_shared(settings):
+        raise Stop(
+            "The embedded store serves one process: --workers must be 1, or the store PostgreSQL or Firestore.",
+            USAGE,
+        )
     from casekeeper.cli.serving import run_loop
 
     run_loop(lambda: _serve(settings, Output(as_json=as_json)))
@@ -45,28 +52,46 @@ def serve(
 async def _serve(settings: "Settings", out: Output) -> None:
     from casekeeper.cli.serving import serving, stopping
 
-    with stopping() as stop:
-        async with serving(settings) as (server, url):
-            _announce(server.first_login, url, settings, out)
-            await stop.wait()
+    prepared, ready = partial(_tell_login, settings, out), partial(_tell_ready, settings, out)
+    if settings.workers > 1:
+        from casekeeper.cli.workers import supervise
+
+        await supervise(settings, prepared, ready)
+    else:
+        with stopping() as stop:
+            async with serving(settings) as (server, url):
+                prepared(server.first_login)
+                ready(url)
+                await stop.wait()
     out.remark("Stopped.")
 
 
-def _announce(first: "FirstLogin | None", url: str, settings: "Settings", out: Output) -> None:
-    """Say where the server is, and at its first start how to log in."""
+def _tell_login(settings: "Settings", out: Output, first: "FirstLogin | None") -> None:
+    """Say what starts, and at its first start how to log in."""
     if out.as_json:
         if first:
             login = {"user_id": first.user_id, "password": first.password}
             out.json({"event": "first_login", **login}, compact=True)
-        out.json({"event": "ready", "url": url, "data": str(settings.data.resolve())}, compact=True)
         return
     lines = [f"casekeeper {version('casekeeper')} · data in {settings.data}"]
     if first:
         lines.append("The operator's login, shown this once:")
         lines.append(f"  user      {first.user_id}\n  password  {first.password}")
-    if not _is_loopback(settings.host):
-        lines.append("It speaks plain HTTP: put something with TLS in front of it.")
-    out.answer(None, "\n".join([*lines, f"Ready at {url} · Ctrl-C stops it"]))
+    out.answer(None, "\n".join(lines))
+
+
+def _tell_ready(settings: "Settings", out: Output, url: str) -> None:
+    """Say where the server is."""
+    if out.as_json:
+        out.json({"event": "ready", "url": url, "data": str(settings.data.resolve())}, compact=True)
+        return
+    lines = (
+        []
+        if _is_loopback(settings.host)
+        else ["It speaks plain HTTP: put something with TLS in front of it."]
+    )
+    by = f" · {settings.workers} workers" if settings.workers > 1 else ""
+    out.answer(None, "\n".join([*lines, f"Ready at {url}{by} · Ctrl-C stops it"]))
 
 
 def demo(

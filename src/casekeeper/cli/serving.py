@@ -66,15 +66,41 @@ class Web(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncGenerator[tuple[Server, str]]:
+async def serving(
+    settings: Settings, bound: socket.socket | None = None
+) -> AsyncGenerator[tuple[Server, str]]:
     """The server of a directory and its address; while the context lasts, it answers.
+
+    `bound` is a port that is bound already, and told of, by whoever shares it out.
 
     Raises:
         Stop: The directory is in use or too new, or the port is taken.
     """
+    async with opened(settings) as server:
+        if bound is not None:
+            async with _answering(server, bound):
+                yield server, url_of(settings.host, bound.getsockname()[1])
+            return
+        with bind(settings.host, settings.port) as own:
+            async with _answering(server, own):
+                with holding(settings, own) as url:
+                    yield server, url
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncGenerator[Server]:
+    """The server of a directory, behind no door yet.
+
+    Raises:
+        Stop: The directory is in use or too new, the store is away, or the settings do not fit.
+    """
     try:
-        async with _opened(settings) as server, _listening(server, settings) as url:
-            yield server, url
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Stop(f"The data directory {settings.data} cannot be made: {error.strerror}.", DATA) from error
+    try:
+        async with open_server(settings) as server:
+            yield server
     except DirectoryInUse as error:
         url = holder(settings.data)
         where = f" by the server at {url}" if url else " by another casekeeper command"
@@ -90,20 +116,8 @@ async def serving(settings: Settings) -> AsyncGenerator[tuple[Server, str]]:
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncGenerator[Server]:
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise Stop(f"The data directory {settings.data} cannot be made: {error.strerror}.", DATA) from error
-    async with open_server(settings) as server:
-        yield server
-
-
-@asynccontextmanager
-async def _listening(server: Server, settings: Settings) -> AsyncGenerator[str]:
-    bound = _bind(settings.host, settings.port)
-    port = bound.getsockname()[1]
-    web = Web(server, settings.host)
+async def _answering(server: Server, bound: socket.socket) -> AsyncGenerator[None]:
+    web = Web(server, server.settings.host)
     task = asyncio.create_task(web.serve([bound]))
     ready = asyncio.create_task(web.ready.wait())
     await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
@@ -111,20 +125,28 @@ async def _listening(server: Server, settings: Settings) -> AsyncGenerator[str]:
     if task.done():
         task.result()
         raise Stop("The server ended before it began.", UNAVAILABLE)
-    path = settings.data / HOLDER
-    reachable = _url(_EVERYWHERE.get(settings.host, settings.host), port)
-    _write(path, {"url": reachable, "pid": os.getpid()})
     # What has been built stays as long as the server: a full collection, which stops everybody, need not look at it.
     # From here on Python's own threshold: what is young then fits into the processor's cache.
     gc.freeze()
     gc.set_threshold(700, 10, 10)
     try:
-        yield _url(settings.host, port)
+        yield
     finally:
-        path.unlink(missing_ok=True)
         await server.drain()
         web.should_exit = True
         await task
+
+
+@contextlib.contextmanager
+def holding(settings: Settings, bound: socket.socket) -> Generator[str]:
+    """The address of a bound port, which is written down for other commands while the context lasts."""
+    path, port = settings.data / HOLDER, bound.getsockname()[1]
+    reachable = url_of(_EVERYWHERE.get(settings.host, settings.host), port)
+    _write(path, {"url": reachable, "pid": os.getpid()})
+    try:
+        yield url_of(settings.host, port)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -174,15 +196,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        Stop: The port is taken, or the address is not ours.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise Stop(f"Cannot listen on {_url(host, port)}: {error.strerror or error}.", UNAVAILABLE) from error
+        raise Stop(
+            f"Cannot listen on {url_of(host, port)}: {error.strerror or error}.", UNAVAILABLE
+        ) from error
 
 
-def _url(host: str, port: int) -> str:
+def url_of(host: str, port: int) -> str:
+    """How a host and a port are written."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
