@@ -6,7 +6,7 @@ true (`asof`); whoever knows the newer changes knows whether to believe it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from casekeeper.acl import Role
@@ -92,11 +92,32 @@ class Pushes:
             listener(changes)
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What came of ending work that has lost its permission.
+
+    Attributes:
+        stopped: Operations that ran and have ended.
+        unconfirmed: Operations that have not ended yet, by the worker that runs them. They can do nothing any more:
+            every step of theirs is refused, and the worker's own caches have run out.
+    """
+
+    stopped: tuple[str, ...] = ()
+    unconfirmed: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+
 class Stops(Protocol):
     """Whoever can end work that has lost its permission."""
 
     async def stop(
-        self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None
-    ) -> list[str]:
-        """End the running operations of this user, this casefile or both; returns their event ids."""
+        self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True
+    ) -> Receipt:
+        """End what runs for this user, in this casefile, or both.
+
+        `waits`: until the change holds on every worker and what ran has ended, a second at most.
+        """
+        ...
+
+    async def settle(self) -> None:
+        """Wait until a change that was committed before this holds on every worker."""
         ...

@@ -33,6 +33,7 @@ from casekeeper.execution.explain import Explain
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
 from casekeeper.execution.outcomes import Operations
+from casekeeper.execution.receipts import Stopping
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
 from casekeeper.execution.rights import Rights
 from casekeeper.execution.runner import Runner
@@ -222,11 +223,12 @@ def _wire(
     freshness = Freshness(storage.accounts, clock)
     pushes.listen(freshness.push)
     authenticator = Authenticator(tokens, freshness)
-    accounts = Accounts(storage.accounts, commits, requests, passwords, runner, cursors, clock)
+    stops = Stopping(runner, storage.events, is_shared=storage.is_shared)
+    accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     fetch = Fetcher()
     issuers = Issuers(((issuer, IssuerKeys(issuer, fetch)) for issuer in settings.issuers), clock)
     logins = Logins(
-        storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock, issuers
+        storage.accounts, commits, storage.accounts, tokens, passwords, requests, stops, clock, issuers
     )
     # WHERE
     stored = StoredGrants(storage.casefiles, clock)
@@ -240,12 +242,12 @@ def _wire(
         storage.casefiles,
         commits,
         requests,
-        runner,
+        stops,
         cursors,
         clock,
         everybody_creates=settings.everybody_creates,
     )
-    permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, runner, clock)
+    permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, stops, clock)
     manager = CasefileSessionManager(
         storage.sessions, gate, clock, timedelta(hours=settings.session_idle_hours)
     )

@@ -74,3 +74,51 @@ async def test_a_quiet_stream_ends_when_its_reader_is_out(url: str, api: Api, ho
         async with asyncio.timeout(10):
             rest = [line async for line in lines]
     assert "event: end" in rest
+
+
+async def revoked(api: Api, house: House, who: str, **more: Any) -> Any:
+    """What a revoke answers."""
+    fields = {"casefile_id": house.casefile_id, "user_id": house.users[who], **more}
+    return await api.ask("/v1/permissions/revoke", fields, token=house["owner"])
+
+
+async def test_a_revoke_says_what_it_has_stopped(api: Api, house: House, workshop: Workshop) -> None:
+    work = api.run(house["viewer"], "waits", casefile_id=house.casefile_id)
+    running = asyncio.ensure_future(work)
+    await workshop.until_running("waits")
+
+    receipt = await revoked(api, house, "viewer")
+
+    ended = (await running).json()["payload"]
+    assert (receipt["stopped"], receipt["unconfirmed"]) == ([ended["event_id"]], {})
+    assert ended["error"]["type"] == "rights_lost"
+    again = await revoked(api, house, "viewer")
+    assert (again["stopped"], again["unconfirmed"]) == ([], {})
+
+
+async def test_a_revoke_names_what_does_not_end(api: Api, house: House, workshop: Workshop) -> None:
+    work = api.run(house["editor"], "ignores_cancellation", casefile_id=house.casefile_id)
+    running = asyncio.ensure_future(work)
+    await workshop.until_running("ignores_cancellation")
+
+    receipt = await revoked(api, house, "editor")
+
+    [[event_id]] = receipt["unconfirmed"].values()
+    assert receipt["stopped"] == []
+    workshop.release.set()
+    assert (await running).json()["payload"]["event_id"] == event_id
+
+
+async def test_a_revoke_that_does_not_wait_answers_before_all_has_ended(
+    api: Api, house: House, workshop: Workshop
+) -> None:
+    work = api.run(house["viewer"], "waits", casefile_id=house.casefile_id)
+    running = asyncio.ensure_future(work)
+    await workshop.until_running("waits")
+
+    receipt = await revoked(api, house, "viewer", wait="none")
+
+    ended = (await running).json()["payload"]
+    told = [*receipt["stopped"], *(one for ids in receipt["unconfirmed"].values() for one in ids)]
+    assert told == [ended["event_id"]]
+    assert (await api.run(house["viewer"], "noop", casefile_id=house.casefile_id)).status_code == 404

@@ -32,13 +32,31 @@ async def test_a_revoke_at_one_server_stops_what_runs_at_the_other(tmp_path: Pat
             running = asyncio.ensure_future(work)
             await shop.until_running("waits")
             payload = {"casefile_id": house.casefile_id, "user_id": house.users["viewer"]}
-            await here.ask("/v1/permissions/revoke", payload, token=house["owner"])
+            receipt = await here.ask("/v1/permissions/revoke", payload, token=house["owner"])
             async with asyncio.timeout(20):
                 ended = (await running).json()["payload"]
             again = await there.run(house["viewer"], "noop", casefile_id=house.casefile_id)
 
     assert ended["error"]["type"] == "rights_lost"
+    assert (receipt["stopped"], receipt["unconfirmed"]) == ([ended["event_id"]], {})
     assert again.status_code == 404
+
+
+async def test_when_a_revoke_has_answered_the_other_server_lets_nobody_in(tmp_path: Path) -> None:
+    store = await shared_postgres().migrated()
+    async with open_test_server(tmp_path / "a", store=store) as one, Api.of(one) as here:
+        house = await here.house()
+        shutil.copytree(tmp_path / "a" / "keys", tmp_path / "b" / "keys")
+        async with open_test_server(tmp_path / "b", store=store) as other, Api.of(other) as there:
+            grant = {"casefile_id": house.casefile_id, "user_id": house.users["viewer"]}
+            wanted = {"casefile_id": house.casefile_id}
+            for number in range(6):
+                token = await there.token(house.users["viewer"])
+                before = await there.post("/v1/casefiles/get", wanted, token=token)
+                await here.ask("/v1/permissions/revoke", grant, token=house["owner"])
+                after = await there.post("/v1/casefiles/get", wanted, token=token)
+                assert (before.status_code, after.status_code) == (200, 404), number
+                await here.ask("/v1/permissions/grant", {**grant, "role": "viewer"}, token=house["owner"])
 
 
 async def test_what_one_server_writes_a_follower_at_the_other_sees(tmp_path: Path) -> None:

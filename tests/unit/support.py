@@ -35,6 +35,7 @@ from casekeeper.execution.explain import Explain
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
 from casekeeper.execution.outcomes import Operations
+from casekeeper.execution.receipts import Stopping
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
@@ -301,8 +302,9 @@ def _wire(
     freshness = Freshness(storage.accounts, clock, monotonic=clock.monotonic)
     pushes.listen(freshness.push)
     passwords = fast_passwords()
-    accounts = Accounts(storage.accounts, commits, requests, passwords, runner, cursors, clock)
-    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, runner, clock)
+    stops = Stopping(runner, storage.events, is_shared=False)
+    accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
+    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, stops, clock)
     stored = StoredGrants(storage.casefiles, clock)
     grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
     gate = Gate(grants, storage.casefiles, commits, clock)
@@ -313,12 +315,12 @@ def _wire(
         storage.casefiles,
         commits,
         requests,
-        runner,
+        stops,
         cursors,
         clock,
         everybody_creates=everybody_creates,
     )
-    permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, runner, clock)
+    permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, stops, clock)
     manager = CasefileSessionManager(storage.sessions, gate, clock, timedelta(hours=12))
     registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
     registry, sizes = Registry([registered, *agents], policy), Sizes(blobs)

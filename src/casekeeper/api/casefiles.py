@@ -14,7 +14,14 @@ from casekeeper.casefiles.commands import (
     ListCasefiles,
     UpdateCasefile,
 )
-from casekeeper.casefiles.permissions import GrantRole, GrantView, ListGrants, RevokeRole, TransferCasefile
+from casekeeper.casefiles.permissions import (
+    GrantRole,
+    GrantView,
+    ListGrants,
+    Revoked,
+    RevokeRole,
+    TransferCasefile,
+)
 from casekeeper.execution.explain import CheckPermission, Verdict
 from casekeeper.paging import Page
 
@@ -63,7 +70,7 @@ async def grant(body: Envelope[GrantRole], door: Inbound) -> Response:
     return door.answer(granted, body, repeated=repeated)
 
 
-@verb(router, "/permissions/revoke", GrantView)
+@verb(router, "/permissions/revoke", Revoked)
 async def revoke(body: Envelope[RevokeRole], door: Inbound) -> Response:
     """Take a user's role away; what they run in the casefile is stopped."""
     revoked, repeated = await door.server.permissions.revoke(door.caller, body.payload, door.ask(body))

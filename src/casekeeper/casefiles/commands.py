@@ -198,6 +198,8 @@ class Casefiles:
             return Decision(casefile.model_copy(update=changes), kind, records, changes)
 
         async def answer(casefile_id: str) -> CasefileView:
+            if "public_role" in changes:
+                await self._stops.settle()
             return await self.get(caller, GetCasefile(casefile_id=casefile_id))
 
         return await self._changing.change(caller, command, Action.EDIT, decide, ask, answer)

@@ -1,8 +1,9 @@
 """What is done to a casefile's access list. Each command is the request's payload and the SDK's argument."""
 
 from datetime import datetime
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from casekeeper.acl import Action, Grant, Role
 from casekeeper.acl_feed import Stops
@@ -20,6 +21,14 @@ from casekeeper.journal.requests import Ask
 from casekeeper.journal.stream import PermissionChanged, Record
 from casekeeper.paging import Page
 
+Wait = Annotated[
+    Literal["effective", "none"],
+    Field(
+        description="effective: answer when the change holds on every worker, and what ran has ended or a second has "
+        "passed; none: answer at once, for many changes in a row."
+    ),
+]
+
 
 class GrantRole(ChangeCommand):
     """Give a user a role, or change the one they have."""
@@ -28,12 +37,14 @@ class GrantRole(ChangeCommand):
     role: Role
     expires_at: EndsAt | None = None
     note: Line | None = None
+    wait: Wait = "effective"
 
 
 class RevokeRole(ChangeCommand):
     """Take a user's role away; everybody but the owner may take their own."""
 
     user_id: UserId
+    wait: Wait = "effective"
 
 
 class ListGrants(BaseModel):
@@ -60,6 +71,16 @@ class GrantView(BaseModel):
     granted_by: str | None = None
     granted_at: datetime | None = None
     note: str | None = None
+
+
+class Revoked(GrantView):
+    """A user without a role, and what came of the work that they had running."""
+
+    stopped: list[str] = Field(default=[], description="Operations that ran and have ended; 1,000 at most.")
+    unconfirmed: dict[str, list[str]] = Field(
+        default={},
+        description="Operations that have not ended yet, by the worker that runs them. They can do nothing any more.",
+    )
 
 
 class Permissions:
@@ -90,8 +111,10 @@ class Permissions:
             ArgumentsInvalid: The role is owner, the expiry is past, or there is no such active account.
             OwnerRequired: The user is the owner.
         """
+        replaces = False
 
         async def decide(present: Present) -> Decision:
+            nonlocal replaces
             casefile, now = present.casefile, self._clock()
             if command.role is Role.OWNER:
                 raise _field("role", "an owner is made by transfer, not by grant")
@@ -102,16 +125,22 @@ class Permissions:
             if command.user_id == casefile.owner:
                 raise OwnerRequired
             grant = Grant(
-                granted_by=caller.user_id, granted_at=now, **command.model_dump(exclude={"expected_version"})
+                granted_by=caller.user_id,
+                granted_at=now,
+                **command.model_dump(exclude={"expected_version", "wait"}),
             )
-            kind = Kind.ROLE_CHANGED if command.user_id in present.grants else Kind.GRANTED
+            # A role that somebody has for the first time is in no cache.
+            replaces = command.user_id in present.grants
+            kind = Kind.ROLE_CHANGED if replaces else Kind.GRANTED
             change = PermissionChanged(casefile.casefile_id, command.user_id, kind, now)
             inputs = command.model_dump(
-                mode="json", exclude={"casefile_id", "expected_version"}, exclude_none=True
+                mode="json", exclude={"casefile_id", "expected_version", "wait"}, exclude_none=True
             )
             return Decision(casefile, kind, [PutGrant(grant), change], inputs)
 
         async def answer(casefile_id: str) -> GrantView:
+            if replaces and command.wait == "effective":
+                await self._stops.settle()
             grants = {grant.user_id: grant for grant in await self._store.grants(casefile_id)}
             if grant := grants.get(command.user_id):
                 return GrantView(**grant.model_dump())
@@ -119,8 +148,8 @@ class Permissions:
 
         return await self._changing.change(caller, command, Action.GRANT, decide, ask, answer)
 
-    async def revoke(self, caller: Principal, command: RevokeRole, ask: Ask) -> tuple[GrantView, bool]:
-        """Take a role away. When it answers, no further operation of that user starts in the casefile."""
+    async def revoke(self, caller: Principal, command: RevokeRole, ask: Ask) -> tuple[Revoked, bool]:
+        """Take a role away. When it answers, that user gets in nowhere, and what ran for them has been stopped."""
 
         async def decide(present: Present) -> Decision:
             casefile = present.casefile
@@ -131,11 +160,19 @@ class Permissions:
             removal = RemoveGrant(casefile.casefile_id, command.user_id)
             return Decision(casefile, Kind.REVOKED, [removal, change], {"user_id": command.user_id})
 
-        async def answer(casefile_id: str) -> GrantView:
-            await self._stops.stop(
-                "the permission was revoked", casefile_id=casefile_id, user_id=command.user_id
+        async def answer(casefile_id: str) -> Revoked:
+            receipt = await self._stops.stop(
+                "the permission was revoked",
+                casefile_id=casefile_id,
+                user_id=command.user_id,
+                waits=command.wait == "effective",
             )
-            return GrantView(casefile_id=casefile_id, user_id=command.user_id)
+            return Revoked(
+                casefile_id=casefile_id,
+                user_id=command.user_id,
+                stopped=list(receipt.stopped),
+                unconfirmed={worker: list(ids) for worker, ids in receipt.unconfirmed.items()},
+            )
 
         # Leaving is everybody's right.
         leaves = command.user_id == caller.user_id
@@ -155,6 +192,7 @@ class Permissions:
         """Move the ownership; the former owner becomes admin in the same commit."""
 
         async def answer(casefile_id: str) -> CasefileView:
+            await self._stops.settle()
             return await self._casefiles.get(caller, GetCasefile(casefile_id=casefile_id))
 
         async def decide(present: Present) -> Decision:

@@ -136,7 +136,12 @@ async def grant(
 async def revoke(ck: "Casekeeper", out: Output, casefile_id: CasefileId, user_id: UserId) -> None:
     """Take a user's role away; what they run there is stopped."""
     revoked = await ck.permissions.revoke(casefile_id, user_id)
-    out.answer(revoked, f"{revoked.user_id} has no role in {casefile_id} any more.")
+    told = f"{revoked.user_id} has no role in {casefile_id} any more."
+    if revoked.stopped:
+        told += f" Stopped: {', '.join(revoked.stopped)}."
+    out.answer(revoked, told)
+    for worker, event_ids in revoked.unconfirmed.items():
+        out.remark(f"Not heard of yet from {worker}: {', '.join(event_ids)}. They can do nothing any more.")
 
 
 @client_command(casefile, "delete")

@@ -18,7 +18,7 @@ from casekeeper.client.work import Operation, tool
 if TYPE_CHECKING:
     from casekeeper.casefiles.casefile import CasefileView
     from casekeeper.casefiles.commands import Deleted
-    from casekeeper.casefiles.permissions import GrantView
+    from casekeeper.casefiles.permissions import GrantView, Revoked
     from casekeeper.client.results import Result
     from casekeeper.documents.custody import DocumentsDeleted
     from casekeeper.documents.document import Document, DocumentSummary
@@ -131,11 +131,17 @@ class Permissions:
         casefile_id: str,
         user_id: str,
         *,
+        wait: Literal["effective", "none"] | None = None,
         expected_version: int | None = None,
         request_id: str | None = None,
-    ) -> "GrantView":
-        """Take a user's role away; what they run in the casefile is stopped."""
-        fields = {"casefile_id": casefile_id, "user_id": user_id, "expected_version": expected_version}
+    ) -> "Revoked":
+        """Take a user's role away, and say what was stopped; `wait="none"` answers before all of it has ended."""
+        fields = {
+            "casefile_id": casefile_id,
+            "user_id": user_id,
+            "wait": wait,
+            "expected_version": expected_version,
+        }
         return await self._connection.ask(verbs.REVOKE, fields, request_id)
 
     async def list(self, casefile_id: str) -> "list[GrantView]":

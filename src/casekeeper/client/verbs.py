@@ -17,7 +17,7 @@ from casekeeper.client.errors import invalid
 if TYPE_CHECKING:
     from casekeeper.casefiles.casefile import CasefileView
     from casekeeper.casefiles.commands import Deleted
-    from casekeeper.casefiles.permissions import GrantView
+    from casekeeper.casefiles.permissions import GrantView, Revoked
     from casekeeper.client.results import Result
     from casekeeper.documents.custody import DocumentsDeleted
     from casekeeper.documents.document import Document, DocumentSummary
@@ -116,8 +116,11 @@ DELETE_CASEFILE: "Verb[Deleted]" = Verb(
 GRANT: "Verb[GrantView]" = Verb(
     "/v1/permissions/grant", "casefiles.permissions:GrantRole", _GRANT, changes=True
 )
-REVOKE: "Verb[GrantView]" = Verb(
-    "/v1/permissions/revoke", "casefiles.permissions:RevokeRole", _GRANT, changes=True
+REVOKE: "Verb[Revoked]" = Verb(
+    "/v1/permissions/revoke",
+    "casefiles.permissions:RevokeRole",
+    "casefiles.permissions:Revoked",
+    changes=True,
 )
 LIST_GRANTS: "Verb[Page[GrantView]]" = Verb(
     "/v1/permissions/list", "casefiles.permissions:ListGrants", _GRANT, paged=True

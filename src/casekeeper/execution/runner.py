@@ -145,18 +145,11 @@ class Runner:
         if not left:
             await end(running.ending or ending)
 
-    async def stop(
-        self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None
-    ) -> list[str]:
-        """End what runs for this user, in this casefile, or both; returns the event ids."""
-        stopped = [
-            r
-            for r in self._running.values()
-            if casefile_id in (None, r.fact.casefile_id) and user_id in (None, r.user_id)
-        ]
-        for running in stopped:
-            running.stop(Kind.CANCELLED, "rights_lost", reason)
-        return [r.fact.event_id for r in stopped]
+    def stop(self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None) -> None:
+        """End what runs for this user, in this casefile, or both."""
+        for running in self._running.values():
+            if casefile_id in (None, running.fact.casefile_id) and user_id in (None, running.user_id):
+                running.stop(Kind.CANCELLED, "rights_lost", reason)
 
     async def drain(self, within: timedelta) -> None:
         """Begin nothing new, and interrupt what has not ended within this time: the server stops.

@@ -117,6 +117,12 @@ class FirestoreEvents:
         rows = sorted((one.fields for one in found), key=lambda row: (row["started_us"], row["event_id"]))
         return [opened_of(row) for row in rows]
 
+    async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
+        named = (("casefile_id", casefile_id), ("user_id", user_id))
+        where = tuple((name, "==", value) for name, value in named if value is not None)
+        found = await self._store.query(Query("open_operations", where=where, limit=1_000))
+        return [opened_of(one.fields) for one in found]
+
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         return await self._workers.orphans(owner, limit)
 

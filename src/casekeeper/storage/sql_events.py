@@ -86,6 +86,15 @@ _OPEN_IN = Static(
     .where(_o.session_id == bindparam("session_id"))
     .order_by(_o.started_us, _o.event_id)
 )
+_OPEN_OF = Static(
+    select(t.open_operations)
+    .where(
+        or_(bindparam("casefile_id") == "", _o.casefile_id == bindparam("casefile_id")),
+        or_(bindparam("user_id") == "", _o.user_id == bindparam("user_id")),
+    )
+    .order_by(_o.started_us, _o.event_id)
+    .limit(1_000)
+)
 _ORPHANS = Static(
     # The deepest first: an operation never ends before those inside it.
     select(t.open_operations)
@@ -161,6 +170,11 @@ class SqlEvents:
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
+        return [_opened(row) for row in rows]
+
+    async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
+        values = {"casefile_id": casefile_id or "", "user_id": user_id or ""}
+        rows = await self._reads.point(lambda tx: tx.all(_OPEN_OF, **values))
         return [_opened(row) for row in rows]
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:

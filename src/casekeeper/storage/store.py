@@ -11,6 +11,7 @@ from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import DocumentStore
 from casekeeper.documents.search import Search
+from casekeeper.execution.receipts import OpenStore
 from casekeeper.execution.recovery import OrphanStore
 from casekeeper.identity.logins import CredentialStore
 from casekeeper.journal.requests import Claims
@@ -33,7 +34,7 @@ class Identities(CredentialStore, AclFeed, Claims, Protocol):
     """Accounts, credentials, the permission feed and claims."""
 
 
-class Events(EventStore, OrphanStore, RecordStore, Conversations, Protocol):
+class Events(EventStore, OrphanStore, OpenStore, RecordStore, Conversations, Protocol):
     """The record, as each of its readers sees it."""
 
 

@@ -197,7 +197,7 @@ async def test_a_stopped_parent_takes_its_children_along(scene: Scene):
         while len(await scene.house.kinds(scene.session_id)) < 3:
             await asyncio.sleep(0.01)
 
-    await scene.house.runner.stop("Revoked.", user_id=BEN)
+    scene.house.runner.stop("Revoked.", user_id=BEN)
     await asyncio.wait_for(started.running.ended, 5)
 
     assert (await scene.story())[2:] == [

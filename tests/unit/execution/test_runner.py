@@ -293,7 +293,7 @@ async def test_a_stop_ends_what_runs_for_this_user_in_this_casefile(who: dict[st
     for one in runs:
         live(runner, one)
 
-    assert await runner.stop("Revoked.", **who) == stopped
+    runner.stop("Revoked.", **who)
     await runner.drain(NONE)
 
     kinds = {one.fact.event_id: one.ended.result().failure.type for one in runs}

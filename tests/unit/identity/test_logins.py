@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from casekeeper.acl import Role
 from casekeeper.errors import AccountNotFound, CredentialsRejected, TokenRejected
+from casekeeper.execution.receipts import Stopping
 from casekeeper.identity.accounts import DeactivateAccount, UpdateAccount
 from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers, user_of_subject
@@ -414,7 +415,7 @@ def outside(house: House, **more: Any) -> Logins:
         house.tokens,
         fast_passwords(),
         house.requests,
-        house.runner,
+        Stopping(house.runner, house.storage.events, is_shared=False),
         house.clock,
         issuers,
     )

@@ -1,0 +1,64 @@
+"""What a revoke answers with: what it has stopped, and what it waited for (docs/decisions/0012)."""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from typing import Protocol
+
+from casekeeper.acl_feed import Receipt
+from casekeeper.casefiles.freshness import LEASE_S
+from casekeeper.execution.runner import Runner
+from casekeeper.journal.stream import OpenedOperation
+
+_PATIENCE_S = 1.0
+_LOOK_S = 0.02
+
+
+class OpenStore(Protocol):
+    """Where operations that have not ended are found, whoever runs them."""
+
+    async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
+        """Those of this casefile, this user, or both."""
+        ...
+
+
+class Stopping:
+    """Implements `Stops` for all workers: this one is told, the others hear of the change and are watched."""
+
+    def __init__(self, runner: Runner, store: OpenStore, *, is_shared: bool) -> None:
+        """`is_shared`: other processes let people in by caches of their own, for at most a lease."""
+        self._runner = runner
+        self._store = store
+        self._is_shared = is_shared
+
+    async def stop(
+        self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True
+    ) -> Receipt:
+        """End what runs here, and see what becomes of the rest.
+
+        The change is committed, so nothing starts any more under the permission that is gone: what is open now is all.
+
+        Raises:
+            StoreUnavailable: What runs elsewhere cannot be read; the change stands.
+        """
+        began = monotonic()
+        self._runner.stop(reason, casefile_id=casefile_id, user_id=user_id)
+        open_ = await self._open(casefile_id, user_id)
+        left = open_
+        if waits:
+            await self.settle()
+            while left and monotonic() - began < _PATIENCE_S:
+                await asyncio.sleep(_LOOK_S)
+                left = {k: v for k, v in (await self._open(casefile_id, user_id)).items() if k in open_}
+        unconfirmed: dict[str, tuple[str, ...]] = {}
+        for event_id, owner in left.items():
+            unconfirmed[owner] = (*unconfirmed.get(owner, ()), event_id)
+        return Receipt(tuple(event_id for event_id in open_ if event_id not in left), unconfirmed)
+
+    async def settle(self) -> None:
+        """Wait a lease: a worker that has not heard of the change by then believes none of its caches."""
+        if self._is_shared:
+            await asyncio.sleep(LEASE_S)
+
+    async def _open(self, casefile_id: str | None, user_id: str | None) -> dict[str, str]:
+        return {one.row.event_id: one.row.owner for one in await self._store.open_of(casefile_id, user_id)}
