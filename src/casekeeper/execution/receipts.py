@@ -1,4 +1,4 @@
-"""What a revoke answers with: what it has stopped, and what it waited for (docs/decisions/0012)."""
+"""What a revoke answers with: what it has stopped, and what it waited for (docs/decisions/0013)."""
 
 import asyncio
 from collections.abc import Sequence
