@@ -42,6 +42,7 @@ LEAST = {
     "auth_token": 0,
     "auth_refresh": 0,
     "casefiles_delete": 1,
+    "documents_delete": 1,
     "permissions_transfer": 1,
 }
 
@@ -69,6 +70,7 @@ async def seeds(api: Api) -> tuple[str, dict[str, Any]]:
         "session_id": session_id,
         "event_id": place.event_id,
         "document_id": place.document_id,
+        "document_ids": [place.document_id],
         "key_id": key["key_id"],
         "user_id": guest,
         "tool_name": "noop",

@@ -14,7 +14,7 @@ EFFECTS = st.frozensets(st.sampled_from(Effect))
 NEW_WITH: dict[Role, set[Action]] = {
     Role.VIEWER: {Action.READ, Action.WORK, Action.SEE_GRANTS},
     Role.EDITOR: {Action.ADD, Action.JOIN},
-    Role.ADMIN: {Action.EDIT, Action.GRANT, Action.SUPERVISE},
+    Role.ADMIN: {Action.EDIT, Action.GRANT, Action.SUPERVISE, Action.DESTROY},
     Role.OWNER: {Action.TRANSFER, Action.DELETE},
 }
 
