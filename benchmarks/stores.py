@@ -1,0 +1,234 @@
+"""The stores themselves, without a server: appends against the least that their driver can do, and reads that must not grow.
+
+Beside each store the same number of producers adds bare rows by hand-made group commit on the same driver, durably,
+into a database of its own on the same disk or server. No baseline is made for Firestore: an emulator says nothing about it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from tests.contract.shelf import OWNER, Shelf
+from tests.fakes.postgres import running_postgres
+
+from benchmarks.baselines import Rows
+from benchmarks.figures import Row, Sample, Series, figure, ratio
+from casekeeper.clock import utc_now
+from casekeeper.journal.events import Kind
+from casekeeper.journal.stream import Commit
+from casekeeper.sessions.reading import EventPage
+from casekeeper.storage.limits import StoreLimits
+from casekeeper.storage.opening import open_storage
+from casekeeper.storage.postgres_opening import migrate_postgres
+
+_PRODUCERS = 64
+_EVENTS = (10, 1_000, 10_000)
+_CASEFILES = (3, 100, 1_000)
+_READS = 200
+# About what an event's row holds.
+_BODY = b"x" * 600
+# It comes without types.
+_driver: Any = asyncpg
+
+Add = Callable[[int], Awaitable[object]]
+Settle = Callable[[], Awaitable[None]]
+
+
+class PostgresRows:
+    """One table, one transaction for everybody who waits, on bare asyncpg."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._waiting: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self) -> None:
+        """Returns when the row is on disk."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        if self._task is None:
+            self._task = asyncio.create_task(self._write())
+        await future
+
+    async def _write(self) -> None:
+        await asyncio.sleep(0)
+        while batch := self._waiting[:256]:
+            del self._waiting[:256]
+            # One statement is one transaction.
+            await self._connection.executemany(
+                "INSERT INTO rows (name, body) VALUES ($1, $2)", [("row", _BODY)] * len(batch)
+            )
+            for future in batch:
+                future.set_result(None)
+            await asyncio.sleep(0)
+        self._task = None
+
+
+def stores(folder: Path, rounds: int, seconds: float) -> list[Row]:
+    """SQLite and PostgreSQL."""
+    rows = asyncio.run(_sqlite(folder, rounds, seconds))
+    # Tests do without; here an acknowledgement is to mean that it is on disk.
+    with running_postgres("fsync=on") as server:
+        return [*rows, *asyncio.run(_postgres(server.url, folder, rounds, seconds))]
+
+
+async def _sqlite(folder: Path, rounds: int, seconds: float) -> list[Row]:
+    folder.mkdir()
+    raw = Rows(folder / "rows.db")
+    try:
+        async with _shelf("", folder / "data") as shelf:
+            return await _measured("SQLite", shelf, lambda _: raw.add("row", _BODY), rounds, seconds)
+    finally:
+        raw.close()
+
+
+async def _postgres(url: str, folder: Path, rounds: int, seconds: float) -> list[Row]:
+    await migrate_postgres(url, StoreLimits())
+    connection: Any = await _driver.connect(url)
+    await connection.execute("CREATE TABLE rows (id BIGSERIAL PRIMARY KEY, name TEXT, body BYTEA)")
+    raw = PostgresRows(connection)
+    try:
+        async with _shelf(url, folder / "postgres") as shelf:
+
+            async def settle() -> None:
+                # What autovacuum does within a minute; without it the planner knows nothing of tables that were just filled.
+                await connection.execute("VACUUM ANALYZE")
+
+            return await _measured("PostgreSQL", shelf, lambda _: raw.add(), rounds, seconds, settle)
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _shelf(address: str, data: Path) -> AsyncGenerator[Shelf]:
+    async with open_storage(address, data, lambda _: None) as storage:
+        yield await Shelf.filled(storage)
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _measured(
+    name: str,
+    shelf: Shelf,
+    raw: Add,
+    rounds: int,
+    seconds: float,
+    settle: Settle = _nothing,
+) -> list[Row]:
+    sessions = [(await shelf.session()).session_id for _ in range(_PRODUCERS)]
+
+    async def append(number: int) -> None:
+        await shelf.commit(Commit((shelf.fact(Kind.DENIED, sessions[number]),)))
+
+    async def operate(number: int) -> None:
+        await shelf.operation(session_id=sessions[number])
+
+    series = {what: Series() for what in ("raw", "append", "operate")}
+    for _ in range(rounds):
+        for what, add in (("raw", raw), ("append", append), ("operate", operate)):
+            series[what].samples.append(await _slice(add, _PRODUCERS, seconds))
+    one, spread = ratio(series["append"], series["raw"])
+    rows = [
+        Row(f"{name}, bare rows @{_PRODUCERS}", figure(series["raw"])),
+        Row(f"{name}, appends @{_PRODUCERS}", figure(series["append"]), one, spread=spread, against="bare"),
+    ]
+    two, spread = ratio(series["operate"], series["raw"])
+    rows.append(
+        Row(
+            f"{name}, start and end @{_PRODUCERS}",
+            figure(series["operate"]),
+            two,
+            spread=spread,
+            against="bare",
+        )
+    )
+    return [*rows, *await _events(name, shelf, settle), *await _casefiles(name, shelf, settle)]
+
+
+async def _slice(add: Add, producers: int, seconds: float) -> Sample:
+    """How fast so many producers add, each waiting for its own."""
+    took: list[float] = []
+    ends = time.perf_counter() + seconds
+
+    async def produce(number: int) -> None:
+        while (before := time.perf_counter()) < ends:
+            await add(number)
+            took.append(time.perf_counter() - before)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(produce(number) for number in range(producers)))
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return _sample(took, seconds, cpu)
+
+
+async def _events(name: str, shelf: Shelf, settle: Settle) -> list[Row]:
+    """A page of ten facts out of short and long sessions."""
+    filled = {size: (await shelf.session()).session_id for size in _EVENTS}
+    for size, session_id in filled.items():
+        for start in range(1, size, 1_000):
+            some = [shelf.fact(Kind.DENIED, session_id) for _ in range(min(1_000, size - start))]
+            await asyncio.gather(*(shelf.commit(Commit((fact,))) for fact in some))
+    await settle()
+    page = EventPage.model_validate({"view": "journal"})
+
+    async def read(size: int) -> object:
+        return await shelf.storage.events.facts(filled[size], page, None, 10)
+
+    return await _growth(f"{name}, get in {{:,}} events", read, _EVENTS)
+
+
+async def _casefiles(name: str, shelf: Shelf, settle: Settle) -> list[Row]:
+    """A page of three out of few and many casefiles."""
+    many = iter(range(100_000))
+    have = 1
+
+    async def fill(size: int) -> None:
+        nonlocal have
+        for _ in range(size - have):
+            await shelf.casefile(f"cf_260301_{next(many):06x}")
+        have = size
+        await settle()
+
+    async def read(size: int) -> object:
+        return await shelf.storage.casefiles.casefiles_of(OWNER, utc_now(), None, None, 3)
+
+    return await _growth(f"{name}, list of {{:,}} casefiles", read, _CASEFILES, fill)
+
+
+async def _growth(
+    name: str, read: Add, sizes: tuple[int, ...], fill: Callable[[int], Awaitable[None]] | None = None
+) -> list[Row]:
+    rows: list[Row] = []
+    small: float | None = None
+    for size in sizes:
+        if fill:
+            await fill(size)
+        took: list[float] = []
+        began, cpu = time.perf_counter(), time.process_time()
+        for _ in range(_READS):
+            before = time.perf_counter()
+            await read(size)
+            took.append(time.perf_counter() - before)
+        sample = _sample(took, time.perf_counter() - began, time.process_time() - cpu)
+        told = figure(Series([sample]))
+        if small is None:
+            small = sample.p50_ms
+            rows.append(Row(name.format(size), told))
+        else:
+            more = sample.p50_ms / small
+            rows.append(
+                Row(name.format(size), told, more, against=f"{sizes[0]} (time)", aim=2.0, at_least=False)
+            )
+    return rows
+
+
+def _sample(took: list[float], seconds: float, cpu: float) -> Sample:
+    took.sort()
+    p50, p99 = (took[min(len(took) - 1, int(part * len(took)))] * 1000 for part in (0.5, 0.99))
+    return Sample(len(took) / seconds, p50, p99, cpu / len(took) * 1e6)
