@@ -162,3 +162,12 @@ async def test_a_cancelled_import_leaves_whole_documents_and_goes_on_when_repeat
     assert 0 < filed <= 3000
     assert report == IsPartialDict(read=3000, unreadable=0)
     assert (await api.server.storage.documents.counts(house.casefile_id)).documents == 3000
+
+
+async def test_an_upload_whose_bytes_are_swept_is_not_there(api: Api, house: House) -> None:
+    made = await upload(api, house, b"Heating costs 2024", "costs.txt")
+    await api.server.storage.blobs.remove(house.casefile_id, made["upload_id"])
+
+    ended = await file(api, house, made["upload_id"])
+
+    assert (ended["success"], ended["error"]["type"]) == (False, "document_not_found")

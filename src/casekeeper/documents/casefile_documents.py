@@ -108,7 +108,12 @@ class CasefileDocuments:
 
     async def read_upload(self, upload: Upload) -> AsyncGenerator[list[Arrived]]:
         """What is in an upload, in batches; close the generator."""
-        with closing(await self._blobs.open(self._casefile_id, upload.upload_id)) as file:
+        try:
+            file = await self._blobs.open(self._casefile_id, upload.upload_id)
+        except FileNotFoundError as error:
+            # It was filed or swept just now: its bytes go first.
+            raise DocumentNotFound(upload.upload_id) from error
+        with closing(file):
             async with aclosing(self._readers.read(file, upload.filename)) as batches:
                 async for batch in batches:
                     yield batch
