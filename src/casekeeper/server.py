@@ -39,6 +39,7 @@ from casekeeper.execution.rights import Rights
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.stops import heed_stops
 from casekeeper.execution.telling import Telling
 from casekeeper.identity.accounts import (
     Account,
@@ -186,11 +187,14 @@ async def open_server(
         pushes.listen(rights.changed)
         judging = asyncio.create_task(rights.watch())
         judging.add_done_callback(_tell_if_it_failed)
+        heeding = asyncio.create_task(heed_stops(storage.events, runner, owner))
+        heeding.add_done_callback(_tell_if_it_failed)
         try:
             yield server
         finally:
             sweeper.cancel()
             judging.cancel()
+            heeding.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
             await agents.close()
             readers.close()
@@ -288,7 +292,7 @@ def _wire(
     # RECORD, read
     poll = _POLL if storage.is_shared else None
     reading = Reading(storage.events, manager, gate, live, cursors, clock, poll=poll)
-    operations = Operations(manager, reading, runner, sizes, logins)
+    operations = Operations(manager, reading, runner, commits, sizes, logins)
     sessions = SessionService(
         manager,
         executor,

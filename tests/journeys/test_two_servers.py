@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.postgres import shared_postgres
 from tests.fakes.redis import redis_url, running_redis
-from tests.support import NOON, Api, SteppableClock, Workshop, bearer, open_test_server
+from tests.support import NOON, Api, House, SteppableClock, Workshop, bearer, open_test_server
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -183,3 +183,70 @@ async def test_a_follower_is_woken_by_what_the_other_server_writes(tmp_path: Pat
             with here.server.reading.watch(session_id) as followed:
                 await there.run(house["owner"], "noop", session_id=session_id)
                 assert await followed.wait(30) is not None
+
+
+@asynccontextmanager
+async def pair(directory: Path) -> AsyncGenerator[tuple[Api, Api, House, Workshop]]:
+    """Two servers on one PostgreSQL and nothing else; the workshop is the second one's."""
+    store, shop = await shared_postgres().migrated(), Workshop()
+    async with open_test_server(directory / "a", store=store) as one, Api.of(one) as here:
+        house = await here.house()
+        shutil.copytree(directory / "a" / "keys", directory / "b" / "keys")
+        async with (
+            open_test_server(directory / "b", workshop=shop, store=store) as other,
+            Api.of(other) as there,
+        ):
+            yield here, there, house, shop
+
+
+async def test_an_operation_is_cancelled_from_another_server(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, there, house, shop):
+        work = there.run(house["editor"], "waits", casefile_id=house.casefile_id)
+        running = asyncio.ensure_future(work)
+        await shop.until_running("waits")
+        found = await here.ask(
+            "/v1/events/query",
+            {"casefile_id": house.casefile_id, "view": "journal", "kinds": ["started"]},
+            token=house["editor"],
+        )
+        event_id = found["items"][0]["event_id"]
+
+        cancelled = await here.post(
+            "/v1/operations/cancel", {"event_id": event_id, "reason": "Enough."}, token=house["editor"]
+        )
+        ended = (await running).json()["payload"]
+
+    assert cancelled.json()["status"] == "failed"
+    for told in (cancelled.json()["payload"], ended):
+        assert (told["error"]["type"], told["error"]["message"]) == ("cancelled", "Enough.")
+
+
+async def test_a_session_is_closed_with_what_runs_in_it_at_another_server(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, there, house, shop):
+        session_id = await here.session(house["editor"], house.casefile_id)
+        running = asyncio.ensure_future(there.run(house["editor"], "waits", session_id=session_id))
+        await shop.until_running("waits")
+
+        closed = await here.post(
+            "/v1/sessions/close", {"session_id": session_id, "cancel": True}, token=house["editor"]
+        )
+        ended = (await running).json()["payload"]
+
+    assert closed.status_code == 200, closed.text
+    assert ended["error"]["type"] == "cancelled"
+
+
+async def test_a_repeat_at_another_server_waits_for_the_first_run(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, there, house, shop):
+        call = {"casefile_id": house.casefile_id, "request_id": "once"}
+        first = asyncio.ensure_future(there.run(house["editor"], "waits", **call))
+        await shop.until_running("waits")
+        again = asyncio.ensure_future(here.run(house["editor"], "waits", **call))
+        early, _ = await asyncio.wait((again,), timeout=0.5)
+        shop.release.set()
+        answers = [(await first).json(), (await again).json()]
+
+    assert not early
+    assert [answer["status"] for answer in answers] == ["completed"] * 2
+    assert answers[0]["payload"]["event_id"] == answers[1]["payload"]["event_id"]
+    assert shop.runs["waits"] == 1

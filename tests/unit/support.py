@@ -357,7 +357,7 @@ def _wire(
         owner="this",
     )
     reading = Reading(storage.events, manager, gate, live, cursors, clock)
-    operations = Operations(manager, reading, runner, sizes, logins)
+    operations = Operations(manager, reading, runner, commits, sizes, logins)
     sessions = SessionService(
         manager,
         executor,

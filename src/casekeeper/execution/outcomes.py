@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import EventId
 from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
+from casekeeper.journal.stream import AskToStop, Commit, Commits, OperationEnded, OperationIsOpen
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.reading import Reading
 from casekeeper.values import value
@@ -26,6 +28,8 @@ REPLAY_WAIT = timedelta(seconds=10)
 """How long a repeat waits for the run of the first request."""
 
 _CANCEL_WAIT_S = 15.0
+# How late it is noticed that another process ended what it ran, where no news of it comes.
+_LOOK_S = 0.25
 
 
 class GetOperation(BaseModel):
@@ -97,11 +101,18 @@ class Operations:
     """Single operations, for those who may read their session."""
 
     def __init__(
-        self, manager: CasefileSessionManager, reading: Reading, runner: Runner, sizes: Sizes, logins: Logins
+        self,
+        manager: CasefileSessionManager,
+        reading: Reading,
+        runner: Runner,
+        commits: Commits,
+        sizes: Sizes,
+        logins: Logins,
     ) -> None:
         self._manager = manager
         self._reading = reading
         self._runner = runner
+        self._commits = commits
         self._sizes = sizes
         self._logins = logins
 
@@ -120,11 +131,37 @@ class Operations:
         if facts[0].actor_user_id != caller.user_id:
             place = At(context.session.session_id)
             await self._manager.validate_and_get_session(caller, place, Purpose.SUPERVISE)
-        if running := self._runner.find(command.event_id):
-            running.stop(Kind.CANCELLED, "cancelled", command.reason or "It was cancelled.")
-            await asyncio.wait((running.ended,), timeout=_CANCEL_WAIT_S)
-            _, facts = await self._reading.operation(caller, command.event_id)
+        last = facts[-1]
+        if Kind(from_json(last.header)["kind"]) not in TERMINAL:
+            reason = command.reason or "It was cancelled."
+            await self.stop(context.access.casefile_id, command.event_id, reason)
+            facts = await self._when_ended(caller, command.event_id, last.session_id, _CANCEL_WAIT_S)
         return await self.executed(await self.outcome(facts), context)
+
+    async def stop(self, casefile_id: str, event_id: str, reason: str) -> None:
+        """Ask an operation to end, in this process or in another; returns at once."""
+        if running := self._runner.find(event_id):
+            running.stop(Kind.CANCELLED, "cancelled", reason)
+            return
+        asked = AskToStop(event_id, casefile_id, reason)
+        with suppress(OperationEnded):
+            await self._commits.commit(Commit((), (OperationIsOpen(event_id),), (asked,)))
+
+    async def _when_ended(
+        self, caller: Principal, event_id: str, session_id: str, within_s: float
+    ) -> Sequence[StoredFact]:
+        """The facts of an operation when it has ended or the time is over, whichever process runs it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        if running := self._runner.find(event_id):
+            await asyncio.wait((running.ended,), timeout=within_s)
+        with self._reading.watch(session_id) as watch:
+            while True:
+                _, facts = await self._reading.operation(caller, event_id)
+                has_ended = Kind(from_json(facts[-1].header)["kind"]) in TERMINAL
+                if has_ended or loop.time() >= until:
+                    return facts
+                await watch.wait(_LOOK_S)
 
     async def _find(self, caller: Principal, event_id: str) -> tuple[SessionContext, Sequence[StoredFact]]:
         context, facts = await self._reading.operation(caller, event_id)
@@ -152,10 +189,10 @@ class Operations:
         Raises:
             StillRunning: In `wait` mode, where it does not end within ten seconds.
         """
-        running = self._runner.find(event_id)
-        if running and mode == "wait":
-            await asyncio.wait((running.ended,), timeout=REPLAY_WAIT.total_seconds())
         _, facts = await self._reading.operation(caller, event_id)
+        if mode == "wait":
+            within_s = REPLAY_WAIT.total_seconds()
+            facts = await self._when_ended(caller, event_id, facts[0].session_id, within_s)
         outcome = await self.outcome(facts)
         if outcome.status == "running" and mode == "wait":
             raise StillRunning

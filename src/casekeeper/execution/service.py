@@ -45,6 +45,7 @@ from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedF
 from casekeeper.values import value
 
 _CANCEL_WAIT_S = 15.0
+_LOOK_S = 0.25
 _TRIES = 8
 _OF_THE_SESSION = [f.name for f in fields(UnifiedSession) if f.name != "metadata"]
 
@@ -324,13 +325,15 @@ class SessionService:
         raise StoreUnavailable("The permission changed again and again; try once more.")
 
     async def _cancel_all(self, context: SessionContext, reason: str | None) -> None:
-        ends: list[asyncio.Future[Outcome]] = []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CANCEL_WAIT_S
         for opened in await self._reading.open(context):
-            if running := self._runner.find(opened.event_id):
-                running.stop(Kind.CANCELLED, "cancelled", reason or "The session was closed.")
-                ends.append(running.ended)
-        if ends:
-            await asyncio.wait(ends, timeout=_CANCEL_WAIT_S)
+            casefile_id = context.access.casefile_id
+            await self._operations.stop(casefile_id, opened.event_id, reason or "The session was closed.")
+        # Another process may run some of them, so the store is asked.
+        with self._reading.watch(context.session.session_id) as watch:
+            while await self._reading.open(context) and loop.time() < until:
+                await watch.wait(_LOOK_S)
 
     async def _closed(self, session_id: str) -> SessionClosedAnswer:
         session = await self._sessions.session(session_id)

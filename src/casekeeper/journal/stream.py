@@ -105,6 +105,15 @@ class CloseOperation(Record):
 
 
 @value
+class AskToStop(Record):
+    """Asks whoever runs the operation to stop it; `reason` becomes what its end says. Goes with `OperationIsOpen`."""
+
+    event_id: str
+    casefile_id: str
+    reason: str
+
+
+@value
 class OpenedOperation:
     """An open operation as a store lists it, with where its inputs are."""
 

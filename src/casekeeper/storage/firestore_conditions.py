@@ -141,7 +141,11 @@ def places(commit: stream.Commit) -> Iterable[str]:
     known = {fact.session_id: fact.casefile_id for fact in commit.facts}
     for one in (*commit.conditions, *commit.records):
         match one:
-            case stream.OperationIsOpen(event_id) | stream.CloseOperation(event_id):
+            case (
+                stream.OperationIsOpen(event_id)
+                | stream.CloseOperation(event_id)
+                | stream.AskToStop(event_id)
+            ):
                 yield at.open_operation(event_id)
             case req.Claim():
                 yield at.request(one.key)

@@ -126,6 +126,10 @@ class FirestoreEvents:
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         return await self._workers.orphans(owner, limit)
 
+    async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:
+        found = await self._store.query(Query("open_operations", where=(("owner", "==", owner),)))
+        return [(one.fields["event_id"], stop) for one in found if (stop := one.fields.get("stop"))]
+
     async def record(self, session_id: str, after: int, limit: int) -> Sequence[Row]:
         """Raw record rows (seq, header, hash, commitment, salt, body, blob) behind a seq, for verification."""
         casefile_id = await casefile_of(self._store, self._memory, session_id)

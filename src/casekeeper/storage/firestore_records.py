@@ -48,6 +48,12 @@ async def _release_claim(view: View, r: req.ReleaseClaim) -> None:
             await view.put(path, {**claim, "expires_us": to_us(r.expires_at)})
 
 
+async def _ask_to_stop(view: View, r: stream.AskToStop) -> None:
+    opened = await view.get(at.open_operation(r.event_id))
+    if opened is not None:
+        await view.put(at.open_operation(r.event_id), {**opened, "stop": r.reason})
+
+
 async def _change(view: View, r: stream.PermissionChanged) -> None:
     head = await view.get(at.FEED_HEAD)
     assert head is not None, "an open store has a feed"
@@ -187,6 +193,7 @@ RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
     ses.EndSession: _end_session,
     ses.PutConversation: _put_conversation,
     stream.CloseOperation: lambda view, r: view.delete(at.open_operation(r.event_id)),
+    stream.AskToStop: _ask_to_stop,
     doc.AddDocument: _add_document,
     doc.DeleteDocuments: _delete_documents,
     doc.PutUpload: lambda view, r: view.put(at.upload(r.upload.upload_id), upload_row(r.upload)),

@@ -1,6 +1,6 @@
 """Which schema this casekeeper has."""
 
-NEWEST = "0004"
+NEWEST = "0005"
 """The newest migration; a store at it needs none."""
 
 

@@ -19,6 +19,7 @@ from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
 from casekeeper.journal.stream import (
+    AskToStop,
     CloseOperation,
     Commit,
     Condition,
@@ -43,6 +44,11 @@ _HEADS = Static(
 )
 _OPEN = Static(
     select(t.open_operations.c.event_id).where(IsInJson(t.open_operations.c.event_id, "event_ids"))
+)
+_ASK_TO_STOP = Static(
+    update(t.open_operations)
+    .where(t.open_operations.c.event_id == bindparam("event_id"))
+    .values(stop=bindparam("reason"))
 )
 _CLOSE = Static(delete(t.open_operations).where(IsInJson(t.open_operations.c.event_id, "event_ids")))
 _SET_HEAD = Static(
@@ -187,6 +193,9 @@ class Batch:
                 self._open.discard(event_id)
                 if self._opened.pop(event_id, None) is None:
                     self._closed.append(event_id)
+            case AskToStop():
+                self._flush_open()
+                self.tx.run(_ASK_TO_STOP, event_id=record.event_id, reason=record.reason)
             case PermissionChanged(casefile_id, user_id):
                 number = change(self.tx, record)
                 self.changes.append(Change(number, casefile_id, user_id))

@@ -102,6 +102,9 @@ _ORPHANS = Static(
     .order_by(_o.started_us.desc(), _o.started_seq.desc())
     .limit(bindparam("n"))
 )
+_ASKED_TO_STOP = Static(
+    select(_o.event_id, _o.stop).where(_o.owner == bindparam("owner"), _o.stop.is_not(None))
+)
 _RECORD = Static(
     select(_e.seq, _e.header, _e.hash, _e.commitment, t.payloads.c.salt, t.payloads.c.body, t.payloads.c.blob)
     .select_from(t.events)
@@ -181,6 +184,10 @@ class SqlEvents:
         rows = await self._reads.scan(lambda tx: tx.all(_ORPHANS, owner=owner, n=limit))
         return [_opened(row) for row in rows]
 
+    async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:
+        rows = await self._reads.point(lambda tx: tx.all(_ASKED_TO_STOP, owner=owner))
+        return [(event_id, reason) for event_id, reason in rows]
+
     async def record(self, session_id: str, after: int, limit: int) -> Sequence[Row]:
         """Raw record rows (seq, header, hash, commitment, salt, body, blob) behind a seq, for verification."""
         return await self._reads.scan(lambda tx: tx.all(_RECORD, session_id=session_id, after=after, n=limit))
@@ -248,6 +255,7 @@ def _opened(row: Row) -> OpenedOperation:
         _,
         started_seq,
         inputs_commit,
+        _,
     ) = row
     opened = OpenOperation(
         event_id=event_id,

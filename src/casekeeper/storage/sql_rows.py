@@ -28,6 +28,7 @@ def open_row(row: OpenOperation, started: Sealed) -> Parameters:
         "heartbeat_us": to_us(row.started_at),
         "started_seq": started.seq,
         "inputs_commit": started.fact.payload.commit.hex(),
+        "stop": None,
     }
 
 

@@ -205,6 +205,7 @@ open_operations = Table(
     _number("heartbeat_us"),
     _number("started_seq"),
     _text("inputs_commit"),
+    _text("stop", null=True),
     Index("open_operations_session", "session_id"),
 )
 

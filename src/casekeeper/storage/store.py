@@ -13,6 +13,7 @@ from casekeeper.documents.document import DocumentStore
 from casekeeper.documents.search import Search
 from casekeeper.execution.receipts import OpenStore
 from casekeeper.execution.recovery import OrphanStore
+from casekeeper.execution.stops import StopStore
 from casekeeper.identity.logins import CredentialStore
 from casekeeper.journal.requests import Claims
 from casekeeper.journal.stream import Commits
@@ -34,7 +35,7 @@ class Identities(CredentialStore, AclFeed, Claims, Protocol):
     """Accounts, credentials, the permission feed and claims."""
 
 
-class Events(EventStore, OrphanStore, OpenStore, RecordStore, Conversations, Protocol):
+class Events(EventStore, OrphanStore, OpenStore, StopStore, RecordStore, Conversations, Protocol):
     """The record, as each of its readers sees it."""
 
 
