@@ -63,6 +63,7 @@ NEEDS = {
     "catalog": TOKEN,
     "auth_token": ANYBODY,
     "auth_refresh": ANYBODY,
+    "auth_logout": "the account itself, or an operator",
     "accounts_create": OPERATOR,
     "accounts_list": OPERATOR,
     "accounts_update": "operator; one's own password: the account itself",

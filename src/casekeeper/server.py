@@ -54,6 +54,7 @@ from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers
 from casekeeper.identity.keys import SigningKeys, made_once
 from casekeeper.identity.logins import Logins
+from casekeeper.identity.logouts import Logouts
 from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.feed import LiveFeed
@@ -97,6 +98,7 @@ class Server:
     signing_keys: SigningKeys
     accounts: Accounts
     logins: Logins
+    logouts: Logouts
     casefiles: Casefiles
     permissions: Permissions
     filing: Filing
@@ -334,6 +336,7 @@ def _wire(
         signing_keys=signing_keys,
         accounts=accounts,
         logins=logins,
+        logouts=Logouts(storage.accounts, commits, requests, stops, clock),
         casefiles=casefiles,
         permissions=permissions,
         filing=filing,

@@ -118,6 +118,12 @@ AUTH = [
 
 ACCOUNTS = [
     Case(
+        "POST /v1/auth/logout",
+        {"own": EVERYBODY, "foreign": OPERATORS, "missing": OPERATORS_MISS},
+        _of_user,
+        changes=True,
+    ),
+    Case(
         "POST /v1/accounts/create",
         {"any": OPERATORS},
         lambda _: {"user_id": "made@example.com"},

@@ -41,6 +41,7 @@ LEAST = {
     "catalog": 1,
     "auth_token": 0,
     "auth_refresh": 0,
+    "auth_logout": 1,
     "casefiles_delete": 1,
     "documents_delete": 1,
     "permissions_transfer": 1,

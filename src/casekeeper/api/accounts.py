@@ -22,6 +22,7 @@ from casekeeper.identity.logins import (
     RevokeKey,
     TokenSet,
 )
+from casekeeper.identity.logouts import LoggedOut, LogOut
 from casekeeper.paging import Page
 
 auth = APIRouter(prefix="/v1/auth", route_class=OpenRoute)
@@ -40,6 +41,13 @@ async def refresh(body: Envelope[Refresh], door: Inbound) -> Response:
     """The next tokens for a refresh token."""
     door.ask(body)
     return door.answer(await door.server.logins.refresh(body.payload), body)
+
+
+@verb(router, "/auth/logout", LoggedOut)
+async def log_out(body: Envelope[LogOut], door: Inbound) -> Response:
+    """End a login or, without a refresh token, all tokens of an account everywhere, and stop what it has running."""
+    ended, repeated = await door.server.logouts.log_out(door.caller, body.payload, door.ask(body))
+    return door.answer(ended, body, repeated=repeated)
 
 
 @verb(router, "/accounts/create", Account)

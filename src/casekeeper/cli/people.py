@@ -175,6 +175,19 @@ async def deactivate(ck: "Casekeeper", out: Output, user_id: UserId) -> None:
     out.answer(account, f"{account.user_id} is deactivated.")
 
 
+@client_command(user, "logout")
+async def log_out(
+    ck: "Casekeeper",
+    out: Output,
+    user_id: UserId,
+    keys: Annotated[bool, typer.Option("--keys", help="Revoke all its API keys, too.")] = False,
+) -> None:
+    """End all tokens of an account everywhere, and what it has running: for a key that was stolen, say."""
+    ended = await ck.accounts.log_out(user_id, keys=keys)
+    told = f" Stopped: {', '.join(ended.stopped)}." if ended.stopped else ""
+    out.answer(ended, f"{ended.user_id} is logged out everywhere.{told}")
+
+
 @client_command(user, "password")
 async def password(
     ck: "Casekeeper",

@@ -11,6 +11,7 @@ from casekeeper.client.paging import each
 if TYPE_CHECKING:
     from casekeeper.identity.accounts import Account
     from casekeeper.identity.logins import ApiKey, NewApiKey
+    from casekeeper.identity.logouts import LoggedOut
     from casekeeper.paging import Page
 
 
@@ -74,6 +75,13 @@ class Accounts:
     async def deactivate(self, user_id: str, *, request_id: str | None = None) -> "Account":
         """End an account everywhere at once."""
         return await self._connection.ask(verbs.DEACTIVATE_ACCOUNT, {"user_id": user_id}, request_id)
+
+    async def log_out(
+        self, user_id: str | None = None, *, keys: bool = False, request_id: str | None = None
+    ) -> "LoggedOut":
+        """End all tokens of an account everywhere (one's own if none is named), and what it has running."""
+        fields = {"user_id": user_id, "keys": keys}
+        return await self._connection.ask(verbs.LOG_OUT, fields, request_id)
 
 
 class Keys:

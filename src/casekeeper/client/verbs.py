@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from casekeeper.execution.service import SessionCreated, SessionDetail
     from casekeeper.identity.accounts import Account
     from casekeeper.identity.logins import ApiKey, NewApiKey, TokenSet
+    from casekeeper.identity.logouts import LoggedOut
     from casekeeper.journal.events import ExecutionEvent
     from casekeeper.operations.operation import CatalogEntry
     from casekeeper.paging import Page
@@ -95,6 +96,10 @@ _KEY = "identity.logins:ApiKey"
 
 LOG_IN: "Verb[TokenSet]" = Verb("/v1/auth/token", "identity.logins:Login", "identity.logins:TokenSet")
 REFRESH: "Verb[TokenSet]" = Verb("/v1/auth/refresh", "identity.logins:Refresh", "identity.logins:TokenSet")
+
+LOG_OUT: "Verb[LoggedOut]" = Verb(
+    "/v1/auth/logout", "identity.logouts:LogOut", "identity.logouts:LoggedOut", changes=True
+)
 
 CREATE_CASEFILE: "Verb[CasefileView]" = Verb(
     "/v1/casefiles/create", "casefiles.commands:CreateCasefile", _CASEFILE, changes=True

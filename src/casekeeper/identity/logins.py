@@ -210,7 +210,8 @@ class CredentialStore(AccountStore, Protocol):
         ...
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Under which a secret is kept."""
     # 256 random bits need no slow hash.
     return hashlib.sha256(secret.encode()).hexdigest()
 
@@ -296,7 +297,7 @@ class Logins:
         Raises:
             CredentialsRejected: Unknown, used, ended, or of a deactivated account.
         """
-        digest, now = _digest(command.refresh_token), self._clock()
+        digest, now = digest_of(command.refresh_token), self._clock()
         stored = await self._store.refresh(digest)
         if stored is None or now >= stored.expires_at:
             raise CredentialsRejected
@@ -349,7 +350,7 @@ class Logins:
 
     async def create_key(self, caller: Principal, command: CreateKey, ask: Ask) -> tuple[NewApiKey, bool]:
         """Make an API key; its secret is in this answer and nowhere else."""
-        user_id = _own_or_operator(caller, command.user_id)
+        user_id = own_or_operator(caller, command.user_id)
         return await self._requests.once(
             ask, lambda: self._create_key(user_id, command, ask), self._key_without_secret
         )
@@ -366,12 +367,12 @@ class Logins:
             expires_at=command.expires_at,
         )
         claim = self._requests.claim(ask, key_id)
-        await self._commits.commit(Commit(conditions=claim, records=(*claim, PutKey(key, _digest(secret)))))
+        await self._commits.commit(Commit(conditions=claim, records=(*claim, PutKey(key, digest_of(secret)))))
         return NewApiKey(**key.model_dump(), api_key=f"ck_{key_id.removeprefix('key_')}_{secret}")
 
     async def list_keys(self, caller: Principal, command: ListKeys) -> Sequence[ApiKey]:
         """All keys of an account, oldest first, without their secrets."""
-        user_id = _own_or_operator(caller, command.user_id)
+        user_id = own_or_operator(caller, command.user_id)
         if await self._store.account(user_id) is None:
             raise AccountNotFound(user_id)
         return await self._store.keys(user_id)
@@ -407,7 +408,7 @@ class Logins:
         prefix, _, rest = api_key.partition("_")
         name, _, secret = rest.partition("_")
         found = await self._store.key(f"key_{name}") if prefix == "ck" else None
-        if found is None or not hmac.compare_digest(found[1], _digest(secret)):
+        if found is None or not hmac.compare_digest(found[1], digest_of(secret)):
             return None
         key = found[0]
         ended = key.revoked_at is not None or (key.expires_at is not None and self._clock() >= key.expires_at)
@@ -420,7 +421,7 @@ class Logins:
         self, account: Account, snapshot: AccessSnapshot, family: str, used: tuple[str, ...]
     ) -> TokenSet:
         secret, now = f"cr_{secrets.token_urlsafe(32)}", self._clock()
-        fresh = PutRefresh(_digest(secret), family, account.user_id, now + REFRESH_LIFETIME)
+        fresh = PutRefresh(digest_of(secret), family, account.user_id, now + REFRESH_LIFETIME)
         await self._commits.commit(
             Commit(
                 conditions=(
@@ -453,7 +454,8 @@ def _in_order(scopes: Mapping[str, Scope], order: Sequence[str]) -> dict[str, Sc
     return {casefile_id: scopes[casefile_id] for casefile_id in order if casefile_id in scopes}
 
 
-def _own_or_operator(caller: Principal, user_id: str | None) -> str:
+def own_or_operator(caller: Principal, user_id: str | None) -> str:
+    """Whose credentials are meant: one's own, or, for operators, another's."""
     if user_id is None or user_id == caller.user_id:
         return caller.user_id
     if not caller.is_operator:
