@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from casekeeper.errors import StoreUnavailable
+from casekeeper.errors import Overloaded, StoreUnavailable
 from casekeeper.journal.events import Kind
 from casekeeper.journal.stream import Commit
 from casekeeper.storage.embedded import open_embedded
@@ -107,7 +107,7 @@ async def test_a_full_queue_refuses_at_once_and_recovers(shelf: Shelf):
 
     answers = await asyncio.gather(*tasks, return_exceptions=True)
 
-    refused = [answer for answer in answers if isinstance(answer, StoreUnavailable)]
+    refused = [answer for answer in answers if isinstance(answer, Overloaded)]
     assert len(refused) == 50
     assert all(refusal.retryable for refusal in refused)
     await shelf.commit(Commit((shelf.fact(Kind.DENIED),)))
