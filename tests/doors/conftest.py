@@ -20,10 +20,12 @@ from tests.support import Api, chosen_store, open_test_server
 EMBEDDED_ONLY = (
     "test_backup.py",
     "test_bad_files.py",
+    "test_blob_places.py",
     "test_bundles.py",
     "test_cli.py",
     "test_cli_documents.py",
     "test_cli_server.py",
+    "test_cli_shared.py",
     "test_container.py",
 )
 
@@ -32,9 +34,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With another store, leave out what is about the embedded one."""
     if chosen_store() == "sqlite":
         return
-    left_out = [item for item in items if item.path.name in EMBEDDED_ONLY]
-    items[:] = [item for item in items if item.path.name not in EMBEDDED_ONLY]
+    left_out = [item for item in items if _is_embedded_only(item)]
+    items[:] = [item for item in items if not _is_embedded_only(item)]
     config.hook.pytest_deselected(items=left_out)
+
+
+def _is_embedded_only(item: pytest.Item) -> bool:
+    return item.path.name in EMBEDDED_ONLY or "data" in getattr(item, "fixturenames", ())
 
 
 QUICK = Retry(first_wait=timedelta(milliseconds=1))
