@@ -19,6 +19,7 @@ from tests.fakes.corpus import spam_assassin
 from benchmarks.figures import Row
 from benchmarks.load import Job
 from benchmarks.machinery import Api, Load, Running, http, serving
+from benchmarks.searching import searching_in
 
 _BATCH = 50
 
@@ -38,6 +39,8 @@ def importing(folder: Path, load: Load) -> list[Row]:
         before_mib = ours.rss_mib()
         rate, peak_mib = casefile.fill(packed.getvalue(), len(mails))
         again, _ = casefile.fill(packed.getvalue(), len(mails))
+    texts = [raw.decode("ascii", "ignore").partition("\n\n")[2] for raw in mails]
+    searches = searching_in(folder / "importing", casefile.casefile_id, texts, 3)
     with serving("casekeeper", folder / "beside") as ours:
         _unpin(ours.process.pid)
         casefile = _Casefile(ours)
@@ -74,6 +77,7 @@ def importing(folder: Path, load: Load) -> list[Row]:
             aim=2,
             at_least=False,
         ),
+        *searches,
     ]
 
 
@@ -84,9 +88,9 @@ class _Casefile:
         self._server = server
         self._api = Api(server.port)
         self._api.log_in(server.said["user"], server.said["password"], [])
-        self._id = self._api.call("/v1/casefiles/create", {"title": "Import"})["casefile_id"]
-        self._api.log_in(server.said["user"], server.said["password"], [self._id])
-        made = self._api.call("/v1/sessions/create", {"casefile_id": self._id})
+        self.casefile_id = self._api.call("/v1/casefiles/create", {"title": "Import"})["casefile_id"]
+        self._api.log_in(server.said["user"], server.said["password"], [self.casefile_id])
+        made = self._api.call("/v1/sessions/create", {"casefile_id": self.casefile_id})
         wanted = {"session_id": made["session_id"], "events": {"limit": 10}}
         self._get = http(server.port, "/v1/sessions/get", wanted, self._api.token)
 
@@ -97,7 +101,7 @@ class _Casefile:
 
     def fill(self, packed: bytes, count: int) -> tuple[float, float]:
         """Mails a second, and the most memory that the server held meanwhile."""
-        path = f"/v1/documents/upload?casefile_id={self._id}&filename=corpus.zip"
+        path = f"/v1/documents/upload?casefile_id={self.casefile_id}&filename=corpus.zip"
         request = urllib.request.Request(
             f"http://127.0.0.1:{self._server.port}{path}",
             packed,
@@ -114,7 +118,9 @@ class _Casefile:
         watching = threading.Thread(target=self._watch, args=(peak, ended))
         watching.start()
         began = time.perf_counter()
-        done = self._api.call("/v1/sessions/execute", {"casefile_id": self._id, "operation": operation})
+        done = self._api.call(
+            "/v1/sessions/execute", {"casefile_id": self.casefile_id, "operation": operation}
+        )
         took = time.perf_counter() - began
         ended.set()
         watching.join()

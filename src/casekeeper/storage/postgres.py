@@ -186,7 +186,8 @@ class PostgresStore:
         except StoreUnavailable as error:
             if not isinstance(error.__cause__, _CUT):
                 raise
-            # A connection that waited in the pool may have been cut since; another one is as good.
+            # A connection that waited in the pool may have been cut since, and then the others were, too.
+            await self._pool.expire_connections()
             return await self._read(read)
 
     async def _read(self, read: Callable[[Tx], T]) -> T:
