@@ -118,6 +118,15 @@ class Stops(Protocol):
         """
         ...
 
+    async def lowered(
+        self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
+    ) -> Receipt:
+        """What becomes of the operations of this user that the new role does not cover; the others go on.
+
+        What runs on the word of somebody else, and only for that needs an approval now, ends as well but is not named.
+        """
+        ...
+
     async def settle(self) -> None:
         """Wait until a change that was committed before this holds on every worker."""
         ...

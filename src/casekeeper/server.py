@@ -229,7 +229,9 @@ def _wire(
     freshness = Freshness(storage.accounts, clock)
     pushes.listen(freshness.push)
     authenticator = Authenticator(tokens, freshness)
-    stops = Stopping(runner, storage.events, is_shared=storage.is_shared)
+    policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")
+    registry = Registry([tools, agents], policy)
+    stops = Stopping(runner, storage.events, registry, is_shared=storage.is_shared)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     fetch = Fetcher()
     issuers = Issuers(((issuer, IssuerKeys(issuer, fetch)) for issuer in settings.issuers), clock)
@@ -238,7 +240,6 @@ def _wire(
     )
     # WHERE
     stored = StoredGrants(storage.casefiles, clock)
-    policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")
     grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
     gate = Gate(grants, storage.casefiles, commits, clock)
     changing = Changing(gate, storage.casefiles, commits, requests, clock)
@@ -257,8 +258,6 @@ def _wire(
     manager = CasefileSessionManager(
         storage.sessions, gate, clock, timedelta(hours=settings.session_idle_hours)
     )
-    # WHAT
-    registry = Registry([tools, agents], policy)
     # RUN
     sizes = Sizes(blobs)
 

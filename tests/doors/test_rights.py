@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 
 from casekeeper.clock import utc_now
@@ -73,7 +74,12 @@ async def test_a_quiet_stream_ends_when_its_reader_is_out(url: str, api: Api, ho
         # Long before the next heartbeat, which comes after 15 s.
         async with asyncio.timeout(10):
             rest = [line async for line in lines]
-    assert "event: end" in rest
+    said = orjson.loads(rest[rest.index("event: end") + 1].removeprefix("data: "))
+    assert (said["code"], said["status"], said["instance"]) == (
+        "session_not_found",
+        404,
+        path.removeprefix(url),
+    )
 
 
 async def revoked(api: Api, house: House, who: str, **more: Any) -> Any:
@@ -94,6 +100,27 @@ async def test_a_revoke_says_what_it_has_stopped(api: Api, house: House, worksho
     assert ended["error"]["type"] == "rights_lost"
     again = await revoked(api, house, "viewer")
     assert (again["stopped"], again["unconfirmed"]) == ([], {})
+
+
+async def test_a_lower_role_says_what_it_has_stopped(api: Api, house: House, workshop: Workshop) -> None:
+    works = [
+        asyncio.ensure_future(api.run(house["editor"], tool, casefile_id=house.casefile_id))
+        for tool in ("waits", "waits_writing")
+    ]
+    await workshop.until_running("waits")
+    await workshop.until_running("waits_writing")
+
+    lower = {"casefile_id": house.casefile_id, "user_id": house.users["editor"], "role": "viewer"}
+    receipt = await api.ask("/v1/permissions/grant", lower, token=house["owner"])
+
+    writing = (await works[1]).json()["payload"]
+    assert (receipt["role"], receipt["stopped"], receipt["unconfirmed"]) == (
+        "viewer",
+        [writing["event_id"]],
+        {},
+    )
+    workshop.release.set()
+    assert (await works[0]).json()["payload"]["success"] is True
 
 
 async def test_a_revoke_names_what_does_not_end(api: Api, house: House, workshop: Workshop) -> None:

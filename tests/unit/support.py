@@ -302,7 +302,9 @@ def _wire(
     freshness = Freshness(storage.accounts, clock, monotonic=clock.monotonic)
     pushes.listen(freshness.push)
     passwords = fast_passwords()
-    stops = Stopping(runner, storage.events, is_shared=False)
+    registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
+    registry, sizes = Registry([registered, *agents], policy), Sizes(blobs)
+    stops = Stopping(runner, storage.events, registry, is_shared=False)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, stops, clock)
     stored = StoredGrants(storage.casefiles, clock)
@@ -322,8 +324,6 @@ def _wire(
     )
     permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, stops, clock)
     manager = CasefileSessionManager(storage.sessions, gate, clock, timedelta(hours=12))
-    registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
-    registry, sizes = Registry([registered, *agents], policy), Sizes(blobs)
 
     # No tool here reads uploads, so no process is ever started.
     readers = Readers(storage.directory / "spool", document_bytes=2**30)

@@ -15,10 +15,10 @@ from casekeeper.casefiles.commands import (
     UpdateCasefile,
 )
 from casekeeper.casefiles.permissions import (
+    ChangedGrant,
     GrantRole,
     GrantView,
     ListGrants,
-    Revoked,
     RevokeRole,
     TransferCasefile,
 )
@@ -63,14 +63,14 @@ async def delete(body: Envelope[DeleteTheCasefile], door: Inbound) -> Response:
     return door.answer(gone, body, repeated=repeated)
 
 
-@verb(router, "/permissions/grant", GrantView)
+@verb(router, "/permissions/grant", ChangedGrant)
 async def grant(body: Envelope[GrantRole], door: Inbound) -> Response:
     """Give a user a role, or change the one they have."""
     granted, repeated = await door.server.permissions.grant(door.caller, body.payload, door.ask(body))
     return door.answer(granted, body, repeated=repeated)
 
 
-@verb(router, "/permissions/revoke", Revoked)
+@verb(router, "/permissions/revoke", ChangedGrant)
 async def revoke(body: Envelope[RevokeRole], door: Inbound) -> Response:
     """Take a user's role away; what they run in the casefile is stopped."""
     revoked, repeated = await door.server.permissions.revoke(door.caller, body.payload, door.ask(body))

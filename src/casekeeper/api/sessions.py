@@ -55,7 +55,7 @@ async def execute(
         stream = get_session_service(door).stream_operation(door.caller, body.payload, ask, quotas.extend)
         # The first item comes after the corridor let the call in; until then a refusal is a problem response.
         first = await anext(stream)
-        items = frames(_enveloped(first, stream, body, door))
+        items = frames(_enveloped(first, stream, body, door), door)
         return StreamingResponse(items, media_type=EVENT_STREAM, headers=rate_headers(quotas))
     work = get_session_service(door).execute_operation(door.caller, body.payload, ask, quotas.extend)
     if (ended := await _unless_gone(door, work)) is None:
@@ -103,13 +103,18 @@ async def stream(
     after: Annotated[int | None, Query(ge=0, le=2**53, description="Resume behind this seq.")] = None,
     last_event_id: Annotated[str | None, Header(max_length=15, pattern=r"^[0-9]*$")] = None,
 ) -> Response:
-    """Follow a session's record live. `id:` is the seq; `Last-Event-ID` or `after` resumes without loss."""
+    """Follow a session's record live. `id:` is the seq; `Last-Event-ID` or `after` resumes without loss.
+
+    When the reader is let in no more, the last event is `end` with the problem that any other call would be answered.
+    """
     context = await door.server.manager.validate_and_get_session(door.caller, At(session_id), Purpose.READ)
     if door.server.reading.is_ended:
         raise ShuttingDown
     resume = int(last_event_id) if last_event_id else after or 0
     facts = door.server.reading.follow(context, resume)
-    return StreamingResponse(frames(facts), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
+    return StreamingResponse(
+        frames(facts, door), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"}
+    )
 
 
 @router.get(

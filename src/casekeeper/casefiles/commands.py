@@ -198,7 +198,7 @@ class Casefiles:
             return Decision(casefile.model_copy(update=changes), kind, records, changes)
 
         async def answer(casefile_id: str) -> CasefileView:
-            if "public_role" in changes:
+            if not changes.keys().isdisjoint(("public_role", "tags")):
                 await self._stops.settle()
             return await self.get(caller, GetCasefile(casefile_id=casefile_id))
 

@@ -1,12 +1,12 @@
 """What is done to a casefile's access list. Each command is the request's payload and the SDK's argument."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from casekeeper.acl import Action, Grant, Role
-from casekeeper.acl_feed import Stops
+from casekeeper.acl_feed import Receipt, Stops
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileStore, CasefileView, PutGrant, RemoveGrant
 from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
@@ -73,8 +73,8 @@ class GrantView(BaseModel):
     note: str | None = None
 
 
-class Revoked(GrantView):
-    """A user without a role, and what came of the work that they had running."""
+class ChangedGrant(GrantView):
+    """A user's role now, and what came of the work that it does not cover any more."""
 
     stopped: list[str] = Field(default=[], description="Operations that ran and have ended; 1,000 at most.")
     unconfirmed: dict[str, list[str]] = Field(
@@ -104,17 +104,17 @@ class Permissions:
         self._stops = stops
         self._clock = clock
 
-    async def grant(self, caller: Principal, command: GrantRole, ask: Ask) -> tuple[GrantView, bool]:
-        """Give a role up to admin; the owner's role moves only by `transfer`.
+    async def grant(self, caller: Principal, command: GrantRole, ask: Ask) -> tuple[ChangedGrant, bool]:
+        """Give a role up to admin; the owner's role moves only by `transfer`. A lower one ends what it does not cover.
 
         Raises:
             ArgumentsInvalid: The role is owner, the expiry is past, or there is no such active account.
             OwnerRequired: The user is the owner.
         """
-        replaces = False
+        replaces, tags = False, frozenset[str]()
 
         async def decide(present: Present) -> Decision:
-            nonlocal replaces
+            nonlocal replaces, tags
             casefile, now = present.casefile, self._clock()
             if command.role is Role.OWNER:
                 raise _field("role", "an owner is made by transfer, not by grant")
@@ -130,7 +130,7 @@ class Permissions:
                 **command.model_dump(exclude={"expected_version", "wait"}),
             )
             # A role that somebody has for the first time is in no cache.
-            replaces = command.user_id in present.grants
+            replaces, tags = command.user_id in present.grants, frozenset(casefile.tags)
             kind = Kind.ROLE_CHANGED if replaces else Kind.GRANTED
             change = PermissionChanged(casefile.casefile_id, command.user_id, kind, now)
             inputs = command.model_dump(
@@ -138,17 +138,20 @@ class Permissions:
             )
             return Decision(casefile, kind, [PutGrant(grant), change], inputs)
 
-        async def answer(casefile_id: str) -> GrantView:
-            if replaces and command.wait == "effective":
-                await self._stops.settle()
+        async def answer(casefile_id: str) -> ChangedGrant:
+            receipt, waits = Receipt(), command.wait == "effective"
+            if replaces:
+                receipt = await self._stops.lowered(
+                    casefile_id, command.user_id, command.role, tags, waits=waits
+                )
             grants = {grant.user_id: grant for grant in await self._store.grants(casefile_id)}
-            if grant := grants.get(command.user_id):
-                return GrantView(**grant.model_dump())
-            return GrantView(casefile_id=casefile_id, user_id=command.user_id)
+            grant = grants.get(command.user_id)
+            known = grant.model_dump() if grant else {"casefile_id": casefile_id, "user_id": command.user_id}
+            return _told(known, receipt)
 
         return await self._changing.change(caller, command, Action.GRANT, decide, ask, answer)
 
-    async def revoke(self, caller: Principal, command: RevokeRole, ask: Ask) -> tuple[Revoked, bool]:
+    async def revoke(self, caller: Principal, command: RevokeRole, ask: Ask) -> tuple[ChangedGrant, bool]:
         """Take a role away. When it answers, that user gets in nowhere, and what ran for them has been stopped."""
 
         async def decide(present: Present) -> Decision:
@@ -160,19 +163,14 @@ class Permissions:
             removal = RemoveGrant(casefile.casefile_id, command.user_id)
             return Decision(casefile, Kind.REVOKED, [removal, change], {"user_id": command.user_id})
 
-        async def answer(casefile_id: str) -> Revoked:
+        async def answer(casefile_id: str) -> ChangedGrant:
             receipt = await self._stops.stop(
                 "the permission was revoked",
                 casefile_id=casefile_id,
                 user_id=command.user_id,
                 waits=command.wait == "effective",
             )
-            return Revoked(
-                casefile_id=casefile_id,
-                user_id=command.user_id,
-                stopped=list(receipt.stopped),
-                unconfirmed={worker: list(ids) for worker, ids in receipt.unconfirmed.items()},
-            )
+            return _told({"casefile_id": casefile_id, "user_id": command.user_id}, receipt)
 
         # Leaving is everybody's right.
         leaves = command.user_id == caller.user_id
@@ -221,6 +219,11 @@ class Permissions:
         stored = await self._accounts.account(user_id)
         if stored is None or not stored.account.is_active:
             raise _field("user_id", "there is no active account with this user id")
+
+
+def _told(grant: dict[str, Any], receipt: Receipt) -> ChangedGrant:
+    unconfirmed = {worker: list(ids) for worker, ids in receipt.unconfirmed.items()}
+    return ChangedGrant(**grant, stopped=list(receipt.stopped), unconfirmed=unconfirmed)
 
 
 def _field(name: str, message: str) -> ArgumentsInvalid:

@@ -164,7 +164,6 @@ async def tail(
             async for item in items:
                 if isinstance(item, ExecutionEvent):
                     _print_fact(item, out)
-    out.remark("The stream has ended: the server let go of it, or your permission is gone.")
 
 
 def _print_fact(event: "ExecutionEvent", out: Output) -> None:

@@ -20,7 +20,7 @@ from casekeeper.client.errors import (
     ServerFault,
     Unauthenticated,
     Unavailable,
-    error_of,
+    error_of_response,
     unreachable,
 )
 from casekeeper.client.tokens import Held, Tokens, TokenSource
@@ -141,7 +141,7 @@ class Connection:
                     if held and not stream:
                         self._take_token(held, response)
                     return response
-                failure = error_of(response)
+                failure = error_of_response(response)
                 worth_it = _passes(failure)
             if held and isinstance(failure, Unauthenticated) and not replaced:
                 replaced = True

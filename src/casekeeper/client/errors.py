@@ -140,12 +140,14 @@ _BRANCHES: dict[int, type[ApiError]] = {
 }
 
 
-def error_of(response: httpx2.Response) -> ApiError:
+def error_of_response(response: httpx2.Response) -> ApiError:
     """The error that a response with a status of 400 or more stands for; its body has been read."""
-    problem = _object(response)
-    status = response.status_code
+    return error_of(response.status_code, _object(response), response.headers.get("retry-after", ""))
+
+
+def error_of(status: int, problem: Mapping[str, Any], after: str = "") -> ApiError:
+    """The error that a problem stands for. `after` is the Retry-After header."""
     branch = _BRANCHES.get(status) or (Invalid if status < 500 else ServerFault)
-    after = response.headers.get("retry-after", "")
     return branch(
         str(problem.get("code") or f"http_{status}"),
         str(problem.get("detail") or f"The server answered with status {status}."),

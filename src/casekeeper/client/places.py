@@ -18,7 +18,7 @@ from casekeeper.client.work import Operation, tool
 if TYPE_CHECKING:
     from casekeeper.casefiles.casefile import CasefileView
     from casekeeper.casefiles.commands import Deleted
-    from casekeeper.casefiles.permissions import GrantView, Revoked
+    from casekeeper.casefiles.permissions import ChangedGrant, GrantView
     from casekeeper.client.results import Result
     from casekeeper.documents.custody import DocumentsDeleted
     from casekeeper.documents.document import Document, DocumentSummary
@@ -112,16 +112,18 @@ class Permissions:
         *,
         expires_at: datetime | None = None,
         note: str | None = None,
+        wait: Literal["effective", "none"] | None = None,
         expected_version: int | None = None,
         request_id: str | None = None,
-    ) -> "GrantView":
-        """Give a user a role, or change the one they have."""
+    ) -> "ChangedGrant":
+        """Give a user a role, or change the one they have; what a lower one does not cover is stopped."""
         fields = {
             "casefile_id": casefile_id,
             "user_id": user_id,
             "role": role,
             "expires_at": expires_at,
             "note": note,
+            "wait": wait,
             "expected_version": expected_version,
         }
         return await self._connection.ask(verbs.GRANT, fields, request_id)
@@ -134,7 +136,7 @@ class Permissions:
         wait: Literal["effective", "none"] | None = None,
         expected_version: int | None = None,
         request_id: str | None = None,
-    ) -> "Revoked":
+    ) -> "ChangedGrant":
         """Take a user's role away, and say what was stopped; `wait="none"` answers before all of it has ended."""
         fields = {
             "casefile_id": casefile_id,

@@ -12,7 +12,7 @@ from httpx2 import EventSource, ServerSentEvent
 from pydantic_core import from_json
 
 from casekeeper.client.connection import Connection, new_request_id
-from casekeeper.client.errors import ServerFault, unreachable
+from casekeeper.client.errors import ServerFault, error_of, unreachable
 from casekeeper.client.verbs import EXECUTE, GET_OPERATION, read
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ async def follow(
                 if frame is None:
                     break
                 if frame.event == "end":
+                    if said := from_json(frame.data):
+                        raise error_of(said["status"], said)
                     return
                 if frame.event == "delta":
                     yield _delta(frame)

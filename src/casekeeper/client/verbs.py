@@ -17,7 +17,7 @@ from casekeeper.client.errors import invalid
 if TYPE_CHECKING:
     from casekeeper.casefiles.casefile import CasefileView
     from casekeeper.casefiles.commands import Deleted
-    from casekeeper.casefiles.permissions import GrantView, Revoked
+    from casekeeper.casefiles.permissions import ChangedGrant, GrantView
     from casekeeper.client.results import Result
     from casekeeper.documents.custody import DocumentsDeleted
     from casekeeper.documents.document import Document, DocumentSummary
@@ -90,6 +90,7 @@ def _adapter(gives: str, paged: bool) -> TypeAdapter[Any]:
 
 _CASEFILE = "casefiles.casefile:CasefileView"
 _GRANT = "casefiles.permissions:GrantView"
+_CHANGED_GRANT = "casefiles.permissions:ChangedGrant"
 _RESULT = "client.results:Result"
 _ACCOUNT = "identity.accounts:Account"
 _KEY = "identity.logins:ApiKey"
@@ -118,14 +119,11 @@ DELETE_CASEFILE: "Verb[Deleted]" = Verb(
     changes=True,
 )
 
-GRANT: "Verb[GrantView]" = Verb(
-    "/v1/permissions/grant", "casefiles.permissions:GrantRole", _GRANT, changes=True
+GRANT: "Verb[ChangedGrant]" = Verb(
+    "/v1/permissions/grant", "casefiles.permissions:GrantRole", _CHANGED_GRANT, changes=True
 )
-REVOKE: "Verb[Revoked]" = Verb(
-    "/v1/permissions/revoke",
-    "casefiles.permissions:RevokeRole",
-    "casefiles.permissions:Revoked",
-    changes=True,
+REVOKE: "Verb[ChangedGrant]" = Verb(
+    "/v1/permissions/revoke", "casefiles.permissions:RevokeRole", _CHANGED_GRANT, changes=True
 )
 LIST_GRANTS: "Verb[Page[GrantView]]" = Verb(
     "/v1/permissions/list", "casefiles.permissions:ListGrants", _GRANT, paged=True

@@ -159,7 +159,8 @@ class Sessions:
     def stream(self, session_id: str, after: int = 0) -> "AsyncGenerator[ExecutionEvent | StreamedDelta]":
         """The session's facts behind `after`, then what comes, live, with progress in between.
 
-        Facts come once each, in order, whatever happens to the connection. It ends when the permission does.
+        Facts come once each, in order, whatever happens to the connection. When the permission ends, it raises what any
+        other call would: `NotFound` mostly.
         """
         return streams.follow(self._connection, session_id, after)
 

@@ -11,11 +11,12 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
-from casekeeper.casefiles.casefile import CasefileStore, EraseContents, GrantEndsAt, RemoveGrant
+from casekeeper.acl import Grant
+from casekeeper.casefiles.casefile import Casefile, CasefileStore, EraseContents, GrantEndsAt, RemoveGrant
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import Unavailable
-from casekeeper.identity.accounts import AccountStore
+from casekeeper.identity.accounts import AccountStore, StoredAccount
 from casekeeper.ids import new_event_id
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import KEPT, ReleaseClaim
@@ -106,12 +107,13 @@ class Expiry:
         expired = await self._store.expired_grants(self._clock(), _BATCH)
         for grant in expired:
             casefile = await self._store.casefile(grant.casefile_id)
-            granter = await self._accounts.account(grant.granted_by)
-            records: list[Record] = [RemoveGrant(grant.casefile_id, grant.user_id)]
+            now = self._clock()
+            records: list[Record] = [
+                RemoveGrant(grant.casefile_id, grant.user_id),
+                PermissionChanged(grant.casefile_id, grant.user_id, Kind.EXPIRED, now),
+            ]
             facts: tuple[Fact, ...] = ()
-            if casefile and casefile.record_session_id and granter:
-                now = self._clock()
-                records.append(PermissionChanged(grant.casefile_id, grant.user_id, Kind.EXPIRED, now))
+            if casefile and casefile.record_session_id and (granter := await self._granter(grant, casefile)):
                 facts = (
                     Fact(
                         casefile_id=grant.casefile_id,
@@ -127,6 +129,11 @@ class Expiry:
             with suppress(Superseded):
                 await self._commits.commit(Commit(facts, (unchanged,), records))
         return len(expired)
+
+    async def _granter(self, grant: Grant, casefile: Casefile) -> StoredAccount | None:
+        # A casefile from another deployment may have grants by somebody who has no account here.
+        granter = await self._accounts.account(grant.granted_by)
+        return granter or await self._accounts.account(casefile.owner)
 
 
 class Erasure:

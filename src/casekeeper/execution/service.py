@@ -41,7 +41,7 @@ from casekeeper.sessions.session import (
     UnifiedSession,
     statistics,
 )
-from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact
+from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, StreamedRefusal
 from casekeeper.values import value
 
 _CANCEL_WAIT_S = 15.0
@@ -219,7 +219,10 @@ class SessionService:
         family = {started.fact.event_id}
         async with aclosing(self._reading.follow(written, started.seq - 1, watched=watch)) as stream:
             async for item in stream:
-                if item is None or (not isinstance(item, StreamedBreak) and _belongs(item, family)):
+                # A refusal of the reader has ended the operation as well: how, its own last fact says.
+                if isinstance(item, StreamedBreak | StreamedRefusal):
+                    continue
+                if item is None or _belongs(item, family):
                     yield item
                 if isinstance(item, StreamedFact) and _ends(item, started):
                     return

@@ -91,14 +91,18 @@ class Registry:
         Raises:
             ArgumentsInvalid: There is none of this name; the field is named.
         """
-        source = self._sources.get(OperationType(call.operation_type))
-        operation = source.find(call.name) if source else None
+        operation = self.named(OperationType(call.operation_type), call.name)
         if operation is None:
             field = f"payload.operation.{call.operation_type}_name"
             raise ArgumentsInvalid(
                 errors=(FieldError(field, f"there is no {call.operation_type} {call.name!r}"),)
             )
         return operation
+
+    def named(self, type_: OperationType, name: str) -> Operation | None:
+        """The operation of this name, if there is one."""
+        source = self._sources.get(type_)
+        return source.find(name) if source else None
 
     def catalogue(self) -> list[CatalogEntry]:
         """All of them: by type, then by name."""

@@ -20,7 +20,13 @@ from casekeeper.journal.feed import Delta, LiveFeed, Watch
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
-from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, in_order
+from casekeeper.sessions.streamed import (
+    StreamedBreak,
+    StreamedDelta,
+    StreamedFact,
+    StreamedRefusal,
+    in_order,
+)
 from casekeeper.values import value
 
 # Stored JSON is passed on as it is; this says what it looks like.
@@ -213,11 +219,11 @@ class Reading:
         after: int,
         heartbeat: timedelta = HEARTBEAT,
         watched: Watch | None = None,
-    ) -> AsyncGenerator[StreamedFact | StreamedDelta | StreamedBreak | None]:
+    ) -> AsyncGenerator[StreamedFact | StreamedDelta | StreamedBreak | StreamedRefusal | None]:
         """The session's facts behind `after`, then what comes; None is a heartbeat.
 
-        Permission is checked again before anything is sent and at every heartbeat; the stream ends without a
-        word when it is gone. A break is the last item where the server stops, which a `watched` stream outlives: it
+        Permission is checked again before anything is sent and at every heartbeat; the stream ends with
+        the refusal when it is gone. A break is the last item where the server stops, which a `watched` stream outlives: it
         ends with what it is about. Facts come once each, in order, whatever happens to wake-ups.
         """
         session_id, caller = context.session.session_id, context.caller
@@ -229,7 +235,8 @@ class Reading:
                 # some may not: that waits for the next read.
                 deltas += watch.taken()
                 rows = await self._store.facts(session_id, _JOURNAL, after, _PAGE)
-                if not await self._may_still_read(caller, session_id):
+                if refusal := await self._refusal(caller, session_id):
+                    yield StreamedRefusal(refusal)
                     return
                 items, deltas = in_order(rows, deltas, watch.taken())
                 for item in items:
@@ -252,12 +259,12 @@ class Reading:
                     quiet = timedelta()
                     yield None
 
-    async def _may_still_read(self, caller: Principal, session_id: str) -> bool:
+    async def _refusal(self, caller: Principal, session_id: str) -> Refused | None:
         try:
             await self._manager.validate_and_get_session(caller, At(session_id=session_id), Purpose.READ)
-        except Refused:
-            return False
-        return True
+        except Refused as refusal:
+            return refusal
+        return None
 
     def _page(
         self,

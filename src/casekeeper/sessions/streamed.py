@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from casekeeper.errors import Refused
 from casekeeper.journal.events import TERMINAL, Kind, StoredFact
 from casekeeper.journal.feed import Delta
 from casekeeper.values import value
@@ -34,6 +35,13 @@ class StreamedBreak:
     """The stream is cut here and can be resumed behind `seq`, at another server or later at this one."""
 
     seq: int
+
+
+@value
+class StreamedRefusal:
+    """The stream ends, because its reader is let in no more: what any other call would be answered now."""
+
+    error: Refused
 
 
 def in_order(

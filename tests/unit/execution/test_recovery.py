@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from casekeeper.acl import Role
-from casekeeper.casefiles.casefile import CasefileView
+from casekeeper.acl import Grant, Role
+from casekeeper.casefiles.casefile import CasefileView, PutGrant
 from casekeeper.errors import StoreUnavailable
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
 from casekeeper.identity.principal import Principal
@@ -178,6 +178,29 @@ async def test_the_end_of_a_grant_is_recorded_once(house: House, casefile: Casef
         BEN,
         "editor",
     )
+
+
+async def test_a_grant_by_somebody_unknown_ends_in_the_name_of_the_owner(
+    house: House, casefile: CasefileView
+):
+    cy = "cy@example.com"
+    await house.account(cy)
+    granted = Grant(
+        casefile_id=casefile.casefile_id,
+        user_id=cy,
+        role=Role.VIEWER,
+        expires_at=NOW + timedelta(minutes=5),
+        granted_by="elsewhere@example.com",
+        granted_at=NOW,
+    )
+    await house.commits.commit(Commit(records=(PutGrant(granted),)))
+    house.clock.advance(minutes=5)
+
+    await expiry(house).sweep()
+
+    fact = (await house.facts(casefile.record_session_id or ""))[-1]
+    assert (fact["kind"], fact["actor_user_id"], fact["inputs"]["user_id"]) == ("expired", ANNA, cy)
+    assert fact["inputs"]["granted_by"] == "elsewhere@example.com"
 
 
 async def test_a_grant_that_has_not_ended_stays(house: House, casefile: CasefileView):

@@ -24,6 +24,7 @@ from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import LIFETIME
 from casekeeper.issuer import Issuer
 from casekeeper.journal.stream import Commit
+from casekeeper.operations.registry import Registry
 from tests.unit.identity.issuing import AUDIENCE, URL, Site, claims, signed
 from tests.unit.support import ANNA, BEN, NOW, PASSWORD, ROOT, House, fast_passwords
 
@@ -415,7 +416,7 @@ def outside(house: House, **more: Any) -> Logins:
         house.tokens,
         fast_passwords(),
         house.requests,
-        Stopping(house.runner, house.storage.events, is_shared=False),
+        Stopping(house.runner, house.storage.events, Registry([]), is_shared=False),
         house.clock,
         issuers,
     )
