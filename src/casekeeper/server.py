@@ -254,7 +254,9 @@ def _wire(
         clock,
         everybody_creates=settings.everybody_creates,
     )
-    permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, stops, clock)
+    permissions = Permissions(
+        gate, changing, casefiles, storage.casefiles, storage.accounts, stops, cursors, clock
+    )
     manager = CasefileSessionManager(
         storage.sessions, gate, clock, timedelta(hours=settings.session_idle_hours)
     )

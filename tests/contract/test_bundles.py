@@ -153,7 +153,10 @@ async def test_a_casefile_arrives_as_it_was(storage: Storage, tmp_path: Path) ->
         assert after == before
         assert any(len(line) > 300_000 for lines in after.lines.values() for line in lines)
         assert await target.events.conversation(shelf.session_id) == sha256(b"remembered").hexdigest()
-        grants = {g.user_id: (g.role, g.expires_at) for g in await target.casefiles.grants(shelf.casefile_id)}
+        grants = {
+            g.user_id: (g.role, g.expires_at)
+            for g in await target.casefiles.grants(shelf.casefile_id, "", 10)
+        }
         assert grants == {OWNER: (Role.OWNER, None), GUEST: (Role.EDITOR, LATER)}
         owner = await target.accounts.account(OWNER)
         assert owner is not None
@@ -220,7 +223,10 @@ async def test_people_are_who_they_are_said_to_be(storage: Storage, tmp_path: Pa
         casefile = await target.casefiles.casefile(shelf.casefile_id)
         assert casefile is not None
         assert casefile.owner == anna.user_id
-        assert {g.user_id for g in await target.casefiles.grants(shelf.casefile_id)} == {anna.user_id, GUEST}
+        assert {g.user_id for g in await target.casefiles.grants(shelf.casefile_id, "", 10)} == {
+            anna.user_id,
+            GUEST,
+        }
         # The record names people by the pseudonyms of another store; they are kept, so that it tells names.
         kept = {f"{shelf.pseudonyms[user_id]}@imported" for user_id in (OWNER, GUEST)}
         assert set(done.new_accounts) == kept
@@ -234,7 +240,7 @@ async def test_two_people_who_become_one_have_the_higher_role(storage: Storage, 
     bundle = await exported(storage, shelf.casefile_id)
     async with another(tmp_path / "other") as target:
         await taken(target, bundle, **{OWNER: OPERATOR.user_id, GUEST: OPERATOR.user_id})
-        [grant] = await target.casefiles.grants(shelf.casefile_id)
+        [grant] = await target.casefiles.grants(shelf.casefile_id, "", 10)
         assert (grant.user_id, grant.role) == (OPERATOR.user_id, Role.OWNER)
 
 

@@ -62,8 +62,9 @@ async def _read_everything(shelf: Shelf) -> None:
     await shelf.check()
     for user_id in (OWNER, GUEST):
         await storage.sessions.sessions_seen_by(user_id, NOW, SessionFilter(), None, 10)
-        await storage.casefiles.casefiles_of(user_id, NOW, None, None, 10)
-    await storage.casefiles.grants(shelf.casefile_id)
+        for before in (None, (1, "cf_260301_abc123")):
+            await storage.casefiles.casefiles_of(user_id, NOW, None, before, 10)
+    await storage.casefiles.grants(shelf.casefile_id, "", 10)
     await storage.casefiles.expired_grants(NOW, 10)
     await storage.accounts.accounts("", 10)
     await storage.accounts.keys(OWNER)

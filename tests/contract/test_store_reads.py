@@ -357,10 +357,45 @@ async def test_a_blob_that_is_too_large_leaves_nothing(shelf: Shelf):
     assert await shelf.storage.blobs.get(shelf.casefile_id, "upload") is None
 
 
+async def test_a_walk_over_casefiles_goes_by_their_age_whenever_they_were_granted(shelf: Shelf):
+    ages = {"cf_260301_aaaaaa": 3, "cf_260301_bbbbbb": 1, "cf_260301_cccccc": 2, "cf_260301_dddddd": 2}
+    for casefile_id, hours in ages.items():
+        await shelf.casefile(casefile_id, created_at=NOW + timedelta(hours=hours))
+    for casefile_id in sorted(ages, reverse=True):
+        await shelf.grant(GUEST, Role.VIEWER, casefile_id=casefile_id)
+    # A role that is changed stays where it is.
+    await shelf.grant(GUEST, Role.ADMIN, casefile_id="cf_260301_bbbbbb")
+
+    walked: list[tuple[str, Role]] = []
+    before: tuple[int, str] | None = None
+    while page := await shelf.storage.casefiles.casefiles_of(GUEST, NOW, None, before, 1):
+        walked += [(casefile.casefile_id, role) for casefile, role in page]
+        before = (to_us(page[-1][0].created_at), page[-1][0].casefile_id)
+
+    assert walked == [
+        ("cf_260301_aaaaaa", Role.VIEWER),
+        ("cf_260301_dddddd", Role.VIEWER),
+        ("cf_260301_cccccc", Role.VIEWER),
+        ("cf_260301_bbbbbb", Role.ADMIN),
+    ]
+
+
+async def test_grants_are_walked_by_user(shelf: Shelf):
+    granted = {user_id: await shelf.grant(user_id, Role.VIEWER) for user_id in ("b@example.com", GUEST)}
+    casefiles, walked, after = shelf.storage.casefiles, list[str](), ""
+    while page := await casefiles.grants(shelf.casefile_id, after, 1):
+        walked += [grant.user_id for grant in page]
+        after = walked[-1]
+
+    assert walked == ["b@example.com", GUEST, OWNER]
+    assert await casefiles.grant(shelf.casefile_id, GUEST) == granted[GUEST]
+    assert await casefiles.grant(shelf.casefile_id, "nobody@example.com") is None
+
+
 async def test_grants_are_listed_expired_ones_too(shelf: Shelf):
     granted = await shelf.grant(GUEST, Role.VIEWER, expires_at=NOW - timedelta(days=1))
 
-    listed = await shelf.storage.casefiles.grants(shelf.casefile_id)
+    listed = await shelf.storage.casefiles.grants(shelf.casefile_id, "", 10)
 
     assert listed[0] == granted
     assert [grant.user_id for grant in listed] == [GUEST, OWNER]

@@ -308,7 +308,9 @@ async def test_a_casefile_from_its_making_to_its_end(sam: Casekeeper, vera: Case
     await sam.permissions.grant(casefile.casefile_id, "vera@example.com", "admin", note="helps")
     moved = await sam.permissions.transfer(casefile.casefile_id, "vera@example.com")
     assert moved.owner == "vera@example.com"
-    grants = {g.user_id: g.role for g in await sam.permissions.list(casefile.casefile_id)}
+    page = await sam.permissions.list(casefile.casefile_id, limit=1)
+    grants = {g.user_id: g.role async for g in sam.permissions.each(casefile.casefile_id)}
+    assert (page.items[0].user_id, page.has_more) == ("sam@example.com", True)
     assert grants == {"sam@example.com": "admin", "vera@example.com": "owner"}
     revoked = await vera.permissions.revoke(casefile.casefile_id, "sam@example.com")
     assert revoked.role is None

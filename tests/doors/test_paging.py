@@ -57,22 +57,24 @@ async def shelf(tmp_path: Path) -> AsyncGenerator[Shelf]:
             await api.casefile(house["owner"], f"{number}")
             await api.session(house["owner"], house.casefile_id, title=f"{number}")
             await api.run(house["owner"], "note_add", {"text": f"{number}"}, session_id=session_id)
-            await api.account(f"u{number}@example.com")
+            user_id = await api.account(f"u{number}@example.com")
+            await api.grant(house["owner"], house.casefile_id, user_id, "viewer")
         yield Shelf(api, house, session_id)
 
 
-LISTS = ["/v1/casefiles/list", "/v1/sessions/list", "/v1/documents/list", "/v1/accounts/list"]
 ID_OF = {
     "/v1/casefiles/list": "casefile_id",
+    "/v1/permissions/list": "user_id",
     "/v1/sessions/list": "session_id",
     "/v1/documents/list": "document_id",
     "/v1/accounts/list": "user_id",
 }
 
 
-@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("path", ID_OF)
 async def test_pages_of_a_list_lose_and_repeat_nothing(shelf: Shelf, path: str) -> None:
-    payload = {"casefile_id": shelf.house.casefile_id} if "documents" in path else {}
+    is_inside = "documents" in path or "permissions" in path
+    payload = {"casefile_id": shelf.house.casefile_id} if is_inside else {}
     if "accounts" in path:
         shelf.house.tokens["owner"] = shelf.house["operator"]
     whole = await shelf.pages(path, dict(payload), [200])

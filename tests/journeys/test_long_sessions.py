@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,8 +28,8 @@ from casekeeper.storage.sql_commit import Batch
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_sessions import SqlSessions
 from casekeeper.storage.sql_statements import Tx
-from casekeeper.storage.sqlite import connect
 from casekeeper.storage.sqlite_tx import SqliteTx
+from tests.journeys.counted import Counted
 from tests.support import NOON, Api, House, Json, open_test_server
 
 T = TypeVar("T")
@@ -42,51 +42,6 @@ _SMALL = ("acl_head", "json_each")
 _FEW = ("sessions.auto = 1", "open_operations.session_id =", "events.event_id =")
 
 pytestmark = pytest.mark.timeout(120)
-
-
-class Counted:
-    """A connection that counts the steps of SQLite's virtual machine and keeps what it ran."""
-
-    def __init__(self, path: Path, *, read_only: bool = True) -> None:
-        self.connection = connect(path, read_only=read_only)
-        self.statements: list[str] = []
-        self.steps = 0
-
-    async def point(self, read: Callable[[Tx], T]) -> T:
-        """Implements `Reads`."""
-        return self.watch(read)
-
-    async def scan(self, read: Callable[[Tx], T]) -> T:
-        """Implements `Reads`."""
-        return self.watch(read)
-
-    def watch(self, work: Callable[[Tx], T]) -> T:
-        """Do some work, counted."""
-        self.connection.set_progress_handler(self._step, 1)
-        self.connection.set_trace_callback(self.statements.append)
-        try:
-            return work(SqliteTx(self.connection))
-        finally:
-            self.connection.set_progress_handler(None, 0)
-            self.connection.set_trace_callback(None)
-
-    def taken(self) -> int:
-        """The steps since the last call."""
-        steps, self.steps = self.steps, 0
-        return steps
-
-    def plans(self) -> list[str]:
-        """How SQLite would run each statement; those inside triggers and of transactions are left out."""
-        lines: list[str] = []
-        for statement in self.statements:
-            if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
-                rows = self.connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
-                lines += [f"{row[3]} <- {statement}" for row in rows]
-        return lines
-
-    def _step(self) -> int:
-        self.steps += 1
-        return 0
 
 
 class Site:

@@ -322,7 +322,9 @@ def _wire(
         clock,
         everybody_creates=everybody_creates,
     )
-    permissions = Permissions(gate, changing, casefiles, storage.casefiles, storage.accounts, stops, clock)
+    permissions = Permissions(
+        gate, changing, casefiles, storage.casefiles, storage.accounts, stops, cursors, clock
+    )
     manager = CasefileSessionManager(storage.sessions, gate, clock, timedelta(hours=12))
 
     # No tool here reads uploads, so no process is ever started.

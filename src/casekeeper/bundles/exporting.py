@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
 
+from casekeeper.acl import Grant
 from casekeeper.bundles.archive import ArchiveWriter, BundleUnfit
 from casekeeper.bundles.contents import (
     CASEFILE,
@@ -108,7 +109,7 @@ class Exporting:
         sessions: list[UnifiedSession],
         counts: Counts,
     ) -> None:
-        grants = await self._storage.casefiles.grants(casefile.casefile_id)
+        grants = await self._grants(casefile.casefile_id)
         head = Head(casefile_id=casefile.casefile_id, exported_at=self._clock(), exported_by=caller.pseudonym)
         _add(archive, HEAD, head.model_dump_json().encode())
         _add(archive, CASEFILE, casefile.model_dump_json().encode())
@@ -126,6 +127,13 @@ class Exporting:
         _add(archive, PEOPLE, _lines(person.model_dump_json().encode() for person in people))
         _add(archive, GRANTS, _lines(grant.model_dump_json().encode() for grant in grants))
         _add(archive, SESSIONS, _lines(session_json(session) for session in sessions))
+
+    async def _grants(self, casefile_id: str) -> list[Grant]:
+        found, after = list[Grant](), ""
+        while page := await self._storage.casefiles.grants(casefile_id, after, _PAGE):
+            found += page
+            after = page[-1].user_id
+        return found
 
     async def _people(self, user_ids: set[str], pseudonyms: set[str]) -> AsyncIterator[Person]:
         after = ""

@@ -88,8 +88,12 @@ class CasefileStore(Protocol):
         """Casefiles on which the user has a live grant, newest first, behind (created_us, casefile_id)."""
         ...
 
-    async def grants(self, casefile_id: str) -> Sequence[Grant]:
-        """All grants, expired ones included, by user id."""
+    async def grant(self, casefile_id: str, user_id: str) -> Grant | None:
+        """The user's grant, expired or not, whatever became of the account."""
+        ...
+
+    async def grants(self, casefile_id: str, after: str, limit: int) -> Sequence[Grant]:
+        """Grants, expired ones included, by user id, behind this one."""
         ...
 
     async def expired_grants(self, now: datetime, limit: int) -> Sequence[Grant]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from casekeeper.acl import Action, Grant
+from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import (
     Casefile,
@@ -50,7 +50,6 @@ class Present:
 
     access: Access
     casefile: Casefile
-    grants: dict[str, Grant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +118,8 @@ class Changing:
                 raise CasefileNotFound(casefile_id)
             if command.expected_version not in (None, casefile.version):
                 raise StaleVersion(command.expected_version or 0, casefile.version)
-            # Read behind the version: grants that change in between make the commit stale.
-            grants = {grant.user_id: grant for grant in await self._store.grants(casefile_id)}
-            decision = await decide(Present(access, casefile, grants))
+            # What it reads is read behind the version: what changes in between makes the commit stale.
+            decision = await decide(Present(access, casefile))
             changes = {"version": casefile.version + 1, "updated_at": self._clock()}
             changed = PutCasefile(decision.casefile.model_copy(update=changes))
             claim = self._requests.claim(ask, casefile_id)

@@ -19,7 +19,7 @@ from casekeeper.ids import CasefileId, UserId
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask
 from casekeeper.journal.stream import PermissionChanged, Record
-from casekeeper.paging import Page
+from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
 Wait = Annotated[
     Literal["effective", "none"],
@@ -53,6 +53,8 @@ class ListGrants(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
+    limit: Limit = DEFAULT_LIMIT
+    cursor: str | None = None
 
 
 class TransferCasefile(ChangeCommand):
@@ -94,6 +96,7 @@ class Permissions:
         store: CasefileStore,
         accounts: AccountStore,
         stops: Stops,
+        cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._gate = gate
@@ -102,6 +105,7 @@ class Permissions:
         self._store = store
         self._accounts = accounts
         self._stops = stops
+        self._cursors = cursors
         self._clock = clock
 
     async def grant(self, caller: Principal, command: GrantRole, ask: Ask) -> tuple[ChangedGrant, bool]:
@@ -130,7 +134,8 @@ class Permissions:
                 **command.model_dump(exclude={"expected_version", "wait"}),
             )
             # A role that somebody has for the first time is in no cache.
-            replaces, tags = command.user_id in present.grants, frozenset(casefile.tags)
+            replaces = await self._store.grant(casefile.casefile_id, command.user_id) is not None
+            tags = frozenset(casefile.tags)
             kind = Kind.ROLE_CHANGED if replaces else Kind.GRANTED
             change = PermissionChanged(casefile.casefile_id, command.user_id, kind, now)
             inputs = command.model_dump(
@@ -144,8 +149,7 @@ class Permissions:
                 receipt = await self._stops.lowered(
                     casefile_id, command.user_id, command.role, tags, waits=waits
                 )
-            grants = {grant.user_id: grant for grant in await self._store.grants(casefile_id)}
-            grant = grants.get(command.user_id)
+            grant = await self._store.grant(casefile_id, command.user_id)
             known = grant.model_dump() if grant else {"casefile_id": casefile_id, "user_id": command.user_id}
             return _told(known, receipt)
 
@@ -178,11 +182,20 @@ class Permissions:
         return await self._changing.change(caller, command, action, decide, ask, answer, ends_access=leaves)
 
     async def page(self, caller: Principal, command: ListGrants) -> Page[GrantView]:
-        """Who has access; members see it, public readers do not."""
+        """A page of who has access, by user id; members see it, public readers do not."""
         await self._gate.enter(caller, command.casefile_id, Action.SEE_GRANTS)
-        grants = await self._store.grants(command.casefile_id)
-        now = self._clock()
-        return Page(items=[GrantView(**g.model_dump()) for g in grants if g.is_live(now)])
+        query, wanted = f"grants {command.casefile_id}", command.limit + 1
+        after = str(self._cursors.open(query, command.cursor)[0]) if command.cursor else ""
+        live, now = list[Grant](), self._clock()
+        while len(live) < wanted:
+            found = await self._store.grants(command.casefile_id, after, wanted)
+            # What has expired waits for its end to be recorded.
+            live += [grant for grant in found if grant.is_live(now)]
+            if len(found) < wanted:
+                break
+            after = found[-1].user_id
+        views = [GrantView(**grant.model_dump()) for grant in live[:wanted]]
+        return self._cursors.page(query, views, command.limit, [(view.user_id,) for view in views])
 
     async def transfer(
         self, caller: Principal, command: TransferCasefile, ask: Ask

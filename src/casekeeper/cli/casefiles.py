@@ -90,7 +90,8 @@ async def show(ck: "Casekeeper", out: Output, casefile_id: CasefileId) -> None:
     from rich.text import Text
 
     found = await ck.casefiles.get(casefile_id)
-    grants = await ck.permissions.list(casefile_id) if found.user_permission != "public" else []
+    is_member = found.user_permission != "public"
+    grants = [g async for g in ck.permissions.each(casefile_id)] if is_member else []
     if out.as_json:
         out.json({"casefile": found, "grants": grants})
         return

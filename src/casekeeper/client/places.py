@@ -146,9 +146,16 @@ class Permissions:
         }
         return await self._connection.ask(verbs.REVOKE, fields, request_id)
 
-    async def list(self, casefile_id: str) -> "list[GrantView]":
-        """Who has access."""
-        return (await self._connection.ask(verbs.LIST_GRANTS, {"casefile_id": casefile_id})).items
+    async def list(
+        self, casefile_id: str, *, limit: int | None = None, cursor: str | None = None
+    ) -> "Page[GrantView]":
+        """A page of who has access, by user id."""
+        fields = {"casefile_id": casefile_id, "limit": limit, "cursor": cursor}
+        return await self._connection.ask(verbs.LIST_GRANTS, fields)
+
+    def each(self, casefile_id: str) -> "AsyncGenerator[GrantView]":
+        """All of them, page by page."""
+        return each(self._connection, verbs.LIST_GRANTS, {"casefile_id": casefile_id})
 
     async def check(
         self, casefile_id: str, operation: Operation | None = None, *, user_id: str | None = None

@@ -70,11 +70,15 @@ class FirestoreCasefiles:
             after = (grants[-1]["created_us"], grants[-1]["casefile_id"])
         return taken[:limit]
 
-    async def grants(self, casefile_id: str) -> Sequence[Grant]:
-        found = await self._store.query(
-            Query("grants", at.casefile(casefile_id), order=(("user_id", "asc"),))
+    async def grant(self, casefile_id: str, user_id: str) -> Grant | None:
+        found = await self._store.one(at.grant(casefile_id, user_id))
+        return grant_of(found.fields) if found else None
+
+    async def grants(self, casefile_id: str, after: str, limit: int) -> Sequence[Grant]:
+        page = Query(
+            "grants", at.casefile(casefile_id), order=(("user_id", "asc"),), after=(after,), limit=limit
         )
-        return [grant_of(one.fields) for one in found]
+        return [grant_of(one.fields) for one in await self._store.query(page)]
 
     async def expired_grants(self, now: datetime, limit: int) -> Sequence[Grant]:
         found = await self._store.query(

@@ -16,6 +16,7 @@ from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_statements import Reads, Row, Static
 
 _casefile = [c for c in t.casefiles.c if c.name not in ("deleted_us", "erased_us")]
+_grant_columns = [c for c in t.grants.c if c.name != "created_us"]
 
 _CASEFILE = Static(
     select(*_casefile).where(
@@ -34,7 +35,7 @@ _ACCESS = Static(
         t.casefiles.c.tags,
         t.acl_head.c.number,
         _user_changed,
-        t.grants,
+        *_grant_columns,
     )
     .select_from(t.casefiles)
     .join(t.acl_head, t.acl_head.c.id == 1)
@@ -49,11 +50,19 @@ _ACCESS = Static(
         t.accounts.c.is_active == 1,
     )
 )
+_GRANT = Static(
+    select(*_grant_columns).where(
+        t.grants.c.casefile_id == bindparam("casefile_id"), t.grants.c.user_id == bindparam("user_id")
+    )
+)
 _GRANTS = Static(
-    select(t.grants).where(t.grants.c.casefile_id == bindparam("casefile_id")).order_by(t.grants.c.user_id)
+    select(*_grant_columns)
+    .where(t.grants.c.casefile_id == bindparam("casefile_id"), t.grants.c.user_id > bindparam("after"))
+    .order_by(t.grants.c.user_id)
+    .limit(bindparam("n"))
 )
 _EXPIRED = Static(
-    select(t.grants)
+    select(*_grant_columns)
     .where(t.grants.c.expires_us <= bindparam("now"))
     .order_by(t.grants.c.expires_us)
     .limit(bindparam("n"))
@@ -84,19 +93,20 @@ is_live = or_(
 
 @cache
 def _listing(by_status: bool, behind: bool) -> Static:
-    c = t.casefiles.c
+    c, g = t.casefiles.c, t.grants.c
+    # Walks the index of the user's grants from its newest end, and stops when the page is full.
     query = (
-        select(*_casefile, t.grants.c.role)
-        .join(t.grants, t.grants.c.casefile_id == c.casefile_id)
-        .where(t.grants.c.user_id == bindparam("me"), is_live, c.deleted_us.is_(None))
-        .order_by(c.created_us.desc(), c.casefile_id.desc())
+        select(*_casefile, g.role)
+        .join(t.grants, g.casefile_id == c.casefile_id)
+        .where(g.user_id == bindparam("me"), is_live, c.deleted_us.is_(None))
+        .order_by(g.created_us.desc(), g.casefile_id.desc())
         .limit(bindparam("n"))
     )
     if by_status:
         query = query.where(c.status == bindparam("status"))
     if behind:
         place = tuple_(bindparam("before_us"), bindparam("before_id"))
-        query = query.where(tuple_(c.created_us, c.casefile_id) < place)
+        query = query.where(tuple_(g.created_us, g.casefile_id) < place)
     return Static(query)
 
 
@@ -130,8 +140,14 @@ class SqlCasefiles:
         rows = await self._reads.scan(lambda tx: tx.all(listing, **values))
         return [(casefile_of(row[:-1]), Role(row[-1])) for row in rows]
 
-    async def grants(self, casefile_id: str) -> Sequence[Grant]:
-        rows = await self._reads.scan(lambda tx: tx.all(_GRANTS, casefile_id=casefile_id))
+    async def grant(self, casefile_id: str, user_id: str) -> Grant | None:
+        row = await self._reads.point(lambda tx: tx.one(_GRANT, casefile_id=casefile_id, user_id=user_id))
+        return _grant(row) if row else None
+
+    async def grants(self, casefile_id: str, after: str, limit: int) -> Sequence[Grant]:
+        rows = await self._reads.scan(
+            lambda tx: tx.all(_GRANTS, casefile_id=casefile_id, after=after, n=limit)
+        )
         return [_grant(row) for row in rows]
 
     async def expired_grants(self, now: datetime, limit: int) -> Sequence[Grant]:

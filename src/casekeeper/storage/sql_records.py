@@ -67,6 +67,9 @@ _SESSION_ID = Static(
 _SESSION_CASEFILE = Static(
     select(t.sessions.c.casefile_id).where(t.sessions.c.session_id == bindparam("session_id"))
 )
+_CREATED = Static(
+    select(t.casefiles.c.created_us).where(t.casefiles.c.casefile_id == bindparam("casefile_id"))
+)
 _GRANT_END = Static(
     select(t.grants.c.expires_us).where(
         t.grants.c.user_id == bindparam("user_id"), t.grants.c.casefile_id == bindparam("casefile_id")
@@ -284,6 +287,7 @@ def _put_grant(tx: Tx, r: cf.PutGrant) -> None:
         granted_by=g.granted_by,
         granted_us=to_us(g.granted_at),
         note=g.note,
+        created_us=_first(tx.one(_CREATED, casefile_id=g.casefile_id)),
     )
 
 

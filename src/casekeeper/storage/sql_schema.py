@@ -108,8 +108,11 @@ grants = Table(
     _text("granted_by"),
     _number("granted_us"),
     _text("note", null=True),
+    # The casefile's, by which a user's casefiles are listed.
+    Column("created_us", BigInteger, nullable=False, server_default="0"),
     sa.CheckConstraint("role IN ('viewer', 'editor', 'admin', 'owner')", name="grants_role"),
-    Index("grants_casefile", "casefile_id"),
+    Index("grants_casefile", "casefile_id", "user_id"),
+    Index("grants_newest", "user_id", "created_us", "casefile_id"),
     Index("grants_expires", "expires_us", sqlite_where=text("expires_us IS NOT NULL")),
 )
 

@@ -13,6 +13,7 @@ from casekeeper.errors import (
     ArgumentsInvalid,
     CasefileArchived,
     CasefileNotFound,
+    CursorInvalid,
     OwnerRequired,
     RoleTooLow,
 )
@@ -141,6 +142,37 @@ async def test_the_latest_end_there_is_can_be_read_back(
     page = await house.permissions.page(anna, ListGrants(casefile_id=casefile.casefile_id))
     assert [view.expires_at for view in page.items] == [None, until]
     assert await role_of(house, BEN, casefile.casefile_id) is Role.EDITOR
+
+
+async def test_who_has_access_is_told_in_pages_without_what_has_expired(
+    house: House, anna: Principal, ben: Principal, casefile: CasefileView
+):
+    for number in range(5):
+        user_id = f"c{number}@example.com"
+        await house.caller(user_id)
+        until = house.clock() + timedelta(hours=1) if number in (0, 1, 2) else None
+        await house.grant(anna, casefile.casefile_id, user_id, Role.VIEWER, until=until)
+    house.clock.advance(hours=2)
+    pages = [await house.permissions.page(anna, ListGrants(casefile_id=casefile.casefile_id, limit=2))]
+    while cursor := pages[-1].next_cursor:
+        wanted = ListGrants(casefile_id=casefile.casefile_id, limit=2, cursor=cursor)
+        pages.append(await house.permissions.page(anna, wanted))
+
+    assert [[view.user_id for view in page.items] for page in pages] == [
+        [ANNA, "c3@example.com"],
+        ["c4@example.com"],
+    ]
+
+
+async def test_a_cursor_of_another_casefiles_list_is_refused(
+    house: House, anna: Principal, ben: Principal, casefile: CasefileView
+):
+    await house.grant(anna, casefile.casefile_id, BEN, Role.VIEWER)
+    other = await house.casefile(anna)
+    page = await house.permissions.page(anna, ListGrants(casefile_id=casefile.casefile_id, limit=1))
+
+    with pytest.raises(CursorInvalid):
+        await house.permissions.page(anna, ListGrants(casefile_id=other.casefile_id, cursor=page.next_cursor))
 
 
 async def test_the_owners_role_is_not_changed_by_a_grant(

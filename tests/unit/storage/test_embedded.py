@@ -24,6 +24,19 @@ def execute(path: Path, sql: str) -> None:
         connection.execute(sql)
 
 
+def migrated_to(directory: Path, revision: str) -> Path:
+    """A database at an older schema."""
+    path = directory / "casekeeper.db"
+    config = Config()
+    config.set_main_option("script_location", "casekeeper:storage/migrations")
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+    return path
+
+
 def test_a_new_database_is_migrated(tmp_path: Path):
     path = tmp_path / "casekeeper.db"
 
@@ -82,14 +95,7 @@ def test_the_migrations_make_the_indexes_that_the_statements_know(directory: Pat
 
 
 async def test_documents_of_the_first_schema_are_found_as_new_ones_are(tmp_path: Path):
-    path = tmp_path / "casekeeper.db"
-    config = Config()
-    config.set_main_option("script_location", "casekeeper:storage/migrations")
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    engine.dispose()
+    path = migrated_to(tmp_path, "0001")
     metadata = {
         "cc": ["law@example.net"],
         "labels": ["Flat/Rent"],
@@ -129,6 +135,25 @@ async def test_documents_of_the_first_schema_are_found_as_new_ones_are(tmp_path:
 
     assert document is not None
     assert (document.text, document.metadata) == ("Pay!", {"problems": ["odd"]})
+
+
+async def test_casefiles_granted_before_grants_had_an_age_are_listed_by_theirs(tmp_path: Path):
+    path = migrated_to(tmp_path, "0005")
+    for number in (1, 2, 3):
+        casefile = f"'cf_26010{number}_abcdef', 'Rent', '', '[]', 'active', 'none', 'ann@example.com', 1, {4 - number}, 1, '', NULL, NULL"
+        execute(path, f"INSERT INTO casefiles VALUES ({casefile})")
+        grant = (
+            f"'ann@example.com', 'cf_26010{number}_abcdef', 'owner', NULL, 'ann@example.com', {number}, NULL"
+        )
+        execute(path, f"INSERT INTO grants VALUES ({grant})")
+
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    async with open_embedded(tmp_path, lambda _: None) as storage:
+        listed = await storage.casefiles.casefiles_of(
+            "ann@example.com", now, None, (3, "cf_260101_abcdef"), 10
+        )
+
+    assert [casefile.casefile_id for casefile, _ in listed] == ["cf_260102_abcdef", "cf_260103_abcdef"]
 
 
 def test_every_store_starts_an_epoch_of_its_own(tmp_path: Path):
