@@ -198,6 +198,8 @@ async def test_a_grant_tells_who_gave_it_until_when_and_why(api: Api, house: Hou
         **payload,
         "granted_by": house.users["admin"],
         "granted_at": IsDatetime(iso_string=True),
+        "stopped": [],
+        "unconfirmed": {},
     }
 
 
