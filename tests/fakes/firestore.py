@@ -3,6 +3,7 @@
 `FIRESTORE_EMULATOR_HOST` names one to use instead. Each test has a project of its own, so that nothing is left over.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import httpx2
 
@@ -86,7 +88,11 @@ def facts_in(address: str) -> list[tuple[str, str, str]]:
         "from": [{"collectionId": "events", "allDescendants": True}],
         "select": {"fields": [{"fieldPath": name} for name in names]},
     }
-    answers = httpx2.post(f"{root}/documents:runQuery", json={"structuredQuery": asked}, timeout=30).json()
+    # Not httpx2, whose clients read the machine's certificates first: that takes longer than the query.
+    body = json.dumps({"structuredQuery": asked}).encode()
+    asking = Request(f"{root}/documents:runQuery", body, {"content-type": "application/json"})
+    with urlopen(asking, timeout=30) as answer:
+        answers = json.load(answer)
     found = [answer["document"] for answer in answers if "document" in answer]
     found.sort(key=lambda document: (document["createTime"], document["name"]))
     return [
