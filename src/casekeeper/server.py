@@ -414,7 +414,12 @@ def _sweeper(server: Server, recovery: Recovery, every: timedelta) -> Sweeper:
     async def clear() -> None:
         await storage.blobs.sweep(clock() - UPLOAD_KEPT)
 
-    return Sweeper([recovery.run, expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear], every)
+    return Sweeper(
+        [recovery.run, storage.tidy],
+        [expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear],
+        storage.is_our_turn,
+        every,
+    )
 
 
 async def _first_operator(

@@ -35,6 +35,8 @@ from casekeeper.journal.stream import (
 EVERY = timedelta(seconds=30)
 _BATCH = 200
 
+Sweep = Callable[[], Awaitable[object]]
+
 _log = logging.getLogger("casekeeper.recovery")
 
 
@@ -156,16 +158,37 @@ class Erasure:
 class Sweeper:
     """Calls the sweeps every half minute, and says when one fails."""
 
-    def __init__(self, sweeps: Sequence[Callable[[], Awaitable[object]]], every: timedelta = EVERY) -> None:
-        self._sweeps = sweeps
+    def __init__(
+        self,
+        own: Sequence[Sweep],
+        shared: Sequence[Sweep],
+        is_our_turn: Callable[[], Awaitable[bool]],
+        every: timedelta = EVERY,
+    ) -> None:
+        """`own` are for every process, `shared` for the one whose turn it is.
+
+        Should two take it for theirs for a while, nothing is wrong: what a sweep writes is conditional or can be repeated.
+        """
+        self._own = own
+        self._shared = shared
+        self._is_our_turn = is_our_turn
         self._every_s = every.total_seconds()
 
     async def run(self) -> None:
         """Sweep until cancelled, at once for the first time."""
         while True:
-            for sweep in self._sweeps:
-                try:
-                    await sweep()
-                except Unavailable:
-                    _log.warning("a sweep could not reach the store; it will be tried again", exc_info=True)
+            await self._all(self._own)
+            try:
+                turn = await self._is_our_turn()
+            except Unavailable:
+                turn = False
+            if turn:
+                await self._all(self._shared)
             await asyncio.sleep(self._every_s)
+
+    async def _all(self, sweeps: Sequence[Sweep]) -> None:
+        for sweep in sweeps:
+            try:
+                await sweep()
+            except Unavailable:
+                _log.warning("a sweep could not reach the store; it will be tried again", exc_info=True)

@@ -76,6 +76,8 @@ async def open_firestore(
                 blobs=await open_blobs(limits, directory, FirestoreParts(store)),
                 directory=directory,
                 is_shared=True,
+                is_our_turn=workers.sweeps,
+                tidy=search.forget_erased,
             )
         finally:
             await commits.close()

@@ -75,6 +75,10 @@ def worker(owner: str) -> str:
     return f"workers/{owner}"
 
 
+SWEEPER = "store/sweeper"
+"""Says which process sweeps."""
+
+
 def request(key: str) -> str:
     """A claim."""
     return f"requests/{key}"

@@ -68,7 +68,6 @@ class FirestoreUpkeep:
         for collection in ("requests", "refresh_tokens"):
             with suppress(Conflict):  # claimed anew: it has not expired
                 await self._delete(Query(collection, where=(("expires_us", "<", now_us),)))
-        await self._index.forget_erased()
 
     async def _delete(self, wanted: Query) -> None:
         while found := await self._page(wanted):

@@ -14,7 +14,7 @@ from casekeeper.clock import to_us, utc_now
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.storage import firestore_places as at
-from casekeeper.storage.firestore_channels import Firestore
+from casekeeper.storage.firestore_channels import Conflict, Firestore
 from casekeeper.storage.firestore_rows import opened_of
 from casekeeper.storage.firestore_values import Fields, Query, Write
 
@@ -51,6 +51,20 @@ class Workers:
         # The deepest first: an operation never ends before those inside it.
         lost.sort(key=lambda row: (row["started_us"], row["started_seq"]), reverse=True)
         return [opened_of(row) for row in lost[:limit]]
+
+    async def sweeps(self) -> bool:
+        """Whether this process sweeps: it is the one that did, or has just taken the place of one that is gone."""
+        found = await self._store.one(at.SWEEPER)
+        holder = found.fields["owner"] if found else None
+        if holder == self._owner or holder in await self._living({holder} if holder else set()):
+            return holder == self._owner
+        try:
+            taken = Write(at.SWEEPER, found.version if found else None, {"owner": self._owner})
+            await self._store.commit([taken])
+        except Conflict:
+            # Another was quicker.
+            return False
+        return True
 
     async def close(self) -> None:
         """This process ends."""

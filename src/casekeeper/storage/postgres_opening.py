@@ -79,6 +79,7 @@ async def open_postgres(
             blobs=await open_blobs(limits, directory, SqlParts(store, store)),
             directory=directory,
             is_shared=True,
+            is_our_turn=presence.sweeps,
         )
     finally:
         await store.close()

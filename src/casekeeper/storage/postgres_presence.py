@@ -16,7 +16,7 @@ import asyncpg
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.stream import OpenedOperation
-from casekeeper.storage.postgres import CHANNEL, OUTAGES
+from casekeeper.storage.postgres import CHANNEL, OUTAGES, guarded
 from casekeeper.storage.postgres_locks import lock_number
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_statements import Reads, Tx
@@ -26,6 +26,7 @@ _AGAIN_S = 1.0
 _SURE_S = 3.0
 # After a restart of the server nobody holds a lock until all have come back.
 _SETTLED_S = 15.0
+_SWEEPER = lock_number("the one that sweeps")
 _HELD = """SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 1 AND granted"""
 
@@ -83,6 +84,16 @@ class Presence:
                 except (*OUTAGES, asyncpg.PostgresError):
                     self._lost.set()
             self._came_back_s = asyncio.get_running_loop().time()
+
+    async def sweeps(self) -> bool:
+        """Whether this process sweeps: it holds the lock of the one that does, or has just got it.
+
+        Raises:
+            StoreUnavailable: The server has gone, and with it every lock.
+        """
+        # Taken again and again by one connection, the lock is still let go of as a whole when that ends.
+        with guarded("be asked who sweeps"):
+            return await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPER)
 
     def end(self) -> None:
         """Be gone."""

@@ -1,6 +1,6 @@
 """What every store gives the rooms: the protocols that they declare, put together."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,14 @@ class Events(EventStore, OrphanStore, OpenStore, StopStore, RecordStore, Convers
     """The record, as each of its readers sees it."""
 
 
+async def _always() -> bool:
+    return True
+
+
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """All that the rooms need of the store."""
@@ -55,6 +63,13 @@ class Storage:
     """Where this process keeps its files: keys, and with the embedded store everything."""
     is_shared: bool = False
     """Whether other processes may be at work in it."""
+    is_our_turn: Callable[[], Awaitable[bool]] = _always
+    """Whether it is this process that sweeps; when it is gone, the next that asks is told so.
+
+    Raises StoreUnavailable.
+    """
+    tidy: Callable[[], Awaitable[None]] = _nothing
+    """Sweeps what only this process keeps. Raises StoreUnavailable."""
 
 
 def nobody(changes: Sequence[Change]) -> None:

@@ -317,9 +317,33 @@ async def test_the_sweeper_calls_every_sweep_again_and_again():
         if len(calls) >= 4:
             done.set()
 
-    await sweep_until(Sweeper([first, second], timedelta(milliseconds=1)), done)
+    await sweep_until(Sweeper([first], [second], always, timedelta(milliseconds=1)), done)
 
     assert calls[:4] == ["first", "second"] * 2
+
+
+async def test_what_all_share_is_swept_only_when_it_is_this_processes_turn():
+    turns = iter([True, False, None, True])
+    calls = list[str]()
+    done = asyncio.Event()
+
+    async def is_our_turn() -> bool:
+        turn = next(turns, False)
+        if turn is None:
+            raise StoreUnavailable
+        return turn
+
+    async def own() -> None:
+        calls.append("own")
+        if len(calls) == 7:
+            done.set()
+
+    async def shared() -> None:
+        calls.append("shared")
+
+    await sweep_until(Sweeper([own], [shared], is_our_turn, timedelta(milliseconds=1)), done)
+
+    assert calls[:7] == ["own", "shared", "own", "own", "own", "shared", "own"]
 
 
 async def test_the_sweeper_survives_an_outage_and_says_so(caplog: pytest.LogCaptureFixture):
@@ -332,13 +356,17 @@ async def test_the_sweeper_survives_an_outage_and_says_so(caplog: pytest.LogCapt
 
     async def other() -> None:
         calls.append("other")
-        if len(calls) >= 4:
+        if len(calls) >= 6:
             done.set()
 
-    await sweep_until(Sweeper([unlucky, other], timedelta(milliseconds=1)), done)
+    await sweep_until(Sweeper([unlucky], [unlucky, other], always, timedelta(milliseconds=1)), done)
 
-    assert calls[:4] == ["unlucky", "other"] * 2
+    assert calls[:6] == ["unlucky", "unlucky", "other"] * 2
     assert "could not reach the store" in caplog.text
+
+
+async def always() -> bool:
+    return True
 
 
 async def sweep_until(sweeper: Sweeper, done: asyncio.Event) -> None:
