@@ -3,6 +3,9 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --no-sync
 ARGS ?=
+# The emulator takes long: what is about permissions, sessions, documents, repeats and crashes; `make soak` runs the rest.
+ON_FIRESTORE := $(patsubst %,tests/doors/test_%.py,access access_states rights policies casefiles_api sessions_api \
+	documents_api operations_api events_api idempotency limits logout) tests/journeys/test_crash.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test stores soak check lint types imports docs format bench setup
@@ -24,11 +27,13 @@ test: setup ## Set up and run all tests, with coverage
 	@$(RUN) coverage report --fail-under=100 \
 		--include='src/casekeeper/casefiles/*,src/casekeeper/identity/*,src/casekeeper/execution/executor.py'
 
-stores: setup ## Run the tests of the doors and the crashes on PostgreSQL
+stores: setup ## Run the doors and the crashes on PostgreSQL, the most of them on Firestore
 	TEST_STORE=postgresql $(RUN) pytest -n auto tests/doors tests/journeys/test_crash.py $(ARGS)
+	TEST_STORE=firestore $(RUN) pytest -n auto --timeout=120 $(ON_FIRESTORE) $(ARGS)
 
-soak: setup ## The long runs: crashes and fuzzing, several minutes each
+soak: setup ## The long runs: crashes, faults and fuzzing, several minutes each; every door on Firestore
 	SOAK=1 $(RUN) pytest -n 0 tests/journeys $(ARGS)
+	TEST_STORE=firestore $(RUN) pytest -n auto --timeout=300 tests/doors $(ARGS)
 
 check: lint types imports docs test ## Everything that CI checks
 

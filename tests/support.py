@@ -422,12 +422,18 @@ class Api:
         return House(casefile_id, users, tokens)
 
     async def facts(self) -> list[tuple[str, str, str]]:
-        """(session id, kind, event id) of every fact in the store, read past the doors."""
-        if self.server.settings.store.startswith("firestore:"):
-            from tests.fakes.firestore import facts_in
+        """(session id, kind, event id) of every fact in the store, in the order in which they were written."""
+        return await stored(self.server, "events", "session_id", "kind", "event_id", by="rid")
 
-            return facts_in(self.server.settings.store)
-        return await rows_of(self.server, "SELECT session_id, kind, event_id FROM events ORDER BY rid")
+
+async def stored(server: Server, table: str, *names: str, by: str = "") -> list[Any]:
+    """These columns, or fields, of all that a store holds of a kind, read past the doors."""
+    if server.settings.store.startswith("firestore:"):
+        from tests.fakes.firestore import documents_in
+
+        return documents_in(server.settings.store, table, *names)
+    order = f" ORDER BY {by}" if by else ""
+    return await rows_of(server, f"SELECT {', '.join(names)} FROM {table}{order}")
 
 
 async def rows_of(server: Server, sql: str) -> list[Any]:

@@ -19,7 +19,7 @@ from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import StoreAddressInvalid, open_storage
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, Shelf
-from tests.fakes.firestore import Emulator, facts_in
+from tests.fakes.firestore import Emulator, documents_in
 from tests.fakes.proxy import Proxy, proxy_to
 
 pytestmark = pytest.mark.timeout(120)
@@ -229,7 +229,7 @@ async def test_cuts_under_load_lose_and_double_nothing(cuttable: tuple[Shelf, Pr
 async def _until_written(address: str, facts: int) -> None:
     """Return when so many facts are there."""
     async with asyncio.timeout(10):
-        while len(facts_in(address)) < facts:
+        while len(documents_in(address, "events", "event_id")) < facts:
             await asyncio.sleep(0.02)
 
 

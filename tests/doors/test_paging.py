@@ -83,7 +83,7 @@ async def test_pages_of_a_list_lose_and_repeat_nothing(shelf: Shelf, path: str) 
     @READS
     @given(LIMITS)
     def law(limits: list[int]) -> None:
-        paged = asyncio.run_coroutine_threadsafe(shelf.pages(path, dict(payload), limits), loop).result(10)
+        paged = asyncio.run_coroutine_threadsafe(shelf.pages(path, dict(payload), limits), loop).result(60)
         assert [item[ID_OF[path]] for item in paged] == [item[ID_OF[path]] for item in whole]
 
     await asyncio.to_thread(law)
@@ -106,7 +106,7 @@ async def test_pages_of_events_lose_and_repeat_nothing(
     @READS
     @given(LIMITS)
     def law(limits: list[int]) -> None:
-        paged = asyncio.run_coroutine_threadsafe(shelf.pages(path, _copy(payload), limits), loop).result(20)
+        paged = asyncio.run_coroutine_threadsafe(shelf.pages(path, _copy(payload), limits), loop).result(60)
         assert [_place(event) for event in paged] == [_place(event) for event in whole]
 
     await asyncio.to_thread(law)

@@ -79,13 +79,12 @@ def running_emulator() -> Generator[Emulator]:
         emulator.kill()
 
 
-def facts_in(address: str) -> list[tuple[str, str, str]]:
-    """(session id, kind, event id) of every fact in a store, in the order of their commits."""
+def documents_in(address: str, collection: str, *names: str) -> list[tuple[str, ...]]:
+    """These fields, which are texts, of every document of a collection, in the order in which they were made."""
     parts = urlsplit(address)
     root = f"http://{parts.query.removeprefix('emulator=')}/v1/projects/{parts.netloc}/databases/(default)"
-    names = ("session_id", "kind", "event_id", "seq")
     asked = {
-        "from": [{"collectionId": "events", "allDescendants": True}],
+        "from": [{"collectionId": collection, "allDescendants": True}],
         "select": {"fields": [{"fieldPath": name} for name in names]},
     }
     # Not httpx2, whose clients read the machine's certificates first: that takes longer than the query.
@@ -94,11 +93,9 @@ def facts_in(address: str) -> list[tuple[str, str, str]]:
     with urlopen(asking, timeout=30) as answer:
         answers = json.load(answer)
     found = [answer["document"] for answer in answers if "document" in answer]
+    # Facts of one commit have one time, and names that sort as they were written.
     found.sort(key=lambda document: (document["createTime"], document["name"]))
-    return [
-        tuple(document["fields"][name]["stringValue"] for name in names[:3])  # pyright: ignore[reportReturnType]
-        for document in found
-    ]
+    return [tuple(document["fields"][name]["stringValue"] for name in names) for document in found]
 
 
 def _jar() -> Path | None:

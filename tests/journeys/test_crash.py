@@ -22,7 +22,7 @@ from tests.journeys.support import (
     soaking,
     tool_call,
 )
-from tests.support import Api, Json, open_test_server, rows_of
+from tests.support import Api, Json, open_test_server, rows_of, stored
 
 CLIENTS = 8
 KILLS = 400 if soaking() else 24
@@ -120,7 +120,7 @@ async def _site(data: Path) -> tuple[Site, str]:
 
 
 async def _lines(server: Server) -> AsyncIterator[bytes]:
-    for session_id, casefile_id in await rows_of(server, "SELECT session_id, casefile_id FROM sessions"):
+    for session_id, casefile_id in await stored(server, "sessions", "session_id", "casefile_id"):
         async for line in server.recording.of_session(casefile_id, session_id):
             yield line
 
@@ -129,7 +129,7 @@ async def _left_open(server: Server) -> list[str]:
     """What is still open when a server that shares its store had time to see whose process is gone."""
     found: list[tuple[str]] = []
     for _ in range(300 if server.storage.is_shared else 1):
-        found = await rows_of(server, "SELECT event_id FROM open_operations")
+        found = await stored(server, "open_operations", "event_id")
         if not found:
             break
         await asyncio.sleep(0.1)
