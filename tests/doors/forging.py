@@ -34,7 +34,16 @@ def sign(server: Server, claims: Claims | bytes, header: Claims | None = None) -
 
 def sign_with(key: OKPKey, header: Claims, body: bytes) -> str:
     """A token signed with this key; headers that a library would refuse are written as they are."""
-    signing_input = f"{b64(orjson.dumps(header))}.{b64(body)}"
+    return _signed(key, orjson.dumps(header), body)
+
+
+def sign_text(server: Server, header: bytes, body: bytes) -> str:
+    """A token with the server's own signature over whatever stands there, JSON or not."""
+    return _signed(server.signing_keys.current[1], header, body)
+
+
+def _signed(key: OKPKey, header: bytes, body: bytes) -> str:
+    signing_input = f"{b64(header)}.{b64(body)}"
     private = key.private_key
     assert isinstance(private, Ed25519PrivateKey)
     signature = private.sign(signing_input.encode())

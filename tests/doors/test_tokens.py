@@ -11,7 +11,7 @@ import pytest
 from dirty_equals import IsPartialDict
 
 from casekeeper.server import Server
-from tests.doors.forging import Claims, b64, forged, parts_of, sign
+from tests.doors.forging import Claims, b64, forged, parts_of, sign, sign_text
 from tests.doors.problems import assert_problem
 from tests.support import Api, House
 
@@ -54,6 +54,29 @@ def hmac_with_public_key(server: Server, claims: Claims, token: str) -> str:
     header = {"alg": "HS256", "typ": "at+jwt", "kid": kid}
     signing_input = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
     return f"{signing_input}.{b64(hmac.digest(key.as_pem(private=False), signing_input.encode(), 'sha256'))}"
+
+
+def claimed_twice(name: str, value: Any) -> Forge:
+    """A claim twice, first another's value, then ours: a reader that takes the last one would let it in."""
+
+    def forge(server: Server, claims: Claims, token: str) -> str:
+        first = f"{{{json.dumps(name)}:{json.dumps(value)},"
+        return sign(server, first.encode() + json.dumps(claims).encode()[1:])
+
+    return forge
+
+
+def scope_twice(server: Server, claims: Claims, token: str) -> str:
+    """One casefile with two roles."""
+    scopes = b'{"cf_260101_abcdef":["viewer",null],"cf_260101_abcdef":["owner",null]}'
+    rest = {name: value for name, value in claims.items() if name != "casefile_scopes"}
+    return sign(server, b'{"casefile_scopes":' + scopes + b"," + json.dumps(rest).encode()[1:])
+
+
+def header_twice(server: Server, claims: Claims, token: str) -> str:
+    """`alg` twice in the header, under our signature."""
+    header = json.dumps(parts_of(token)[0]).encode()
+    return sign_text(server, b'{"alg":"none",' + header[1:], json.dumps(claims).encode())
 
 
 def with_text(change: Callable[[str], str]) -> Forge:
@@ -116,6 +139,12 @@ BAD_TOKENS: dict[str, Forge] = {
     "scopes a list": with_claims(casefile_scopes=[]),
     "scope of an invented role": with_claims(casefile_scopes={"cf_260101_abcdef": ["king", None]}),
     "65 scopes": with_claims(casefile_scopes={f"cf_260101_{n:06x}": ["viewer", None] for n in range(65)}),
+    "sub twice": claimed_twice("sub", "ben@example.com"),
+    "exp twice": claimed_twice("exp", NOW - 600),
+    "operator twice": claimed_twice("operator", True),
+    "a claim nobody reads, twice": claimed_twice("jti", "0123456789abcdef"),
+    "a scope twice": scope_twice,
+    "alg twice": header_twice,
     "claims not JSON": lambda server, claims, token: sign(server, b"{"),
     "claims a list": lambda server, claims, token: sign(server, b"[]"),
     "claims nested": lambda server, claims, token: sign(server, b"[" * 2000 + b"]" * 2000),
@@ -147,8 +176,10 @@ async def test_a_bad_token_is_refused(api: Api, server: Server, name: str) -> No
 
 async def test_the_forging_bench_makes_good_tokens_too(api: Api, server: Server) -> None:
     _, token = await api.user("anna")
-    again = sign(server, parts_of(token)[1])
-    assert (await api.get("/v1/catalog", token=again)).status_code == 200
+    header, claims = parts_of(token)
+    text = sign_text(server, json.dumps(header).encode(), json.dumps(claims).encode())
+    statuses = [(await api.get("/v1/catalog", token=t)).status_code for t in (sign(server, claims), text)]
+    assert statuses == [200, 200]
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "bearer\tx", "Token abc", "null"])

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from casekeeper.clock import Clock
 from casekeeper.errors import CredentialsRejected
 from casekeeper.identity.issuer_keys import Keys
+from casekeeper.identity.strict_json import loads_once
 from casekeeper.ids import UserId
 from casekeeper.issuer import Family, Issuer
 
@@ -150,7 +151,7 @@ def _peek(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise _Unbelievable("it is too large, or no token")
     try:
         header, payload = (
-            json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+            loads_once(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
             for part in token.split(".")[:2]
         )
     except (ValueError, RecursionError) as error:

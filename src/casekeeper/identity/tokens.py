@@ -1,10 +1,12 @@
 """Access tokens: JWT signed with Ed25519 (RFC 7519, RFC 8037, RFC 9068 for `typ`), and how scopes live in them.
 
-Checked on every token: size, `typ`, `alg`, `kid`, signature, `iss`, `aud`, `exp`, `iat`, `nbf`, `sub` (RFC 8725).
+Checked on every token: size, `typ`, `alg`, `kid`, signature, `iss`, `aud`, `exp`, `iat`, `nbf`, `sub` (RFC 8725), and
+that nothing stands in it twice.
 """
 
 import hashlib
 import secrets
+from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from casekeeper.clock import Clock
 from casekeeper.errors import TokenExpired, TokenMissing, TokenRejected
 from casekeeper.identity.keys import SigningKeys
 from casekeeper.identity.principal import Principal
+from casekeeper.identity.strict_json import loads_once
 
 LIFETIME = timedelta(minutes=10)
 MAX_SCOPES = 64
@@ -199,6 +202,8 @@ class Tokens:
             if key is None:
                 raise TokenRejected("The access token names a signing key that is not known here.")
             verified = jws.deserialize_compact(token.encode("ascii"), key, registry=_REGISTRY)
+            loads_once(urlsafe_b64decode(token.partition(".")[0] + "=="))
+            loads_once(verified.payload)
             return Claims.model_validate_json(verified.payload)
         except (JoseError, ValidationError, ValueError, TypeError, RecursionError) as error:
             raise TokenRejected from error

@@ -7,6 +7,9 @@ import warnings
 from datetime import datetime
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jws
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -53,6 +56,15 @@ def with_secret(said: dict[str, Any], secret: bytes) -> str:
     text = unsigned(said, "HS256")[:-1]
     mac = hmac.digest(secret, text.encode(), "sha256")
     return f"{text}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
+def with_text(head: bytes, said: bytes) -> str:
+    """A token under the first RSA key over whatever stands there, JSON or not."""
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, said))
+    private = RSA.private_key
+    assert isinstance(private, RSAPrivateKey)
+    signature = private.sign(text, PKCS1v15(), SHA256())
+    return b".".join((text, base64.urlsafe_b64encode(signature).rstrip(b"="))).decode()
 
 
 def unsigned(said: dict[str, Any], alg: str = "none", **header: Any) -> str:

@@ -1,5 +1,6 @@
 """Tokens from outside: the good one of each kind, and all that a hostile one may try."""
 
+import json
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.unit.identity.issuing import (
     signed,
     unsigned,
     with_secret,
+    with_text,
 )
 from tests.unit.support import NOW, StepClock
 
@@ -154,6 +156,19 @@ async def test_a_hostile_token_is_refused(name: str):
         await issuers().user_of(BAD[name])
 
     assert refused.value.detail == refused.value.title, "nobody is told why"
+
+
+@pytest.mark.parametrize("part", ["header", "claims"])
+async def test_what_stands_twice_in_a_token_is_refused(part: str):
+    head, said = b'{"alg":"RS256","kid":"k1"}', json.dumps(claims()).encode()
+    if part == "header":
+        twice = with_text(b'{"alg":"none",' + head[1:], said)
+    else:
+        twice = with_text(head, b'{"sub":"ben-1",' + said[1:])
+
+    assert (await issuers().user_of(with_text(head, said))).user_id == user_of_subject(URL, "anna-1")
+    with pytest.raises(CredentialsRejected):
+        await issuers().user_of(twice)
 
 
 async def test_another_issuers_key_proves_nothing():

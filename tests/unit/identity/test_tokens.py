@@ -261,6 +261,7 @@ BODIES: dict[str, bytes] = {
     "no UTF-8": b"\xff\xfe",
     "nested a thousand times": b"[" * 2000 + b"]" * 2000,
     "NaN": b'{"exp":NaN}',
+    "a name twice": b'{"alg":"Ed25519","alg":"Ed25519"}',
 }
 
 
@@ -274,6 +275,25 @@ def test_a_payload_that_holds_no_claims_is_refused(mint: Mint, body: bytes):
 def test_a_header_that_holds_no_header_is_refused(mint: Mint, head: bytes):
     with pytest.raises(TokenRejected):
         mint.tokens.verify(mint.forge(header=head or b"\x20"))
+
+
+@pytest.mark.parametrize("name", ["sub", "exp", "operator", "casefile_scopes"])
+def test_a_claim_that_stands_twice_is_refused_even_if_both_agree(mint: Mint, name: str):
+    claims = mint.claims()
+    once = json.dumps(claims).encode()
+    twice = json.dumps({name: claims[name]}).encode()[:-1] + b"," + once[1:]
+
+    assert mint.tokens.verify(mint.forge(claims=once)).user_id == ANNA
+    with pytest.raises(TokenRejected):
+        mint.tokens.verify(mint.forge(claims=twice))
+
+
+def test_a_header_with_a_name_twice_is_refused(mint: Mint):
+    once = json.dumps(mint.header()).encode()
+
+    assert mint.tokens.verify(mint.forge(header=once)).user_id == ANNA
+    with pytest.raises(TokenRejected):
+        mint.tokens.verify(mint.forge(header=b'{"alg":"Ed25519",' + once[1:]))
 
 
 def unsigned(mint: Mint) -> str:
