@@ -1,6 +1,7 @@
 """What a store promises to several processes at once, and when its server goes away."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -20,6 +21,7 @@ from casekeeper.journal.requests import Claim
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import StoreAddressInvalid, open_storage
+from casekeeper.storage.postgres_locks import lock_number
 from casekeeper.storage.postgres_opening import migrate_postgres
 from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.store import Storage
@@ -218,6 +220,87 @@ async def test_a_fact_of_a_session_that_is_not_there_is_refused(database: str, t
 
         assert isinstance(results[0], asyncpg.ForeignKeyViolationError)
         assert isinstance(results[1], list)
+
+
+# Somebody holds it up
+
+
+@asynccontextmanager
+async def holding(database: str, *casefile_ids: str) -> AsyncGenerator[None]:
+    """As if a transaction of another process were at work in these casefiles and did not end."""
+    holder = await _driver.connect(database)
+    for casefile_id in casefile_ids:
+        await holder.execute("SELECT pg_advisory_lock($1)", lock_number(f"casefile {casefile_id}"))
+    try:
+        yield
+    finally:
+        await holder.close()
+
+
+async def test_a_casefile_that_somebody_holds_holds_up_no_other(database: str, tmp_path: Path):
+    async with processes(database, tmp_path, 1) as (shelf, [store]):
+        others = [f"cf_260301_{number:06x}" for number in range(8)]
+        sessions = [(await shelf.session(casefile_id=(await shelf.casefile(o)).casefile_id)) for o in others]
+        held: list[asyncio.Task[Sequence[Sealed]]] = []
+        facts = [shelf.fact(Kind.DENIED) for _ in range(6)]
+        async with holding(database, shelf.casefile_id):
+            # In one batch with the others, and behind them, when it is known already that it is held.
+            for fact in facts:
+                held.append(asyncio.create_task(store.commits.commit(Commit((fact,)))))
+                elsewhere = (
+                    shelf.fact(Kind.DENIED, one.session_id, casefile_id=one.casefile_id) for one in sessions
+                )
+                await asyncio.gather(*(store.commits.commit(Commit((other,))) for other in elsewhere))
+            waited = [task.done() for task in held]
+        await asyncio.gather(*held)
+
+        assert waited == [False] * 6
+        kept = [json.loads(f.header)["event_id"] for f in await shelf.facts()]
+        assert kept[1:] == [fact.event_id for fact in facts]
+        assert (await shelf.check(*(one.session_id for one in sessions))).exit_code == 0
+
+
+async def test_what_is_held_for_too_long_fails_alone(database: str, tmp_path: Path):
+    limits = StoreLimits(lock=timedelta(milliseconds=200))
+    async with open_storage(database, tmp_path, lambda _: None, limits=limits) as store:
+        shelf = await Shelf.filled(store)
+        other = await shelf.casefile("cf_260301_aaaaaa")
+        session = await shelf.session(casefile_id=other.casefile_id)
+        there = shelf.fact(Kind.DENIED, session.session_id, casefile_id=other.casefile_id)
+        async with holding(database, shelf.casefile_id):
+            results = await asyncio.gather(
+                store.commits.commit(Commit((shelf.fact(Kind.DENIED),))),
+                store.commits.commit(Commit((there,))),
+                return_exceptions=True,
+            )
+        await store.commits.commit(Commit((shelf.fact(Kind.DENIED),)))
+
+        assert [type(result) for result in results] == [StoreUnavailable, list]
+
+
+async def test_when_every_connection_is_taken_the_store_is_overloaded(database: str, tmp_path: Path):
+    limits = StoreLimits(connections=3, connect=timedelta(milliseconds=300))
+    async with open_storage(database, tmp_path, lambda _: None, limits=limits) as store:
+        shelf = await Shelf.filled(store)
+        casefiles = [(await shelf.casefile(f"cf_260301_{n:06x}")).casefile_id for n in range(3)]
+        async with holding(database, *casefiles):
+            held = [
+                asyncio.create_task(store.commits.commit(Commit(records=(shelf.change(OWNER, one),))))
+                for one in casefiles
+            ]
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await store.accounts.head()
+                    except Overloaded:
+                        break
+            refused = await asyncio.gather(
+                store.commits.commit(Commit(records=(shelf.change(GUEST),))), return_exceptions=True
+            )
+        await asyncio.gather(*held)
+        await store.accounts.head()
+
+        assert [type(result) for result in refused] == [Overloaded]
 
 
 # Its server goes away

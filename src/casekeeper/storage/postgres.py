@@ -1,7 +1,7 @@
 """The PostgreSQL store: the statements of the embedded one, over asyncpg, for several processes at once.
 
-*Group commit.* Commits wait in shards, by casefile; each shard has one transaction under way and makes the next of
-whatever waits then. *Order between processes.* A transaction first takes advisory locks on all that its commits name
+*Group commit.* Commits wait in shards, by casefile (see `postgres_queue`); each shard has one transaction under way and
+makes the next of whatever waits then. *Order between processes.* A transaction first takes advisory locks on all that its commits name
 (casefiles, accounts, claims), sorted, in one statement: so there are no deadlocks, and inside the locks a commit is
 judged and numbered as if nobody else wrote. The head of the permission feed is locked last: shared by commits that are
 fenced, alone by those that change permissions, so that no operation starts beside a revoke that it did not see.
@@ -12,8 +12,8 @@ The rooms' readers and the batch are written without `await`; SQLAlchemy's green
 import asyncio
 import json
 import zlib
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -22,10 +22,11 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from casekeeper.acl_feed import Change
-from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable
+from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable, Unavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.postgres_locks import wanted_locks
+from casekeeper.storage.postgres_queue import HeldUp, Shard, Waiting, place_of
 from casekeeper.storage.postgres_words import vectors
 from casekeeper.storage.sql_commit import Batch
 from casekeeper.storage.sql_statements import Bulk, Parameters, Row, Static, Tx, numbered
@@ -34,13 +35,17 @@ T = TypeVar("T")
 
 _DIALECT = asyncpg_dialect(paramstyle="numeric_dollar")
 _SHARDS = 2
-_BATCH_MAX = 256
 # Past this many waiting commits the store is slower than its callers; more waiting helps nobody.
 _QUEUE_MAX = 10_000
 CHANNEL = "casekeeper_permissions"
 # PostgreSQL takes less than 8,000 bytes; a longer list is read from the feed, like one that was lost.
 _NOTICE_MAX = 7_000
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
+# Commits hold locks for some milliseconds; whoever holds one for longer is not waited for by all.
+_LOCK_SOON = (
+    "WITH hurry AS MATERIALIZED (SELECT set_config('lock_timeout', '50ms', true)) "
+    "SELECT pg_advisory_xact_lock(key) FROM hurry, unnest($1::bigint[]) AS key"
+)
 _INDEX = (
     "INSERT INTO document_words (rid, words, title, sender, people, cc, bcc, filenames, marks) VALUES "
     "($1, $2::tsvector, $3::tsvector, $4::tsvector, $5::tsvector, $6::tsvector, $7::tsvector, $8::tsvector, $9::tsvector)"
@@ -67,15 +72,15 @@ OUTAGES = (
 
 _CUT = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
-_Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
 _Answers = list[tuple["asyncio.Future[Sequence[Sealed]]", Sequence[Sealed] | BaseException]]
 
 
 class PostgresTx:
     """Implements `Tx` on a connection, inside a greenlet."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, is_in_hurry: bool = False) -> None:
         self._connection = connection
+        self._lock = _LOCK_SOON if is_in_hurry else _LOCK
 
     def one(self, statement: Static, **values: Any) -> Row | None:
         text, given = statement.by_place(_DIALECT, values)
@@ -110,7 +115,7 @@ class PostgresTx:
     def hold(self, commits: Iterable[Commit]) -> None:
         keys, head = wanted_locks(commits)
         if keys:
-            self.text(_LOCK, [keys])
+            self.text(self._lock, [keys])
         if head:
             self.text(f"SELECT number FROM acl_head FOR {head}")  # noqa: S608 - a word of ours
 
@@ -135,14 +140,6 @@ class PostgresTx:
         return int(status.rsplit(" ", 1)[1])
 
 
-class _Shard:
-    """Commits that wait for their turn, and whether one of theirs is under way."""
-
-    def __init__(self) -> None:
-        self.waiting: list[_Waiting] = []
-        self.task: asyncio.Task[None] | None = None
-
-
 class PostgresStore:
     """Commits and reads on a PostgreSQL database."""
 
@@ -157,7 +154,7 @@ class PostgresStore:
         self._announce = announce
         self._push = push
         self._acquire_s = acquire_s
-        self._shards = [_Shard() for _ in range(_SHARDS)]
+        self._shards = [Shard(self._write) for _ in range(_SHARDS)]
         self._is_closed = False
 
     @property
@@ -167,16 +164,14 @@ class PostgresStore:
 
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
         """See `journal.stream.Commits`."""
-        shard = self._shards[zlib.crc32(_place(commit).encode()) % _SHARDS]
+        shard = self._shards[zlib.crc32(place_of(commit).encode()) % _SHARDS]
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")
-        if len(shard.waiting) >= _QUEUE_MAX:
+        if len(shard) >= _QUEUE_MAX:
             raise Overloaded
         future: asyncio.Future[Sequence[Sealed]] = asyncio.get_running_loop().create_future()
         # A caller that goes away only leaves the future behind: the commit may be on disk already.
-        shard.waiting.append((commit, future))
-        if shard.task is None:
-            shard.task = asyncio.create_task(self._write(shard))
+        shard.add((commit, future))
         return await future
 
     async def point(self, read: Callable[[Tx], T]) -> T:
@@ -193,7 +188,7 @@ class PostgresStore:
     async def _read(self, read: Callable[[Tx], T]) -> T:
         with guarded("read"):
             async with (
-                self._pool.acquire(timeout=self._acquire_s) as connection,
+                self._connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 return await greenlet_spawn(read, PostgresTx(connection))
@@ -205,40 +200,46 @@ class PostgresStore:
     async def close(self) -> None:
         """Write what waits, then take no more."""
         self._is_closed = True
-        tasks = [shard.task for shard in self._shards if shard.task]
-        if tasks:
-            await asyncio.wait(tasks)
+        for shard in self._shards:
+            await shard.done()
 
-    async def _write(self, shard: _Shard) -> None:
-        # Whoever was woken by the last answers has a turn first, so that their next commits go along.
-        await asyncio.sleep(0)
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Any]:
         try:
-            while batch := shard.waiting[:_BATCH_MAX]:
-                del shard.waiting[:_BATCH_MAX]
-                self._answer(await self._commit(batch))
-                await asyncio.sleep(0)
+            connection = await self._pool.acquire(timeout=self._acquire_s)
+        except TimeoutError as error:
+            if self._pool.get_idle_size() or self._pool.get_size() < self._pool.get_max_size():
+                raise
+            raise Overloaded from error
+        try:
+            yield connection
         finally:
-            shard.task = None
+            await self._pool.release(connection)
 
-    async def _commit(self, batch: list[_Waiting]) -> _Answers:
+    async def _write(self, batch: list[Waiting], is_in_hurry: bool) -> None:
+        self._answer(await self._commit(batch, is_in_hurry))
+
+    async def _commit(self, batch: list[Waiting], is_in_hurry: bool) -> _Answers:
         try:
             with guarded("write"):
-                async with self._pool.acquire(timeout=self._acquire_s) as connection:
-                    return await greenlet_spawn(self._transaction, connection, batch)
-        except StoreUnavailable as error:
+                async with self._connection() as connection:
+                    return await greenlet_spawn(self._transaction, connection, batch, is_in_hurry)
+        except Unavailable as error:
+            if is_in_hurry and isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+                raise HeldUp from error
             return [(future, error) for _, future in batch]
         except Exception as error:
             if len(batch) > 1:
                 # One of them is poison: alone, each of the others goes through.
-                return [answer for item in batch for answer in await self._commit([item])]
+                return [answer for item in batch for answer in await self._commit([item], False)]
             return [(batch[0][1], error)]
 
-    def _transaction(self, connection: Any, batch: list[_Waiting]) -> _Answers:
+    def _transaction(self, connection: Any, batch: list[Waiting], is_in_hurry: bool) -> _Answers:
         transaction = connection.transaction()
         await_only(transaction.start())
         is_done = False
         try:
-            tx = PostgresTx(connection)
+            tx = PostgresTx(connection, is_in_hurry=is_in_hurry)
             work = Batch(tx)
             work.prepare([commit for commit, _ in batch])
             answers: _Answers = []
@@ -280,15 +281,6 @@ def guarded(what: str) -> Generator[None]:
         yield
     except OUTAGES as error:
         raise StoreUnavailable(f"The store cannot {what}: {type(error).__name__}.") from error
-
-
-def _place(commit: Commit) -> str:
-    for fact in commit.facts:
-        return fact.casefile_id
-    for part in (*commit.conditions, *commit.records):
-        if casefile_id := getattr(part, "casefile_id", None):
-            return str(casefile_id)
-    return ""
 
 
 def _clean(values: Iterable[Any]) -> list[Any]:

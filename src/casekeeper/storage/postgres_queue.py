@@ -1,0 +1,96 @@
+"""Commits that wait for their turn on PostgreSQL.
+
+Each shard has one transaction under way, and makes the next of whatever waits then. A transaction does not wait long for
+locks: where somebody holds one, its commits go on by themselves, casefile by casefile, with all the patience that the
+settings grant, and the shard goes on with those of other casefiles.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+from casekeeper.journal.events import Sealed
+from casekeeper.journal.stream import Commit
+
+Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
+
+_BATCH_MAX = 256
+
+
+class HeldUp(Exception):
+    """Somebody holds a lock that a batch in a hurry wants; nothing of it was written."""
+
+
+class Shard:
+    """The commits of some casefiles, those of each in the order in which they came."""
+
+    def __init__(self, write: Callable[[list[Waiting], bool], Awaitable[None]]) -> None:
+        """`write` writes a batch and answers it; in a hurry (the flag) it may raise HeldUp instead."""
+        self._write = write
+        self._waiting: list[Waiting] = []
+        # By casefile, what comes behind commits that wait for a lock.
+        self._held: dict[str, list[Waiting]] = {}
+        self._is_working = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + sum(len(some) for some in self._held.values())
+
+    def add(self, one: Waiting) -> None:
+        """Take in a commit; it is answered by its future."""
+        self._held.get(place_of(one[0]), self._waiting).append(one)
+        if self._waiting and not self._is_working:
+            self._is_working = True
+            self._begin(self._work())
+
+    async def done(self) -> None:
+        """Returns when nothing waits any more."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _work(self) -> None:
+        # Whoever was woken by the last answers has a turn first, so that their next commits go along.
+        await asyncio.sleep(0)
+        try:
+            while batch := self._waiting[:_BATCH_MAX]:
+                del self._waiting[:_BATCH_MAX]
+                try:
+                    await self._write(batch, True)
+                except HeldUp:
+                    self._set_aside(batch)
+                await asyncio.sleep(0)
+        finally:
+            self._is_working = False
+
+    def _set_aside(self, batch: list[Waiting]) -> None:
+        aside: dict[str, list[Waiting]] = {}
+        for one in batch:
+            aside.setdefault(place_of(one[0]), []).append(one)
+        behind, self._waiting = self._waiting, []
+        for one in behind:
+            aside.get(place_of(one[0]), self._waiting).append(one)
+        self._held |= aside
+        for place in aside:
+            self._begin(self._patiently(place))
+
+    async def _patiently(self, place: str) -> None:
+        try:
+            while batch := self._held[place][:_BATCH_MAX]:
+                del self._held[place][:_BATCH_MAX]
+                await self._write(batch, False)
+        finally:
+            del self._held[place]
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def place_of(commit: Commit) -> str:
+    """The casefile that a commit is about, or nothing."""
+    for fact in commit.facts:
+        return fact.casefile_id
+    for part in (*commit.conditions, *commit.records):
+        if casefile_id := getattr(part, "casefile_id", None):
+            return str(casefile_id)
+    return ""
