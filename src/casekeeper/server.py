@@ -418,6 +418,7 @@ def _sweeper(server: Server, recovery: Recovery, every: timedelta) -> Sweeper:
         [recovery.run, storage.tidy],
         [expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear],
         storage.is_our_turn,
+        storage.is_sweep_due,
         every,
     )
 

@@ -15,6 +15,8 @@ class Proxy:
         self.host = ""
         self.is_mute = False
         """Whether the server's answers are swallowed."""
+        self.delay_s = 0.0
+        """How much later the server's answers arrive."""
 
     async def mend(self) -> None:
         """Let everybody through, at the same address as ever."""
@@ -38,9 +40,17 @@ class Proxy:
         with suppress(OSError, asyncio.CancelledError):
             there, back = await asyncio.open_connection(self._server, int(self._port))
             try:
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._copy(reader, back, can_be_mute=False))
-                    both.create_task(self._copy(there, writer, can_be_mute=True))
+                ways = [
+                    asyncio.create_task(self._copy(reader, back, can_be_mute=False)),
+                    asyncio.create_task(self._copy(there, writer, can_be_mute=True)),
+                ]
+                try:
+                    # Whoever hangs up ends both.
+                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for way in ways:
+                        way.cancel()
+                    await asyncio.wait(ways)
             finally:
                 back.transport.abort()
         writer.transport.abort()
@@ -48,11 +58,14 @@ class Proxy:
     async def _copy(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, can_be_mute: bool
     ) -> None:
-        while data := await source.read(65_536):
-            if self.is_mute and can_be_mute:
-                continue
-            target.write(data)
-            await target.drain()
+        with suppress(OSError):
+            while data := await source.read(65_536):
+                if self.is_mute and can_be_mute:
+                    continue
+                if can_be_mute and self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                target.write(data)
+                await target.drain()
 
 
 @asynccontextmanager

@@ -33,6 +33,8 @@ from casekeeper.journal.stream import (
 )
 
 EVERY = timedelta(seconds=30)
+# Nobody waits long for what an outage has left behind.
+_AGAIN_S = 1.0
 _BATCH = 200
 
 Sweep = Callable[[], Awaitable[object]]
@@ -163,32 +165,44 @@ class Sweeper:
         own: Sequence[Sweep],
         shared: Sequence[Sweep],
         is_our_turn: Callable[[], Awaitable[bool]],
+        due: asyncio.Event,
         every: timedelta = EVERY,
     ) -> None:
-        """`own` are for every process, `shared` for the one whose turn it is.
+        """`own` are for every process, `shared` for the one whose turn it is; `due` says that there is no time to lose.
 
         Should two take it for theirs for a while, nothing is wrong: what a sweep writes is conditional or can be repeated.
         """
         self._own = own
         self._shared = shared
         self._is_our_turn = is_our_turn
+        self._due = due
         self._every_s = every.total_seconds()
+        self._is_away = False
 
     async def run(self) -> None:
         """Sweep until cancelled, at once for the first time."""
         while True:
-            await self._all(self._own)
-            try:
-                turn = await self._is_our_turn()
-            except Unavailable:
-                turn = False
-            if turn:
-                await self._all(self._shared)
-            await asyncio.sleep(self._every_s)
+            self._due.clear()
+            self._is_away = not await self._swept()
+            # What an outage kept from being swept is swept as soon as it is over.
+            pause_s = min(self._every_s, _AGAIN_S) if self._is_away else self._every_s
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), pause_s)
 
-    async def _all(self, sweeps: Sequence[Sweep]) -> None:
-        for sweep in sweeps:
-            try:
-                await sweep()
-            except Unavailable:
+    async def _swept(self) -> bool:
+        """Whether every sweep reached the store."""
+        reached = [await self._sweep(sweep) for sweep in self._own]
+        try:
+            turn = await self._is_our_turn()
+        except Unavailable:
+            return False
+        return all(reached + [await self._sweep(sweep) for sweep in self._shared if turn])
+
+    async def _sweep(self, sweep: Sweep) -> bool:
+        try:
+            await sweep()
+        except Unavailable:
+            if not self._is_away:
                 _log.warning("a sweep could not reach the store; it will be tried again", exc_info=True)
+            return False
+        return True

@@ -22,11 +22,11 @@ from casekeeper.journal.events import Fact, Sealed
 from casekeeper.journal.stream import (
     Commit,
     ForgetExpired,
-    OpenOperation,
     PermissionChanged,
     Superseded,
 )
 from casekeeper.storage import firestore_places as at
+from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.firestore_channels import Conflict, Firestore, Rejected
 from casekeeper.storage.firestore_chunks import put_chunks
 from casekeeper.storage.firestore_conditions import places
@@ -72,8 +72,7 @@ class FirestoreCommits:
         sweep: Callable[[EraseContents | ForgetExpired], Awaitable[None]],
     ) -> None:
         self.memory = Memory()
-        self.doubtful: set[str] = set()
-        """Operations of which it is not known whether they were opened; nobody runs them."""
+        self.doubts = Doubts()
         self._store = store
         self._announce = announce
         self._push = push
@@ -146,7 +145,7 @@ class FirestoreCommits:
                 answers = await self._write(batch)
             except Exception as error:
                 answers = [error] * len(batch)
-                self._doubt(batch)
+                self.doubts.add(one.commit for one in batch)
             self._waiting -= len(batch)
             for one, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
@@ -154,13 +153,6 @@ class FirestoreCommits:
                 else:
                     one.future.set_result(answer)
         del self._lines[line]
-
-    def _doubt(self, batch: list[_Waiting]) -> None:
-        for one in batch:
-            for record in one.commit.records:
-                # Whoever ends an operation tries again; whoever started one that may not be there has told so.
-                if isinstance(record, OpenOperation):
-                    self.doubtful.add(record.event_id)
 
     async def _next(self, waiting: deque[_Waiting]) -> list[_Waiting]:
         if behind := [future for future in waiting[0].behind if not future.done()]:

@@ -61,7 +61,7 @@ async def open_firestore(
         index = SqliteStore(path, lambda _: None, lambda _: None)
         search = FirestoreSearch(store, index)
         commits = FirestoreCommits(store, announce, push, search.follow, FirestoreUpkeep(store, search))
-        workers = Workers(store, commits.doubtful)
+        workers = Workers(store, commits.doubts)
         try:
             if owner:
                 await workers.begin(owner)
@@ -78,6 +78,7 @@ async def open_firestore(
                 is_shared=True,
                 is_our_turn=workers.sweeps,
                 tidy=search.forget_erased,
+                is_sweep_due=commits.doubts.arose,
             )
         finally:
             await commits.close()

@@ -14,6 +14,7 @@ from casekeeper.clock import to_us, utc_now
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.storage import firestore_places as at
+from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.firestore_channels import Conflict, Firestore
 from casekeeper.storage.firestore_rows import opened_of
 from casekeeper.storage.firestore_values import Fields, Query, Write
@@ -26,9 +27,9 @@ _GONE_US = 15_000_000
 class Workers:
     """The processes that share a store; this one among them once it has begun."""
 
-    def __init__(self, store: Firestore, doubtful: set[str]) -> None:
+    def __init__(self, store: Firestore, doubts: Doubts) -> None:
         self._store = store
-        self._doubtful = doubtful
+        self._doubts = doubts
         self._owner: str | None = None
         self._beating: asyncio.Task[None] | None = None
 
@@ -42,12 +43,12 @@ class Workers:
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations without a process, children before their parents. `owner` is this process."""
         await self.begin(owner)
-        doubted = frozenset(self._doubtful)
+        doubted = self._doubts.event_ids
         found = await self._store.query(Query("open_operations", where=(("state", "==", "running"),)))
         rows = [one.fields for one in found]
-        self._doubtful -= doubted - {row["event_id"] for row in rows}
+        self._doubts.looked(doubted, {row["event_id"] for row in rows})
         living = await self._living({row["owner"] for row in rows})
-        lost = [row for row in rows if row["owner"] not in living or row["event_id"] in self._doubtful]
+        lost = [row for row in rows if row["owner"] not in living or row["event_id"] in doubted]
         # The deepest first: an operation never ends before those inside it.
         lost.sort(key=lambda row: (row["started_us"], row["started_seq"]), reverse=True)
         return [opened_of(row) for row in lost[:limit]]

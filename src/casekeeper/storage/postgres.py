@@ -25,6 +25,7 @@ from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable, Unavailable
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
+from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.postgres_locks import wanted_locks
 from casekeeper.storage.postgres_queue import HeldUp, Shard, Waiting, place_of
 from casekeeper.storage.postgres_words import vectors
@@ -156,6 +157,7 @@ class PostgresStore:
         self._acquire_s = acquire_s
         self._shards = [Shard(self._write) for _ in range(_SHARDS)]
         self._is_closed = False
+        self.doubts = Doubts()
 
     @property
     def is_writable(self) -> bool:
@@ -227,6 +229,9 @@ class PostgresStore:
         except Unavailable as error:
             if is_in_hurry and isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 raise HeldUp from error
+            if isinstance(error, StoreUnavailable):
+                # It may have gone away after it was told to commit.
+                self.doubts.add(commit for commit, _ in batch)
             return [(future, error) for _, future in batch]
         except Exception as error:
             if len(batch) > 1:

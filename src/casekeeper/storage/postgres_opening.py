@@ -73,13 +73,14 @@ async def open_postgres(
             accounts=SqlAccounts(store),
             casefiles=SqlCasefiles(store),
             sessions=SqlSessions(store),
-            events=PostgresEvents(store, presence),
+            events=PostgresEvents(store, presence, store.doubts),
             documents=SqlDocuments(store),
             search=PostgresSearch(store),
             blobs=await open_blobs(limits, directory, SqlParts(store, store)),
             directory=directory,
             is_shared=True,
             is_our_turn=presence.sweeps,
+            is_sweep_due=store.doubts.arose,
         )
     finally:
         await store.close()

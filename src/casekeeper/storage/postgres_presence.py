@@ -16,6 +16,7 @@ import asyncpg
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.stream import OpenedOperation
+from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.postgres import CHANNEL, OUTAGES, guarded
 from casekeeper.storage.postgres_locks import lock_number
 from casekeeper.storage.sql_events import SqlEvents
@@ -108,13 +109,19 @@ class Presence:
 class PostgresEvents(SqlEvents):
     """The record, where other processes are at work as well."""
 
-    def __init__(self, reads: Reads, presence: Presence) -> None:
+    def __init__(self, reads: Reads, presence: Presence, doubts: Doubts) -> None:
         super().__init__(reads)
+        self._doubts = doubts
         self._shared = reads
         self._presence = presence
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
-        """Running operations whose process is gone: looked at twice, some seconds apart."""
+        """Running operations whose process is gone, looked at twice, some seconds apart; and of ours, what nobody runs."""
+        if asked := self._doubts.event_ids:
+            left = await self.opened(sorted(asked))
+            self._doubts.looked(asked, {operation.row.event_id for operation in left})
+            if left:
+                return left
         opened = await super().orphans(owner, limit)
         dead = await self._dead(opened)
         if dead:

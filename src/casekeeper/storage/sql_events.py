@@ -102,6 +102,7 @@ _ORPHANS = Static(
     .order_by(_o.started_us.desc(), _o.started_seq.desc())
     .limit(bindparam("n"))
 )
+_OPENED = Static(select(t.open_operations).where(IsInJson(_o.event_id, "event_ids")))
 _ASKED_TO_STOP = Static(
     select(_o.event_id, _o.stop).where(_o.owner == bindparam("owner"), _o.stop.is_not(None))
 )
@@ -182,6 +183,11 @@ class SqlEvents:
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         rows = await self._reads.scan(lambda tx: tx.all(_ORPHANS, owner=owner, n=limit))
+        return [_opened(row) for row in rows]
+
+    async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
+        """Those of these operations that are open."""
+        rows = await self._reads.scan(lambda tx: tx.all(_OPENED, event_ids=json.dumps(event_ids)))
         return [_opened(row) for row in rows]
 
     async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """What every store gives the rooms: the protocols that they declare, put together."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -68,6 +69,8 @@ class Storage:
 
     Raises StoreUnavailable.
     """
+    is_sweep_due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something was left behind that should not wait for the next sweep."""
     tidy: Callable[[], Awaitable[None]] = _nothing
     """Sweeps what only this process keeps. Raises StoreUnavailable."""
 

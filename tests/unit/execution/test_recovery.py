@@ -317,7 +317,7 @@ async def test_the_sweeper_calls_every_sweep_again_and_again():
         if len(calls) >= 4:
             done.set()
 
-    await sweep_until(Sweeper([first], [second], always, timedelta(milliseconds=1)), done)
+    await sweep_until(Sweeper([first], [second], always, asyncio.Event(), timedelta(milliseconds=1)), done)
 
     assert calls[:4] == ["first", "second"] * 2
 
@@ -341,7 +341,7 @@ async def test_what_all_share_is_swept_only_when_it_is_this_processes_turn():
     async def shared() -> None:
         calls.append("shared")
 
-    await sweep_until(Sweeper([own], [shared], is_our_turn, timedelta(milliseconds=1)), done)
+    await sweep_until(Sweeper([own], [shared], is_our_turn, asyncio.Event(), timedelta(milliseconds=1)), done)
 
     assert calls[:7] == ["own", "shared", "own", "own", "own", "shared", "own"]
 
@@ -359,10 +359,27 @@ async def test_the_sweeper_survives_an_outage_and_says_so(caplog: pytest.LogCapt
         if len(calls) >= 6:
             done.set()
 
-    await sweep_until(Sweeper([unlucky], [unlucky, other], always, timedelta(milliseconds=1)), done)
+    await sweep_until(
+        Sweeper([unlucky], [unlucky, other], always, asyncio.Event(), timedelta(milliseconds=1)), done
+    )
 
     assert calls[:6] == ["unlucky", "unlucky", "other"] * 2
     assert "could not reach the store" in caplog.text
+
+
+async def test_what_is_due_is_swept_at_once():
+    due, done, calls = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def own() -> None:
+        calls.append("own")
+        if len(calls) == 2:
+            done.set()
+        else:
+            due.set()
+
+    await sweep_until(Sweeper([own], [], always, due, timedelta(days=1)), done)
+
+    assert calls == ["own", "own"]
 
 
 async def always() -> bool:
