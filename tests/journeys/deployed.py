@@ -101,3 +101,10 @@ async def begun(marks: Path, count: int = 1) -> list[str]:
         while len(found := [path.name for path in marks.glob("begun-*")]) < count:
             await asyncio.sleep(0.01)
     return sorted(found)
+
+
+async def gone(pid: int) -> None:
+    """Returns when there is no such process any more."""
+    async with asyncio.timeout(60):
+        while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+            await asyncio.sleep(0.02)

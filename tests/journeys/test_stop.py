@@ -1,11 +1,13 @@
 """A server that is told to stop: it says so first, lets what runs end, cuts streams where they can be resumed."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.journeys.deployed import begun, deployed
+from tests.fakes.postgres import shared_postgres
+from tests.journeys.deployed import begun, deployed, gone
 from tests.journeys.support import bearing, request, request_bytes, tool_call
 
 pytestmark = pytest.mark.timeout(180)
@@ -96,3 +98,20 @@ async def test_a_server_that_leaves_goes_on_until_its_balancer_has_noticed(tmp_p
         answer = await server.hold(casefile_id, marks)
 
     assert answer.json["status"] == "completed"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_whoever_presses_ctrl_c_again_does_not_wait(tmp_path: Path, workers: str) -> None:
+    marks, store = tmp_path / "marks", await shared_postgres().make() if workers == "2" else ""
+    async with deployed(tmp_path / "data", "--workers", workers, store=store, drain_s="600") as server:
+        held = asyncio.create_task(server.hold(await server.casefile(), marks))
+        [begun_by] = await begun(marks)
+        server.process.send_signal(signal.SIGINT)
+        await not_ready(server.port)
+        code, err = await server.stop(signal.SIGINT)
+        # Its connection is cut: nobody answers any more.
+        with pytest.raises((OSError, EOFError)):
+            await held
+        await gone(int(begun_by.split("-")[1]))
+
+    assert (code, err) == (130, "")

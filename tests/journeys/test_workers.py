@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from casekeeper.cli.exits import UNAVAILABLE, Stop
+from casekeeper.cli.workers import Patience, supervise
+from casekeeper.settings import Settings
 from tests.fakes.firestore import running_emulator
-from tests.fakes.postgres import shared_postgres
-from tests.journeys.deployed import Deployed, begun, deployed
+from tests.fakes.postgres import running_postgres, shared_postgres
+from tests.journeys.deployed import Deployed, begun, deployed, gone
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,13 +37,6 @@ async def seen(server: Deployed, marks: Path, count: int, but: int = 0) -> set[i
             answers = await asyncio.gather(*(server.hold(casefile_id, marks) for _ in range(8)))
             found |= {answer.json["payload"]["outputs"] for answer in answers} - {but}
     return found
-
-
-async def gone(pid: int) -> None:
-    """Returns when there is no such process any more."""
-    async with asyncio.timeout(60):
-        while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
-            await asyncio.sleep(0.02)
 
 
 async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path: Path, empty: str) -> None:
@@ -88,3 +84,18 @@ async def test_workers_end_when_nobody_watches_them_any_more(tmp_path: Path) -> 
         await server.process.communicate()
         for pid in workers:
             await gone(pid)
+
+
+async def test_a_server_whose_workers_end_again_and_again_gives_up_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ready: list[str] = []
+    with running_postgres() as postgres:
+        settings = Settings(data=tmp_path / "data", store=await postgres.migrated(), workers=2, port=0)
+        with pytest.raises(Stop, match="ended 2 times in a row, at last with exit code") as stop:
+            await supervise(
+                settings, lambda _: postgres.kill(), ready.append, Patience(tries=2, pause_s=0.01)
+            )
+
+    assert (stop.value.code, ready) == (UNAVAILABLE, [])
+    assert caplog.messages.count(f"a worker ended with exit code {UNAVAILABLE}; another takes its place") >= 1

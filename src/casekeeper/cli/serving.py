@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from casekeeper.asgi import create_app
-from casekeeper.cli.exits import DATA, UNAVAILABLE, USAGE, Stop
+from casekeeper.cli.exits import DATA, INTERRUPTED, UNAVAILABLE, USAGE, Stop
 from casekeeper.cli.reach import HOLDER, holder
 from casekeeper.errors import StoreUnavailable
 from casekeeper.policy import PolicyMisfit
@@ -149,12 +149,23 @@ def holding(settings: Settings, bound: socket.socket) -> Generator[str]:
         path.unlink(missing_ok=True)
 
 
+def _leave() -> None:
+    """End at once, as a crash would: what is acknowledged is on disk, what runs is closed by the next start."""
+    os._exit(INTERRUPTED)
+
+
 @contextlib.contextmanager
-def stopping() -> Generator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set; while the context lasts, they do nothing else."""
+def stopping(leave: Callable[[], None] = _leave) -> Generator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set. Whoever presses Ctrl-C once more does not want to wait, and `leave` is called."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def interrupted() -> None:
+        if stop.is_set():
+            leave()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
         yield stop
     finally:

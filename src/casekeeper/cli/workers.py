@@ -8,6 +8,7 @@ port, so a worker is like any other process on the store.
 import asyncio
 import logging
 import multiprocessing
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from casekeeper.cli.exits import FAULT, INTERRUPTED, UNAVAILABLE, Stop, say
 from casekeeper.cli.serving import bind, holding, opened, run_loop, serving, stopping
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -27,10 +29,6 @@ if TYPE_CHECKING:
 
 # A worker that stood so long was a good one.
 _LIVED_S = 30.0
-# With the pauses between them about a minute; then something is wrong that another try does not mend.
-_TRIES = 10
-_PAUSE_S = 0.5
-_PAUSE_MAX_S = 8.0
 # Past the time that a worker takes by its settings (see `Server.drain`).
 _PATIENCE_S = 15.0
 
@@ -40,8 +38,23 @@ _SPAWN = multiprocessing.get_context("spawn")
 _log = logging.getLogger("casekeeper.workers")
 
 
+@value
+class Patience:
+    """How often a worker that dies early is replaced, and after which pauses, each twice the one before.
+
+    With ten tries that is about a minute; then something is wrong that another one does not mend.
+    """
+
+    tries: int = 10
+    pause_s: float = 0.5
+    pause_max_s: float = 8.0
+
+
 async def supervise(
-    settings: "Settings", prepared: "Callable[[FirstLogin | None], None]", ready: Callable[[str], None]
+    settings: "Settings",
+    prepared: "Callable[[FirstLogin | None], None]",
+    ready: Callable[[str], None],
+    patience: Patience | None = None,
 ) -> None:
     """Serve with `settings.workers` processes until told to stop.
 
@@ -51,13 +64,20 @@ async def supervise(
     Raises:
         Stop: The store cannot be opened, the port is taken, or workers end again and again.
     """
-    with stopping() as stop:
+    living: dict[int, SpawnProcess] = {}
+
+    def leave() -> None:
+        for process in living.values():
+            process.kill()
+        os._exit(INTERRUPTED)
+
+    with stopping(leave) as stop:
         bound = bind(settings.host, settings.port)
         async with opened(settings) as server:
             first = server.first_login
         prepared(first)
         with holding(settings, bound) as url:
-            crew = _Crew(settings, bound, partial(ready, url))
+            crew = _Crew(settings, bound, partial(ready, url), living, patience or Patience())
             stopped = asyncio.create_task(stop.wait())
             try:
                 await asyncio.wait((stopped, *crew.places), return_when=asyncio.FIRST_COMPLETED)
@@ -73,12 +93,20 @@ async def supervise(
 class _Crew:
     """All workers. Each has a place, in which another follows when it dies."""
 
-    def __init__(self, settings: "Settings", bound: socket.socket, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        bound: socket.socket,
+        ready: Callable[[], None],
+        living: "dict[int, SpawnProcess]",
+        patience: Patience,
+    ) -> None:
+        self._patience = patience
         self._settings = settings
         self._bound = bound
         self._ready = ready
         self._awaited = set(range(settings.workers))
-        self._living: dict[int, SpawnProcess] = {}
+        self._living = living
         self._ending = asyncio.Event()
         self.places = [asyncio.create_task(self._fill(place)) for place in range(settings.workers)]
 
@@ -107,13 +135,14 @@ class _Crew:
             if self._ending.is_set():
                 return
             early = 1 if loop.time() - began_s > _LIVED_S else early + 1
-            if early == _TRIES:
+            if early == self._patience.tries:
                 raise Stop(
                     f"A worker ended {early} times in a row, at last with exit code {code}.", UNAVAILABLE
                 )
             _log.warning("a worker ended with exit code %s; another takes its place", code)
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(_PAUSE_S * 2 ** (early - 1), _PAUSE_MAX_S)):
+                pause_s = self._patience.pause_s * 2 ** (early - 1)
+                async with asyncio.timeout(min(pause_s, self._patience.pause_max_s)):
                     await self._ending.wait()
 
     async def _one(self, place: int) -> int | None:
