@@ -291,7 +291,7 @@ async def open_test_server(
     With TEST_STORE=postgresql its store is a database, made with the directory and the same whenever it is opened;
     with TEST_STORE=firestore a project of the emulator, likewise.
     """
-    values: Json = {"drain_s": 0, **settings}
+    values: Json = {"drain_s": 0, "public_url": "https://casekeeper.test", **settings}
     if "store" in values:
         directory.mkdir(parents=True, exist_ok=True)
     elif chosen_store() == "postgresql":

@@ -3,9 +3,10 @@
 ```text
 CasekeeperError
 ├── Refused                   nothing ran; the caller can act
-│   ├── Unauthenticated 401   TokenMissing · TokenExpired · TokenRejected · CredentialsRejected
+│   ├── Unauthenticated 401   TokenMissing · TokenExpired · TokenRejected · CredentialsRejected ·
+│   │                         BrowserSessionEnded · LoginStateRejected · LoginDeclined
 │   ├── Denied          403   RoleTooLow · PolicyDenies · ApprovalNeeded · SessionPrivate · UserMismatch ·
-│   │                         OperatorOnly
+│   │                         CsrfTokenRejected · ForeignPage · OperatorOnly
 │   ├── NotFound        404   CasefileNotFound · SessionNotFound · OperationNotFound · DocumentNotFound ·
 │   │                         AccountNotFound · KeyNotFound · RouteNotFound
 │   ├── Gone            410   RouteGone
@@ -14,7 +15,8 @@ CasekeeperError
 │   ├── TooLarge        413   BodyTooLarge · CasefileFull · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
-└── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · ModelUnavailable · ShuttingDown
+└── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
+                              ShuttingDown
 ```
 
 An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
@@ -93,6 +95,21 @@ class CredentialsRejected(Unauthenticated):
     title = "These credentials are not accepted"
 
 
+class BrowserSessionEnded(Unauthenticated):
+    code = "browser_session_ended"
+    title = "The browser's session has ended; log in again"
+
+
+class LoginStateRejected(Unauthenticated):
+    code = "login_state_rejected"
+    title = "This login was not begun in this browser, or too long ago; begin again"
+
+
+class LoginDeclined(Unauthenticated):
+    code = "login_declined"
+    title = "The issuer did not log anybody in"
+
+
 class Denied(Refused):
     """The caller is known and a member, but may not do this."""
 
@@ -142,6 +159,22 @@ class SessionPrivate(Denied):
 class UserMismatch(Denied):
     code = "user_mismatch"
     title = "user_id is not the caller"
+    check = "who"
+
+
+class CsrfTokenRejected(Denied):
+    """A browser's session was used without its token, which only pages of this server can read."""
+
+    code = "csrf_token_rejected"
+    title = "The header X-CSRF-Token is missing or wrong"
+    check = "who"
+
+
+class ForeignPage(Denied):
+    """A browser's session was used by a page of another site."""
+
+    code = "foreign_page"
+    title = "The request comes from a page of another site"
     check = "who"
 
 
@@ -360,8 +393,15 @@ class StoreUnavailable(Unavailable):
 
 class IssuerUnavailable(Unavailable):
     code = "issuer_unavailable"
-    title = "The issuer's keys cannot be fetched"
+    title = "The issuer cannot be reached, or does not answer as it should"
     check = "who"
+
+
+class BrowserLoginsOff(Unavailable):
+    code = "browser_logins_off"
+    title = "The setting public_url is missing: browsers can log in on this machine only"
+    check = "who"
+    retryable = False
 
 
 class Overloaded(Unavailable):

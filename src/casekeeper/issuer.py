@@ -4,7 +4,15 @@ import ipaddress
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 Family = Literal["RSA", "RSA-PSS", "EC", "Ed25519"]
 
@@ -41,6 +49,11 @@ class Issuer(BaseModel):
     creates_accounts: bool = False
     leeway_s: Annotated[int, Field(ge=0, le=120)] = 5
     jwks_uri: str | None = None
+    browser: bool = False
+    client_secret: SecretStr | None = None
+    scope: Annotated[str, StringConstraints(pattern=r"^openid( [!#-\[\]-~]+)*$", max_length=500)] = (
+        "openid email profile"
+    )
 
     @property
     def is_loopback(self) -> bool:
@@ -60,4 +73,10 @@ class Issuer(BaseModel):
     def _domains_are_for_mail(self) -> "Issuer":
         if self.email_domains and self.link != "email":
             raise ValueError("email_domains says nothing unless link is email")
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_are_for_browsers(self) -> "Issuer":
+        if self.client_secret is not None and not self.browser:
+            raise ValueError("client_secret says nothing unless browser is true")
         return self

@@ -49,12 +49,16 @@ from casekeeper.identity.accounts import (
     PutAccount,
     StoredAccount,
 )
+from casekeeper.identity.browser_sessions import BrowserSessions
+from casekeeper.identity.code_flow import CodeFlow
+from casekeeper.identity.discovery import Discovery
 from casekeeper.identity.fetching import Fetcher
 from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers
 from casekeeper.identity.keys import SigningKeys, made_once
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.logouts import Logouts
+from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.feed import LiveFeed
@@ -99,6 +103,8 @@ class Server:
     accounts: Accounts
     logins: Logins
     logouts: Logouts
+    browser_sessions: BrowserSessions
+    code_flow: CodeFlow
     casefiles: Casefiles
     permissions: Permissions
     filing: Filing
@@ -222,6 +228,7 @@ def _wire(
     # The deployment's secret for cursors.
     secret = made_once(settings.data / "keys" / "cursor.secret", partial(secrets.token_bytes, 32))
     cursors = Cursors(secret)
+    seals = Seals(made_once(settings.data / "keys" / "browser.secret", partial(secrets.token_bytes, 32)))
     requests = Requests(storage.accounts, clock)
     # WHO
     signing_keys = SigningKeys(settings.data / "keys")
@@ -338,6 +345,24 @@ def _wire(
         accounts=accounts,
         logins=logins,
         logouts=Logouts(storage.accounts, commits, requests, stops, clock),
+        browser_sessions=BrowserSessions(
+            storage.accounts,
+            commits,
+            storage.accounts,
+            freshness,
+            seals,
+            clock,
+            timedelta(hours=settings.browser_session_hours),
+        ),
+        code_flow=CodeFlow(
+            ((issuer, Discovery(issuer, fetch)) for issuer in settings.issuers),
+            issuers,
+            logins,
+            fetch.post,
+            seals,
+            f"{settings.origin}/v1/auth/callback",
+            clock,
+        ),
         casefiles=casefiles,
         permissions=permissions,
         filing=filing,

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,7 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from casekeeper.issuer import Issuer
+from casekeeper.issuer import Issuer, may_be_asked
 from casekeeper.policy import PolicyRule, read_rules
 
 PREFIX = "CASEKEEPER_"
@@ -96,6 +96,14 @@ class Settings(BaseSettings):
         description="Issuers outside whose tokens stand for accounts, as JSON or `[[issuers]]` in the file: "
         "docs/identity.md.",
     )
+    public_url: str = Field(
+        default="",
+        description="Where browsers reach this server: https://host[:port], or http on loopback. Empty is "
+        "http://127.0.0.1 with the port, for browsers on this machine.",
+    )
+    browser_session_hours: float = Field(
+        default=12, gt=0, le=24 * 31, description="Hours after which somebody must log in again in a browser."
+    )
     operator: str = Field(
         default="operator@localhost", description="User id of the operator made at first start."
     )
@@ -169,6 +177,19 @@ class Settings(BaseSettings):
     agent_tool_calls: int = Field(default=60, ge=1, description="Tool calls per agent run.")
     agent_tokens: int = Field(default=500_000, ge=1, description="Tokens per agent run.")
     agent_timeout_s: float = Field(default=300, gt=0, description="Seconds per agent run.")
+
+    @property
+    def origin(self) -> str:
+        """Where browsers reach this server: scheme, host and port."""
+        return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_origin(cls, url: str) -> str:
+        origin = url.removesuffix("/")
+        if origin and (not may_be_asked(origin, loopback=True) or origin.count("/") != 2 or "?" in origin):
+            raise ValueError("must be https://host[:port] (http on loopback only), without a path")
+        return origin.lower()
 
     @model_validator(mode="before")
     @classmethod

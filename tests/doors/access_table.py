@@ -114,6 +114,21 @@ AUTH = [
         open=True,
         changes=True,
     ),
+    Case(
+        "POST /v1/auth/session",
+        {"any": EVERYBODY},
+        lambda p: _of_user(p) | {"password": p.password},
+        open=True,
+    ),
+    Case("GET /v1/auth/session", {"any": EVERYBODY}),
+    # There is no issuer here, and nobody has begun a login.
+    Case("GET /v1/auth/login", {"any": "422 422 422 422 422 422"}, open=True),
+    Case(
+        "GET /v1/auth/callback",
+        {"any": "401 401 401 401 401 401"},
+        query="?state=x&code=x",
+        open=True,
+    ),
 ]
 
 ACCOUNTS = [

@@ -23,6 +23,17 @@ class Provider:
     """The issuer; `url` is its exact name."""
 
     url: str
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
+    def stop(self) -> None:
+        """End it; with it go its keys and its codes."""
+        self.process.kill()
+        self.process.wait(30)
 
     def user(self, sub: str, **claims: Any) -> None:
         """Make a user, or change what their tokens say."""
@@ -54,15 +65,15 @@ class Provider:
 
 
 @contextmanager
-def running_provider() -> Generator[Provider]:
-    """An issuer of the tests' own."""
+def running_provider(port: int = 0) -> Generator[Provider]:
+    """An issuer of the tests' own, on this port, or a free one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port = port or free.getsockname()[1]
     command = [sys.executable, "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port)]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-    provider = Provider(f"http://127.0.0.1:{port}")
+    provider = Provider(f"http://127.0.0.1:{port}", process)
     try:
         for _ in range(600):
             try:
@@ -75,5 +86,4 @@ def running_provider() -> Generator[Provider]:
             unavailable("an OpenID Connect issuer that starts")
         yield provider
     finally:
-        process.kill()
-        process.wait(30)
+        provider.stop()

@@ -45,9 +45,14 @@ async def refresh(body: Envelope[Refresh], door: Inbound) -> Response:
 
 @verb(router, "/auth/logout", LoggedOut)
 async def log_out(body: Envelope[LogOut], door: Inbound) -> Response:
-    """End a login or, without a refresh token, all tokens of an account everywhere, and stop what it has running."""
-    ended, repeated = await door.server.logouts.log_out(door.caller, body.payload, door.ask(body))
-    return door.answer(ended, body, repeated=repeated)
+    """End a login or, if none is named, all tokens of an account everywhere, and stop what it has running."""
+    caller = door.caller
+    ended, repeated = await door.server.logouts.log_out(caller, body.payload, door.ask(body))
+    response = door.answer(ended, body, repeated=repeated)
+    is_own = ended.everywhere and ended.user_id == caller.user_id
+    if caller.browser_session is not None and (is_own or body.payload.browser_session):
+        response.headers.append("Set-Cookie", door.browser.no_session())
+    return response
 
 
 @verb(router, "/accounts/create", Account)

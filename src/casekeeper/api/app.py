@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from casekeeper.api import accounts, casefiles, documents, monitor, sessions
+from casekeeper.api import accounts, browser, casefiles, documents, monitor, sessions
 from casekeeper.api.dependencies import OpenRoute
 from casekeeper.api.examples import EXAMPLES
 from casekeeper.api.limits import SizeLimits
@@ -31,6 +31,7 @@ _REFUSALS = {
     "503": "The store, a model or the server itself is not available.",
 }
 
+_OPEN = ("auth_token", "auth_refresh", "auth_login", "auth_callback", "auth_session")
 
 _ROUTERS = (
     sessions.router,
@@ -38,6 +39,8 @@ _ROUTERS = (
     documents.router,
     accounts.auth,
     accounts.router,
+    browser.open_,
+    browser.guarded,
     monitor.catalogue,
     monitor.health,
     monitor.former,
@@ -99,13 +102,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     document["components"]["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        # Over https; docs/identity.md tells of its other name, and of the header that changes need.
+        "browser": {"type": "apiKey", "in": "cookie", "name": "__Host-casekeeper"},
     }
     problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            is_open = not path.startswith("/v1") or path.startswith("/v1/auth")
-            operation["security"] = [] if is_open else [{"token": []}]
+            is_open = not path.startswith("/v1") or operation["operationId"] in _OPEN
+            operation["security"] = [] if is_open else [{"token": []}, {"browser": []}]
             for status, description in _REFUSALS.items():
                 operation["responses"][status] = {"description": description, "content": problem}
             describe_answer(operation, schemas)

@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from casekeeper.api.cookies import CSRF_HEADER, Cookies
 from casekeeper.api.envelope import Envelope, Json, Status, answer
 from casekeeper.api.problems import answer_to
 from casekeeper.errors import ArgumentsInvalid, CasekeeperError, FieldError, TokenMissing, UserMismatch
@@ -61,6 +62,11 @@ class Inbound(Request):
     def server(self) -> Server:
         """The server behind this application."""
         return self.app.state.server
+
+    @property
+    def browser(self) -> Cookies:
+        """The cookies of this server's browsers."""
+        return Cookies(self.server)
 
     @property
     def caller(self) -> Principal:
@@ -204,15 +210,24 @@ class OpenRoute(APIRoute):
 
 
 class GuardedRoute(OpenRoute):
-    """A route behind WHO: the token is checked before anything else of the request is read."""
+    """A route behind WHO: the token is checked before anything else of the request is read.
+
+    A browser's session stands in for a token where there is no `Authorization` header at all.
+    """
 
     async def admit(self, door: Inbound) -> None:
         """Authenticate the caller.
 
         Raises:
             Unauthenticated: There is no believable one.
+            ForeignPage: Another site's page uses a browser's session.
+            CsrfTokenRejected: A browser's session would change something without its token.
         """
-        door.scope[_CALLER] = await door.server.authenticator.authenticate(_bearer(door))
+        header = door.headers.get("authorization")
+        if header is None and (secret := door.browser.session_of(door) if "cookie" in door.headers else None):
+            door.scope[_CALLER] = await _of_browser(door, secret)
+        else:
+            door.scope[_CALLER] = await door.server.authenticator.authenticate(_bearer(header))
 
 
 def _is_json(content_type: str) -> bool:
@@ -223,6 +238,16 @@ def _is_json(content_type: str) -> bool:
     )
 
 
-def _bearer(request: Request) -> str | None:
-    value = request.headers.get("authorization", "")
-    return value[len(_BEARER) :].strip() if value[: len(_BEARER)].lower() == _BEARER else None
+async def _of_browser(door: Inbound, secret: str) -> Principal:
+    door.browser.must_come_from_here(door)
+    sessions = door.server.browser_sessions
+    principal = await sessions.authenticate(secret)
+    given = door.headers.get(CSRF_HEADER, "")
+    door.browser.must_have_token(door, sessions.is_csrf_token(principal, given))
+    return principal
+
+
+def _bearer(value: str | None) -> str | None:
+    if value is None or value[: len(_BEARER)].lower() != _BEARER:
+        return None
+    return value[len(_BEARER) :].strip()

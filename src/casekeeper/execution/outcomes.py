@@ -89,6 +89,9 @@ async def updated_scopes(logins: Logins, context: SessionContext) -> UpdatedScop
     """A better token, where the caller's own could not say what a member may do."""
     if context.access.source == "token" or not context.access.is_member:
         return None
+    if context.caller.browser_session is not None:
+        # Scripts in a browser see no token; this worker remembers what it has just looked up.
+        return None
     minted = await logins.scopes_for(context.caller, context.access.casefile_id)
     return UpdatedScopes(minted.token, {c: _view(s) for c, s in minted.scopes.items()}, list(minted.evicted))
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 
 import httpx2
 
-from casekeeper.identity.issuer_keys import FetchFailed
+from casekeeper.identity.discovery import FetchFailed
 
 DEADLINE_S = 5.0
 BYTES_MAX = 256 * 1024
@@ -27,27 +28,44 @@ class Fetcher:
         Raises:
             FetchFailed: No answer in time, one that is no success, or one that is too large.
         """
+        status, body = await self._ask("GET", url, None, {})
+        if status != _OK:
+            raise FetchFailed(f"{url} answers with {status}")
+        return body
+
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and bytes of the answer to a form, whatever the status; else as `__call__`.
+
+        Raises:
+            FetchFailed: No answer in time, or one that is too large.
+        """
+        return await self._ask("POST", url, form, headers)
+
+    async def _ask(
+        self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._get(url)
+                return await self._answer(method, url, form, headers)
         except (TimeoutError, OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise FetchFailed(f"{url} cannot be read") from error
 
-    async def _get(self, url: str) -> bytes:
+    async def _answer(
+        self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         if self._tls is None:
             # Reading the system's certificates takes some ten milliseconds.
             self._tls = await asyncio.to_thread(ssl.create_default_context)
+        sent = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
         async with (
             httpx2.AsyncClient(verify=self._tls, trust_env=False, follow_redirects=False) as http,
-            http.stream(
-                "GET", url, headers={"Accept": "application/json", "Accept-Encoding": "identity"}
-            ) as answer,
+            http.stream(method, url, data=dict(form) if form else None, headers=sent) as answer,
         ):
-            if answer.status_code != _OK or "content-encoding" in answer.headers:
-                raise FetchFailed(f"{url} answers with {answer.status_code}")
+            if "content-encoding" in answer.headers:
+                raise FetchFailed(f"{url} answers with a compressed body")
             body = bytearray()
             async for chunk in answer.aiter_raw():
                 body += chunk
                 if len(body) > self._bytes_max:
                     raise FetchFailed(f"{url} answers with too much")
-            return bytes(body)
+            return answer.status_code, bytes(body)

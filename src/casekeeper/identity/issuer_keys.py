@@ -1,12 +1,11 @@
 """An issuer's public keys: fetched when they are needed, kept while the issuer is away, never fetched in a flood.
 
-Nobody who sends tokens decides how often the issuer is asked: an unknown `kid` is the sender's claim, so it leads to
-one look every 30 s at most, for all senders together.
+Nobody who sends tokens decides how often the issuer is asked: an unknown `kid`, or a signature that does not fit, is the
+sender's doing, so it leads to one look every 30 s at most, for all senders together.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -14,7 +13,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from casekeeper.errors import IssuerUnavailable
-from casekeeper.issuer import Family, Issuer, may_be_asked
+from casekeeper.identity.discovery import Fetch, FetchFailed, address_in, configuration_of, json_object
+from casekeeper.issuer import Family, Issuer
 
 RENEW_AFTER_S = 600.0
 """Older keys are used still, and renewed meanwhile."""
@@ -37,16 +37,6 @@ _RSA_CHARS_MIN = 342  # 2,048 bits in base64url (RFC 7518 §3.3)
 _CURVES = {"EC": ("P-256", "P-384", "P-521"), "Ed25519": ("Ed25519",)}
 
 PublicKey = RSAKey | ECKey | OKPKey
-Fetch = Callable[[str], Awaitable[bytes]]
-"""The bytes at an address. Has a deadline and a size cap, follows no redirect.
-
-Raises:
-    FetchFailed: It did not answer with them.
-"""
-
-
-class FetchFailed(Exception):
-    """An address did not give what was asked for."""
 
 
 class Keys(Protocol):
@@ -54,6 +44,10 @@ class Keys(Protocol):
 
     async def find(self, kid: str | None) -> PublicKey | None:
         """The key of this kid."""
+        ...
+
+    async def another(self, kid: str | None, than: PublicKey) -> PublicKey | None:
+        """The key of this kid after another look, where the one that was found does not fit."""
         ...
 
 
@@ -88,6 +82,18 @@ class IssuerKeys:
             key = self._known(kid)
         return key
 
+    async def another(self, kid: str | None, than: PublicKey) -> PublicKey | None:
+        """What the issuer has put in this key's place: tokens that name no kid do not show that it changed.
+
+        None if it is the same still, or if the issuer was asked lately.
+        """
+        if self._known(kid) is than:
+            if self._renewing is None and not self._may_try(COOLDOWN_S):
+                return None
+            await asyncio.shield(self._renew())
+        key = self._known(kid)
+        return None if key is None or key.thumbprint() == than.thumbprint() else key
+
     async def _first(self) -> None:
         if self._renewing is not None or self._may_try(RETRY_S):
             await asyncio.shield(self._renew())
@@ -111,36 +117,17 @@ class IssuerKeys:
     async def _fetched(self) -> None:
         """Fetch the keys; what goes wrong leaves those that there are."""
         try:
-            where = self._issuer.jwks_uri or await self._discovered()
-            keys = _usable(_object(await self._fetch(where)).get("keys"), self._issuer.algorithm)
+            where = self._issuer.jwks_uri
+            if where is None:
+                said = await configuration_of(self._issuer, self._fetch)
+                where = address_in(said, "jwks_uri", self._issuer)
+            keys = _usable(json_object(await self._fetch(where)).get("keys"), self._issuer.algorithm)
             if keys:
                 self._keys, self._fetched_at = keys, self._elapsed_s()
         except FetchFailed:
             pass
         finally:
             self._renewing = None
-
-    async def _discovered(self) -> str:
-        """Where the issuer says that its keys are (OpenID Connect Discovery §4)."""
-        issuer = self._issuer
-        address = issuer.issuer.rstrip("/") + "/.well-known/openid-configuration"
-        found = _object(await self._fetch(address))
-        where = found.get("jwks_uri")
-        if found.get("issuer") != issuer.issuer or not isinstance(where, str):
-            raise FetchFailed("the configuration is another issuer's")
-        if not may_be_asked(where, loopback=issuer.is_loopback):
-            raise FetchFailed("the keys are at an address that may not be asked")
-        return where
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise FetchFailed("no JSON") from error
-    if not isinstance(found, dict):
-        raise FetchFailed("no JSON object")
-    return found  # pyright: ignore[reportUnknownVariableType] - foreign JSON
 
 
 def _usable(given: Any, family: Family) -> dict[str | None, PublicKey]:

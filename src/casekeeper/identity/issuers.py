@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import BadSignatureError, JoseError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from casekeeper.clock import Clock
 from casekeeper.errors import CredentialsRejected
-from casekeeper.identity.issuer_keys import Keys
+from casekeeper.identity.issuer_keys import Keys, PublicKey
 from casekeeper.identity.strict_json import loads_once
 from casekeeper.ids import UserId
 from casekeeper.issuer import Family, Issuer
@@ -85,6 +85,10 @@ class _Unbelievable(Exception):
     """What is wrong with a token, for the security log only."""
 
 
+class _WrongKey(_Unbelievable):
+    """It is signed, with another key than the one that was taken."""
+
+
 class Issuers:
     """The issuers of the settings, by their exact names."""
 
@@ -92,8 +96,8 @@ class Issuers:
         self._issuers = {issuer.issuer: (issuer, keys) for issuer, keys in issuers}
         self._clock = clock
 
-    async def user_of(self, token: str) -> ExternalUser:
-        """Whom the token stands for.
+    async def user_of(self, token: str, *, of: str | None = None, nonce: str | None = None) -> ExternalUser:
+        """Whom the token stands for; `of` and `nonce`: which issuer must have made it, for which login.
 
         Raises:
             CredentialsRejected: It is not believable, or stands for nobody here; why is not told.
@@ -101,6 +105,8 @@ class Issuers:
         """
         try:
             issuer, claims = await self._believed(token)
+            if of not in (None, issuer.issuer) or (nonce is not None and claims.nonce != nonce):
+                raise _Unbelievable("it was made for another login")
             return _linked(issuer, claims)
         except _Unbelievable as error:
             _security.warning("external token refused: %s", error)
@@ -125,10 +131,12 @@ class Issuers:
         if key is None:
             raise _Unbelievable("its key is not one of the issuer's")
         try:
-            signed = jws.deserialize_compact(token.encode(), key, registry=_REGISTRIES[issuer.algorithm])
-            claims = _Claims.model_validate_json(signed.payload)
-        except (JoseError, ValidationError, ValueError, TypeError, RecursionError) as error:
-            raise _Unbelievable(f"it does not verify ({type(error).__name__})") from error
+            claims = _opened(token, key, issuer.algorithm)
+        except _WrongKey:
+            other = await keys.another(kid, key)
+            if other is None:
+                raise
+            claims = _opened(token, other, issuer.algorithm)
         self._must_be_for_us_now(issuer, claims)
         return issuer, claims
 
@@ -143,6 +151,17 @@ class Issuers:
             raise _Unbelievable("it has expired")
         if max(_instant(claims.iat), _instant(claims.nbf)) > now + leeway:
             raise _Unbelievable("it begins in the future")
+
+
+def _opened(token: str, key: PublicKey, family: Family) -> _Claims:
+    """The claims, verified."""
+    try:
+        signed = jws.deserialize_compact(token.encode(), key, registry=_REGISTRIES[family])
+        return _Claims.model_validate_json(signed.payload)
+    except BadSignatureError as error:
+        raise _WrongKey("it was not signed with the issuer's key") from error
+    except (JoseError, ValidationError, ValueError, TypeError, RecursionError) as error:
+        raise _Unbelievable(f"it does not verify ({type(error).__name__})") from error
 
 
 def _peek(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

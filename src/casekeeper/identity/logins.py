@@ -210,6 +210,14 @@ class CredentialStore(AccountStore, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An account whose credentials were right, and the state of the permission feed on which that was judged."""
+
+    account: Account
+    snapshot: AccessSnapshot
+
+
 def digest_of(secret: str) -> str:
     """Under which a secret is kept."""
     # 256 random bits need no slow hash.
@@ -248,8 +256,18 @@ class Logins:
             CredentialsRejected: Unknown, wrong, ended or deactivated; which of them is not told.
             IssuerUnavailable: The keys of the token's issuer cannot be had.
         """
+        known = await self.known(login)
         if login.id_token is not None:
-            return await self._external(await self._issuers.user_of(login.id_token), login.casefile_ids)
+            return self._token_set(known.account, known.snapshot, None)
+        try:
+            return await self._issue(known.account, known.snapshot, secrets.token_hex(16), ())
+        except Superseded as error:
+            raise CredentialsRejected from error
+
+    async def known(self, login: Login) -> Known:
+        """Whose credentials these are; raises as `log_in`."""
+        if login.id_token is not None:
+            return await self.external(await self._issuers.user_of(login.id_token), login.casefile_ids)
         claimed = login.user_id or await self._user_of_key(login.api_key or "")
         # The snapshot comes first: whatever changes the account after it is newer than the token's `asof`.
         snapshot = await self._snapshot(claimed or "nobody@invalid", login.casefile_ids)
@@ -261,12 +279,14 @@ class Logins:
         if not right or stored is None or not stored.account.is_active:
             _security.warning("login refused", extra={"user_id": claimed})
             raise CredentialsRejected
-        try:
-            return await self._issue(stored.account, snapshot, secrets.token_hex(16), ())
-        except Superseded as error:
-            raise CredentialsRejected from error
+        return Known(stored.account, snapshot)
 
-    async def _external(self, user: ExternalUser, casefile_ids: Collection[str]) -> TokenSet:
+    async def external(self, user: ExternalUser, casefile_ids: Collection[str] = ()) -> Known:
+        """The account of somebody whom an issuer has named.
+
+        Raises:
+            CredentialsRejected: There is none, or it was deactivated.
+        """
         # Whoever wants the next token asks the issuer again: it may have ended the account.
         snapshot = await self._snapshot(user.user_id, casefile_ids)
         stored = await self._store.account(user.user_id)
@@ -275,7 +295,7 @@ class Logins:
         if stored is None or not stored.account.is_active:
             _security.warning("login refused", extra={"user_id": user.user_id})
             raise CredentialsRejected
-        return self._token_set(stored.account, snapshot, None)
+        return Known(stored.account, snapshot)
 
     async def _made(self, user: ExternalUser) -> StoredAccount | None:
         account = Account(

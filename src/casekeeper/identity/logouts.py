@@ -1,10 +1,10 @@
 """Logging out: one login, or an account everywhere at once."""
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
-from casekeeper.errors import AccountNotFound
+from casekeeper.errors import AccountNotFound, ArgumentsInvalid, FieldError
 from casekeeper.identity.accounts import EndRefreshFamilies
 from casekeeper.identity.logins import CredentialStore, EndFamily, PutKey, digest_of, own_or_operator
 from casekeeper.identity.principal import Principal
@@ -23,7 +23,21 @@ class LogOut(BaseModel):
         default=None,
         description="End only the login that this token renews; its access token lives on for its ten minutes.",
     )
+    browser_session: bool = Field(
+        default=False, description="End only the browser's session by whose cookie this is asked, at once."
+    )
     keys: bool = Field(default=False, description="Revoke all API keys of the account, too.")
+
+    @model_validator(mode="after")
+    def _one_login_or_all(self) -> "LogOut":
+        if self.browser_session and (self.refresh_token or self.user_id or self.keys):
+            raise ValueError("browser_session stands alone")
+        return self
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether more than one login ends."""
+        return self.refresh_token is None and not self.browser_session
 
 
 class LoggedOut(BaseModel):
@@ -55,13 +69,18 @@ class Logouts:
         Raises:
             OperatorOnly: It is another's account.
             AccountNotFound: There is none.
+            ArgumentsInvalid: A browser's session is meant, and none was used.
         """
         user_id = own_or_operator(caller, command.user_id)
+        if command.browser_session and caller.browser_session is None:
+            raise ArgumentsInvalid(
+                errors=(FieldError("payload.browser_session", "came with no such cookie"),)
+            )
         if await self._store.account(user_id) is None:
             raise AccountNotFound(user_id)
 
         async def answer(_: str) -> LoggedOut:
-            if command.refresh_token:
+            if not command.is_everywhere:
                 return LoggedOut(user_id=user_id, everywhere=False)
             receipt = await self._stops.stop("the account was logged out", user_id=user_id)
             unconfirmed = {worker: list(ids) for worker, ids in receipt.unconfirmed.items()}
@@ -71,13 +90,15 @@ class Logouts:
 
         async def make() -> LoggedOut:
             claim = self._requests.claim(ask, user_id)
-            records = [*claim, *await self._ended(user_id, command)]
+            records = [*claim, *await self._ended(user_id, command, caller.browser_session)]
             await self._commits.commit(Commit(conditions=claim, records=records))
             return await answer(user_id)
 
         return await self._requests.once(ask, make, answer)
 
-    async def _ended(self, user_id: str, command: LogOut) -> list[Record]:
+    async def _ended(self, user_id: str, command: LogOut, browser_session: str | None) -> list[Record]:
+        if command.browser_session and browser_session is not None:
+            return [EndFamily(browser_session)]
         if command.refresh_token:
             found = await self._store.refresh(digest_of(command.refresh_token.get_secret_value()))
             # One that is not known has ended already, or never was this account's.

@@ -16,6 +16,7 @@ class Principal:
         asof: Up to which number of the permission feed `scopes` are true.
         expires_at: When the token ends; a token minted in an answer to this caller ends no later.
         used: Casefiles in the order of their use by this token on this worker, for the eviction of scopes.
+        browser_session: The browser's session by whose cookie it came; None where a token proved it.
     """
 
     user_id: str
@@ -26,6 +27,7 @@ class Principal:
     expires_at: datetime
     scopes: Mapping[str, Scope] = field(default_factory=dict[str, Scope])
     used: dict[str, None] = field(default_factory=dict[str, None], compare=False)
+    browser_session: str | None = None
 
     def touch(self, casefile_id: str) -> None:
         """Note that a scope was used, most recent last."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from casekeeper.identity.discovery import FetchFailed
 from casekeeper.identity.fetching import BYTES_MAX, Fetcher
-from casekeeper.identity.issuer_keys import FetchFailed
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
@@ -79,6 +79,21 @@ async def test_what_is_no_good_answer_is_none(answer: Answer):
     async with serving(answer) as url:
         with pytest.raises(FetchFailed):
             await Fetcher(deadline_s=1)(url)
+
+
+async def test_a_form_is_sent_and_any_status_is_told():
+    heard: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readexactly(len(b"code=a%26b")))
+        await saying("400 Bad Request", b'{"error":"invalid_grant"}')(reader, writer)
+
+    async with serving(refuse) as url:
+        fetch = Fetcher()
+        for _ in range(2):
+            told = await fetch.post(url, {"code": "a&b"}, {"Authorization": "Basic eDp4"})
+            assert told == (400, b'{"error":"invalid_grant"}')
+    assert heard == [b"code=a%26b"] * 2
 
 
 async def test_a_redirect_is_not_followed():

@@ -1,5 +1,6 @@
 """Tokens from outside: the good one of each kind, and all that a hostile one may try."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -156,6 +157,97 @@ async def test_a_hostile_token_is_refused(name: str):
         await issuers().user_of(BAD[name])
 
     assert refused.value.detail == refused.value.title, "nobody is told why"
+
+
+@pytest.mark.parametrize("kid", ["k1", None])
+async def test_a_key_that_was_replaced_under_its_name_is_found_once_in_half_a_minute(kid: str | None):
+    clock, site = StepClock(), Site(public(RSA, kid))
+    issuer = Issuer(issuer=URL, audience=AUDIENCE)
+    them = Issuers([(issuer, IssuerKeys(issuer, site.fetch, clock.monotonic))], clock)
+    old, new = (signed(claims(), key, kid=kid) for key in (RSA, OTHER_RSA))
+    await them.user_of(old)
+    site.publish(public(OTHER_RSA, kid))
+    asked = len(site.asked)
+
+    clock.elapse(29)
+    with pytest.raises(CredentialsRejected):
+        await them.user_of(new)
+    assert len(site.asked) == asked
+    clock.elapse(1)
+    # All who wait profit from one look.
+    assert (
+        len({(await user).user_id for user in [asyncio.ensure_future(them.user_of(new)) for _ in range(5)]})
+        == 1
+    )
+    assert len(site.asked) == 2 * asked
+    with pytest.raises(CredentialsRejected):
+        await them.user_of(old)
+
+
+async def test_a_key_that_was_replaced_while_a_token_was_checked_is_taken():
+    clock, site = StepClock(), Site(public(RSA))
+    keys = IssuerKeys(Issuer(issuer=URL, audience=AUDIENCE), site.fetch, clock.monotonic)
+    old = await keys.find("k1")
+    assert old is not None
+    site.publish(public(OTHER_RSA))
+    clock.elapse(30)
+    await keys.find("unknown")
+    asked = len(site.asked)
+
+    new = await keys.another("k1", old)
+
+    assert new is not None
+    assert new.thumbprint() == OTHER_RSA.thumbprint()
+    assert len(site.asked) == asked
+
+
+async def test_a_forged_signature_leads_to_one_look_in_half_a_minute():
+    clock, site = StepClock(), Site(public(RSA))
+    issuer = Issuer(issuer=URL, audience=AUDIENCE)
+    them = Issuers([(issuer, IssuerKeys(issuer, site.fetch, clock.monotonic))], clock)
+    await them.user_of(signed(claims()))
+    asked = len(site.asked)
+    for looks in (2, 3):
+        clock.elapse(30)
+        for _ in range(5):
+            with pytest.raises(CredentialsRejected):
+                await them.user_of(signed(claims(), OTHER_RSA))
+        assert len(site.asked) == looks * asked
+
+
+async def test_a_token_without_kid_is_refused_once_there_are_two_keys():
+    clock, site = StepClock(), Site(public(RSA))
+    issuer = Issuer(issuer=URL, audience=AUDIENCE)
+    them = Issuers([(issuer, IssuerKeys(issuer, site.fetch, clock.monotonic))], clock)
+    await them.user_of(signed(claims(), kid=None))
+    site.publish(public(RSA, "k1"), public(OTHER_RSA, "k2"))
+    clock.elapse(30)
+
+    with pytest.raises(CredentialsRejected):
+        await them.user_of(signed(claims(), OTHER_RSA, kid=None))
+
+
+@pytest.mark.parametrize(
+    ("of", "nonce", "said", "good"),
+    [
+        (URL, "n", {"nonce": "n"}, True),
+        (None, None, {"nonce": "n"}, True),
+        (URL, "n", {"nonce": "another"}, False),
+        (URL, "n", {}, False),
+        (URL, "", {}, False),
+        (URL, "n", {"nonce": ["n"]}, False),
+        (OTHER, "n", {"nonce": "n"}, False),
+    ],
+)
+async def test_a_token_is_for_one_login_at_one_issuer(
+    of: str | None, nonce: str | None, said: dict[str, Any], good: bool
+):
+    asked = issuers().user_of(signed(claims(**said)), of=of, nonce=nonce)
+    if good:
+        assert (await asked).user_id == user_of_subject(URL, "anna-1")
+    else:
+        with pytest.raises(CredentialsRejected):
+            await asked
 
 
 @pytest.mark.parametrize("part", ["header", "claims"])
