@@ -31,7 +31,7 @@ stores: setup ## Run the doors and the crashes on PostgreSQL, the most of them o
 	TEST_STORE=postgresql $(RUN) pytest -n auto tests/doors tests/journeys/test_crash.py $(ARGS)
 	TEST_STORE=firestore $(RUN) pytest -n auto --timeout=120 $(ON_FIRESTORE) $(ARGS)
 
-soak: setup ## The long runs: crashes, faults and fuzzing, several minutes each; every door on Firestore
+soak: setup ## The long runs: crashes, faults, fuzzing, a rain of grants; every door on Firestore
 	SOAK=1 $(RUN) pytest -n 0 tests/journeys $(ARGS)
 	TEST_STORE=firestore $(RUN) pytest -n auto --timeout=300 tests/doors $(ARGS)
 

@@ -21,7 +21,7 @@ from casekeeper.casefiles.commands import Casefiles
 from casekeeper.casefiles.freshness import Freshness
 from casekeeper.casefiles.grants import FreshGrants, StoredGrants
 from casekeeper.casefiles.permissions import Permissions
-from casekeeper.clock import Clock, utc_now
+from casekeeper.clock import AgreedClock, Clock
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.custody import Custody
 from casekeeper.documents.document import FencedWrite
@@ -72,6 +72,7 @@ from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
+from casekeeper.storage.clocks import agreeing
 from casekeeper.storage.helper import Helper, find_helper
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
@@ -142,19 +143,22 @@ class Server:
 async def open_server(
     settings: Settings,
     *,
-    clock: Clock = utc_now,
+    clock: Clock | None = None,
     tools: Iterable[Tool] = (),
     passwords: Passwords | None = None,
     sweep_every: timedelta = timedelta(seconds=30),
 ) -> AsyncGenerator[Server]:
     """A server on its data directory, recovered and swept; closed in order when the context ends.
 
-    `tools` come on top of the built-in ones and those of installed packages.
+    `clock`: the store's own where several processes share one (docs/decisions/0014), else the machine's. `tools` come
+    on top of the built-in ones and those of installed packages.
     """
+    agreed = AgreedClock()
+    is_agreed, clock = clock is None, clock or agreed
     live, pushes, runner = LiveFeed(), Pushes(), Runner()
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
     owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-    helper = find_helper(_secret_of(settings.redis), owner, live, pushes)
+    helper = find_helper(_secret_of(settings.redis), owner, live, pushes, agreed)
     announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
     telling = Telling(helper) if helper else None
     limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
@@ -162,6 +166,7 @@ async def open_server(
         open_storage(
             settings.store, settings.data, announce, push, store_limits(settings), owner, pushes
         ) as storage,
+        agreeing(agreed, storage.now if is_agreed else None),
         _helped(helper, telling, storage, limits),
     ):
         passwords = passwords or Passwords()

@@ -26,7 +26,7 @@ from casekeeper.storage.postgres_opening import migrate_postgres
 from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
-from tests.fakes.postgres import Postgres, running_postgres
+from tests.fakes.postgres import Postgres, running_postgres, selected
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -184,6 +184,15 @@ async def test_a_process_whose_connection_is_cut_is_not_taken_for_dead(database:
         await connection.close()
 
         assert await other.events.orphans("here", 10) == []
+
+
+async def test_all_processes_are_told_the_same_time(database: str, tmp_path: Path):
+    async with processes(database, tmp_path) as (_, stores):
+        told = [await store.now() for store in stores if store.now]
+        after = await selected(database, "SELECT clock_timestamp()")
+
+    assert [*told, after[0][0]] == sorted([*told, after[0][0]])
+    assert len(told) == 2
 
 
 async def test_texts_with_nul_are_kept_without_it(database: str, tmp_path: Path):

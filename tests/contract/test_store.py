@@ -12,7 +12,7 @@ import pytest
 
 from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY
-from casekeeper.casefiles.casefile import FenceBroken, RemoveGrant
+from casekeeper.casefiles.casefile import Fence, FenceBroken, RemoveGrant
 from casekeeper.clock import to_us
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.journal.events import Kind, Payload, Sealed
@@ -295,6 +295,18 @@ async def test_a_fence_breaks_on_changes_that_concern_it(
     [answer] = kinds_of(await all_of(shelf, [Commit((shelf.fact(Kind.DENIED),), (fence,))]))
 
     assert answer == ("FenceBroken" if breaks else "ok")
+
+
+@pytest.mark.parametrize("late_ms", [-1, 0])
+async def test_a_fence_breaks_when_the_grant_has_ended(shelf: Shelf, late_ms: int):
+    await shelf.grant(GUEST, Role.EDITOR)
+    asof = (await shelf.fence(GUEST)).asof
+    now = NOW + timedelta(milliseconds=late_ms)
+    fence = Fence(GUEST, shelf.casefile_id, asof, NOW, lambda: now)
+
+    [answer] = kinds_of(await all_of(shelf, [Commit((shelf.fact(Kind.DENIED),), (fence,))]))
+
+    assert answer == ("ok" if late_ms else "FenceBroken")
 
 
 async def test_no_start_slips_in_behind_a_revoke_that_came_first(shelf: Shelf):

@@ -6,14 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from casekeeper.client import Casekeeper
 from tests.journeys import holding
-from tests.journeys.support import Answer, Json, bearing, envelope, request, tool_call
+from tests.journeys.support import ROOT, Answer, Json, bearing, envelope, request, tool_call
 
 _WAIT_S = 60
 
@@ -64,24 +64,34 @@ class Deployed:
         async with asyncio.timeout(_WAIT_S):
             _, err = await self.process.communicate()
         assert self.process.returncode is not None
-        return self.process.returncode, err.decode()
+        return self.process.returncode, (err or b"").decode()
 
 
 @asynccontextmanager
-async def deployed(data: Path, *options: str, **settings: str) -> AsyncGenerator[Deployed]:
-    """`casekeeper serve` on this data directory; the operator's password is kept there, for the next start."""
+async def deployed(
+    data: Path,
+    *options: str,
+    program: Sequence[str] = (str(holding.__file__),),
+    log: Path | None = None,
+    **settings: str,
+) -> AsyncGenerator[Deployed]:
+    """`casekeeper serve` on this data directory; the operator's password is kept there, for the next start.
+
+    `log`: where its stderr goes, for one that says more than a pipe holds.
+    """
     environment = {**os.environ, **{f"CASEKEEPER_{name.upper()}": text for name, text in settings.items()}}  # noqa: TID251 - of the process under test
-    command = [sys.executable, str(holding.__file__), "serve", "--port", "0", "--json", "--data", str(data)]
-    process = await asyncio.create_subprocess_exec(
-        *command, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    )
+    command = [sys.executable, *program, "serve", "--port", "0", "--json", "--data", str(data)]
+    with log.open("ab") if log else nullcontext(subprocess.PIPE) as err:
+        process = await asyncio.create_subprocess_exec(
+            *command, *options, stdout=subprocess.PIPE, stderr=err, env=environment, cwd=ROOT
+        )
     assert process.stdout is not None
     lines: list[Any] = []
     try:
         async with asyncio.timeout(_WAIT_S):
             while not lines or lines[-1]["event"] != "ready":
                 line = await process.stdout.readline()
-                assert line, (await process.communicate())[1].decode()
+                assert line, log.read_text() if log else (await process.communicate())[1].decode()
                 lines.append(json.loads(line))
         server = Deployed(process, data, lines)
         for line in lines:

@@ -12,7 +12,7 @@ from typing import Any
 from casekeeper.acl import ROLE_FOR_ACTION, Action, Role
 from casekeeper.casefiles.casefile import CasefileStore, Fence
 from casekeeper.casefiles.grants import Grants, Source
-from casekeeper.clock import Clock
+from casekeeper.clock import Clock, utc_now
 from casekeeper.errors import CasefileNotFound, Denied, RoleTooLow
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
@@ -27,7 +27,8 @@ class Access:
     """Proof of entry: this caller may do this much in this casefile, as of that number of the feed.
 
     `role` None is a public reader, who is no member; `ends_at` is when the grant ends. `tags` are the casefile's, as
-    of the same number, where rules of the deployment go by tags; elsewhere they may be missing.
+    of the same number, where rules of the deployment go by tags; elsewhere they may be missing. `clock` tells whether it
+    has ended when a commit is judged.
     """
 
     caller: Principal
@@ -38,6 +39,7 @@ class Access:
     checked_at: datetime
     ends_at: datetime | None = None
     tags: frozenset[str] = frozenset()
+    clock: Clock = utc_now
 
     def may(self, action: Action) -> bool:
         """Whether the role allows the action."""
@@ -68,7 +70,7 @@ class Access:
     @property
     def fence(self) -> Fence:
         """The condition under which this proof still holds when a commit is judged."""
-        return Fence(self.caller.user_id, self.casefile_id, self.asof)
+        return Fence(self.caller.user_id, self.casefile_id, self.asof, self.ends_at, self.clock)
 
 
 class Gate:
@@ -90,7 +92,15 @@ class Gate:
             return None
         now = self._clock()
         return Access(
-            caller, casefile_id, found.role, found.source, found.asof, now, found.ends_at, found.tags
+            caller,
+            casefile_id,
+            found.role,
+            found.source,
+            found.asof,
+            now,
+            found.ends_at,
+            found.tags,
+            self._clock,
         )
 
     async def enter(

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from casekeeper.acl import Grant, Role
+from casekeeper.clock import Clock, utc_now
 from casekeeper.errors import CasefileArchived, CasefileExists, CasefileNotFound, StaleVersion
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
@@ -115,14 +116,20 @@ class FenceBroken(Superseded):
 
 @value
 class Fence(Condition):
-    """No permission change of this user in this casefile is newer than what the decision was based on."""
+    """No permission change of this user in this casefile is newer than what the decision was based on.
+
+    Nor has the grant ended, where it has an end: a commit may wait for others for a while before it is judged.
+    """
 
     user_id: str
     casefile_id: str
     asof: int
+    ends_at: datetime | None = None
+    clock: Clock = utc_now
 
     def refusal(self, found: Any) -> Exception | None:
-        return FenceBroken() if found > self.asof else None
+        is_over = self.ends_at is not None and self.clock() >= self.ends_at
+        return FenceBroken() if is_over or found > self.asof else None
 
 
 @value

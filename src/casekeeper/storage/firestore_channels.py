@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import cycle
 from time import monotonic
 from typing import Any
@@ -36,6 +37,7 @@ _CALL_S = 10.0
 # So long a read that fails is tried again; whoever asks gets a 503 then.
 _RETRY_S = 1.0
 _PATHS_MAX = 300
+_NOWHERE = "store/now"
 
 _CODE: Any = grpc.StatusCode
 _CONFLICTS = (_CODE.ALREADY_EXISTS, _CODE.FAILED_PRECONDITION, _CODE.NOT_FOUND, _CODE.ABORTED)
@@ -80,6 +82,12 @@ class Firestore:
     async def one(self, path: str) -> Document | None:
         """A single document."""
         return (await self.get([path])).get(path)
+
+    async def now(self) -> datetime:
+        """What Firestore's clock says: a read is stamped with it, be there a document or not."""
+        request = v.get_request(self._database, self._root, [_NOWHERE], consistent=False)
+        [answer] = await self._read("get", request)
+        return answer.read_time.ToDatetime(UTC)
 
     async def query(self, wanted: Query) -> list[Document]:
         """What a query finds.

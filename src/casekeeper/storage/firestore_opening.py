@@ -79,6 +79,7 @@ async def open_firestore(
                 is_our_turn=workers.sweeps,
                 tidy=search.forget_erased,
                 is_sweep_due=commits.doubts.arose,
+                now=store.now,
             )
         finally:
             await commits.close()

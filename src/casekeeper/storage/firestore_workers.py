@@ -10,17 +10,17 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
-from casekeeper.clock import to_us, utc_now
+from casekeeper.clock import to_us
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.stream import OpenedOperation
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.firestore_channels import Conflict, Firestore
 from casekeeper.storage.firestore_rows import opened_of
-from casekeeper.storage.firestore_values import Fields, Query, Write
+from casekeeper.storage.firestore_values import SERVER_TIME, Fields, Instant, Query, Write
 
 _BEAT_S = 3.0
-# Five beats missed: clocks of machines may differ by a few seconds.
+# Five beats missed.
 _GONE_US = 15_000_000
 
 
@@ -79,8 +79,8 @@ class Workers:
 
     async def _living(self, owners: set[str]) -> set[str]:
         found = await self._store.get([at.worker(owner) for owner in owners])
-        now_us = to_us(utc_now())
-        return {w.fields["owner"] for w in found.values() if _lives(w.fields, now_us)}
+        now = await self._store.now()
+        return {w.fields["owner"] for w in found.values() if _lives(w.fields, to_us(now))}
 
     async def _beat(self) -> None:
         assert self._owner is not None
@@ -88,7 +88,8 @@ class Workers:
             "owner": self._owner,
             "host": socket.gethostname(),
             "process": os.getpid(),
-            "seen_us": to_us(utc_now()),
+            # Firestore's clock, not ours: those of machines differ.
+            "seen": SERVER_TIME,
         }
         await self._store.commit([Write(at.worker(self._owner), None, fields, is_blind=True)])
 
@@ -101,7 +102,9 @@ class Workers:
 
 
 def _lives(worker: Fields, now_us: int) -> bool:
-    if worker["seen_us"] < now_us - _GONE_US:
+    # One of an older version stamps it otherwise, and will be gone soon.
+    seen = worker.get("seen", Instant(worker.get("seen_us", 0)))
+    if seen.us < now_us - _GONE_US:
         return False
     return worker["host"] != socket.gethostname() or _runs(worker["process"])
 

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from casekeeper.acl_feed import Change, Pushes
+from casekeeper.clock import Clock
 from casekeeper.execution.telling import Wire
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
@@ -35,7 +36,9 @@ class Helper(Wire, Protocol):
         ...
 
 
-def find_helper(address: str | None, owner: str, live: LiveFeed, pushes: Pushes) -> Helper | None:
+def find_helper(
+    address: str | None, owner: str, live: LiveFeed, pushes: Pushes, clock: Clock
+) -> Helper | None:
     """The helper at an address, not yet running; None without one. `owner` is this process.
 
     Raises:
@@ -50,7 +53,7 @@ def find_helper(address: str | None, owner: str, live: LiveFeed, pushes: Pushes)
             f"CASEKEEPER_REDIS needs the library {error.name}: pip install 'casekeeper[redis]'."
         ) from error
     try:
-        return RedisHelper(address, owner, live, pushes)
+        return RedisHelper(address, owner, live, pushes, clock=clock)
     except ValueError as error:
         # Not its own words, which may hold the password.
         raise HelperAddressInvalid(

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from casekeeper.storage.sql_blobs import SqlParts
 from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_sessions import SqlSessions
+from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.store import Storage
 
 # It comes without types.
@@ -81,6 +84,7 @@ async def open_postgres(
             is_shared=True,
             is_our_turn=presence.sweeps,
             is_sweep_due=store.doubts.arose,
+            now=partial(store.point, _now),
         )
     finally:
         await store.close()
@@ -141,6 +145,12 @@ async def _version(connection: Any) -> str | None:
         return await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
         return None
+
+
+def _now(tx: Tx) -> datetime:
+    """What the server's clock says."""
+    [(now,)] = tx.text("SELECT clock_timestamp()")
+    return now
 
 
 def _options(address: str, limits: StoreLimits) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from casekeeper.acl_feed import Change, Pushes
-from casekeeper.clock import utc_now
+from casekeeper.clock import Clock, utc_now
 from casekeeper.execution.telling import Heard, Told
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
@@ -87,7 +87,14 @@ class RedisHelper:
     """Implements `Helper`."""
 
     def __init__(
-        self, address: str, owner: str, live: LiveFeed, pushes: Pushes, answer_s: float = _ANSWER_S
+        self,
+        address: str,
+        owner: str,
+        live: LiveFeed,
+        pushes: Pushes,
+        answer_s: float = _ANSWER_S,
+        *,
+        clock: Clock = utc_now,
     ) -> None:
         """`answer_s`: after how many seconds without an answer Redis counts as away.
 
@@ -108,6 +115,7 @@ class RedisHelper:
         self._script: Any = self._client.register_script(_EXCHANGE)
         self._owner = owner
         self._answer_s = answer_s
+        self._clock = clock
         self._live = live
         self._pushes = pushes
         self._prefix = ""
@@ -201,7 +209,7 @@ class RedisHelper:
     async def _begin(self, subscription: Any) -> None:
         async with asyncio.timeout(_CONNECT_S):
             seconds, us = await self._client.time()
-            offset_s = seconds + us / 1_000_000 - utc_now().timestamp()
+            offset_s = seconds + us / 1_000_000 - self._clock().timestamp()
             # Less is most likely the way there; a number that changes at each return would move the minutes' borders.
             self.offset_s = offset_s if abs(offset_s) > _CONNECT_S else 0.0
             await subscription.subscribe(self._channel)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -73,6 +74,8 @@ class Storage:
     """Set when something was left behind that should not wait for the next sweep."""
     tidy: Callable[[], Awaitable[None]] = _nothing
     """Sweeps what only this process keeps. Raises StoreUnavailable."""
+    now: Callable[[], Awaitable[datetime]] | None = None
+    """Where they may be: the store's own clock, which is the same for all of them."""
 
 
 def nobody(changes: Sequence[Change]) -> None:
