@@ -1,0 +1,289 @@
+"""Puts the rooms together: one function, top to bottom, in the order of the corridor."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from casekeeper.acl_feed import Pushes
+from casekeeper.agents.registry import AgentRegistry
+from casekeeper.casefiles.access import Gate
+from casekeeper.casefiles.changing import Changing
+from casekeeper.casefiles.commands import Casefiles
+from casekeeper.casefiles.freshness import Freshness
+from casekeeper.casefiles.grants import FreshGrants, StoredGrants
+from casekeeper.casefiles.permissions import Permissions
+from casekeeper.clock import Clock
+from casekeeper.documents.casefile_documents import CasefileDocuments
+from casekeeper.documents.custody import Custody
+from casekeeper.documents.document import FencedWrite
+from casekeeper.documents.filing import Filing
+from casekeeper.documents.readers import Readers
+from casekeeper.execution.executor import Executor
+from casekeeper.execution.explain import Explain
+from casekeeper.execution.limits import Limits
+from casekeeper.execution.nesting import Nesting
+from casekeeper.execution.outcomes import Operations
+from casekeeper.execution.receipts import Stopping
+from casekeeper.execution.runner import Runner
+from casekeeper.execution.service import SessionService
+from casekeeper.execution.sizes import Sizes
+from casekeeper.identity.accounts import (
+    Accounts,
+    Passwords,
+)
+from casekeeper.identity.browser_sessions import BrowserSessions
+from casekeeper.identity.code_flow import CodeFlow
+from casekeeper.identity.discovery import Discovery
+from casekeeper.identity.fetching import Fetcher
+from casekeeper.identity.issuer_keys import IssuerKeys
+from casekeeper.identity.issuers import Issuers
+from casekeeper.identity.keys import SigningKeys, made_once
+from casekeeper.identity.logins import Logins
+from casekeeper.identity.logouts import Logouts
+from casekeeper.identity.seals import Seals
+from casekeeper.identity.tokens import Authenticator, Tokens
+from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.requests import Requests
+from casekeeper.operations.registry import Registry, ToolRegistry
+from casekeeper.paging import Cursors
+from casekeeper.policy import Policy
+from casekeeper.sessions.manager import CasefileSessionManager
+from casekeeper.sessions.reading import Reading
+from casekeeper.sessions.recording import Recording
+from casekeeper.settings import Settings
+from casekeeper.storage.helper import Helper
+from casekeeper.storage.store import Storage
+
+# How late a follower sees what another process wrote.
+_POLL = timedelta(milliseconds=500)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLogin:
+    """The operator made at first start; the password is shown once."""
+
+    user_id: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Everything that the doors need."""
+
+    settings: Settings
+    storage: Storage
+    authenticator: Authenticator
+    signing_keys: SigningKeys
+    accounts: Accounts
+    logins: Logins
+    logouts: Logouts
+    browser_sessions: BrowserSessions
+    code_flow: CodeFlow
+    casefiles: Casefiles
+    permissions: Permissions
+    filing: Filing
+    custody: Custody
+    sessions: SessionService
+    operations: Operations
+    reading: Reading
+    recording: Recording
+    manager: CasefileSessionManager
+    freshness: Freshness
+    explain: Explain
+    registry: Registry
+    runner: Runner
+    clock: Clock
+    first_login: FirstLogin | None
+    helper: Helper | None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests can be served: the store writes, and the server is not stopping."""
+        return self.storage.commits.is_writable and not self.runner.is_leaving
+
+    async def drain(self) -> None:
+        """Stop, in order, while the doors are open: not ready, then nothing new and streams end, then what runs.
+
+        Takes `stop_delay_s` and `drain_s`, and some seconds more for what had to be interrupted.
+        """
+        self.runner.is_leaving = True
+        await asyncio.sleep(self.settings.stop_delay_s)
+        self.reading.end()
+        await self.runner.drain(timedelta(seconds=self.settings.drain_s))
+
+
+def wire(
+    settings: Settings,
+    storage: Storage,
+    live: LiveFeed,
+    pushes: Pushes,
+    runner: Runner,
+    passwords: Passwords,
+    clock: Clock,
+    tools: ToolRegistry,
+    agents: AgentRegistry,
+    readers: Readers,
+    first: FirstLogin | None,
+    owner: str,
+    limits: Limits,
+    helper: Helper | None,
+) -> Server:
+    """A server of these parts: each room gets what it asks for, from the first check to the last."""
+    commits, blobs = storage.commits, storage.blobs
+    # The deployment's secret for cursors.
+    secret = made_once(settings.data / "keys" / "cursor.secret", partial(secrets.token_bytes, 32))
+    cursors = Cursors(secret)
+    seals = Seals(made_once(settings.data / "keys" / "browser.secret", partial(secrets.token_bytes, 32)))
+    requests = Requests(storage.accounts, clock)
+    # WHO
+    signing_keys = SigningKeys(settings.data / "keys")
+    tokens = Tokens(signing_keys, settings.issuer, settings.issuer, clock)
+    freshness = Freshness(storage.accounts, clock)
+    pushes.listen(freshness.push)
+    authenticator = Authenticator(tokens, freshness)
+    policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")
+    registry = Registry([tools, agents], policy)
+    stops = Stopping(runner, storage.events, registry, is_shared=storage.is_shared)
+    accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
+    fetch = Fetcher()
+    issuers = Issuers(((issuer, IssuerKeys(issuer, fetch)) for issuer in settings.issuers), clock)
+    logins = Logins(
+        storage.accounts, commits, storage.accounts, tokens, passwords, requests, stops, clock, issuers
+    )
+    # WHERE
+    stored = StoredGrants(storage.casefiles, clock)
+    grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
+    gate = Gate(grants, storage.casefiles, commits, clock)
+    changing = Changing(gate, storage.casefiles, commits, requests, clock)
+    casefiles = Casefiles(
+        gate,
+        changing,
+        storage.casefiles,
+        commits,
+        requests,
+        stops,
+        cursors,
+        clock,
+        everybody_creates=settings.everybody_creates,
+    )
+    permissions = Permissions(
+        gate, changing, casefiles, storage.casefiles, storage.accounts, stops, cursors, clock
+    )
+    manager = CasefileSessionManager(
+        storage.sessions, gate, clock, timedelta(hours=settings.session_idle_hours)
+    )
+    # RUN
+    sizes = Sizes(blobs)
+
+    def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
+        return CasefileDocuments(
+            storage.documents,
+            storage.search,
+            blobs,
+            readers,
+            cursors,
+            clock,
+            casefile_id=casefile_id,
+            user_id=user_id,
+            event_id=event_id,
+            write=write,
+            bytes_max=settings.casefile_bytes,
+        )
+
+    nesting = Nesting(gate, commits, sizes, live, documents, registry, clock)
+    executor = Executor(
+        manager,
+        gate,
+        requests,
+        registry,
+        limits,
+        runner,
+        commits,
+        sizes,
+        nesting.context,
+        clock,
+        owner=owner,
+    )
+    # RECORD, read
+    poll = _POLL if storage.is_shared else None
+    reading = Reading(storage.events, manager, gate, live, cursors, clock, poll=poll)
+    operations = Operations(manager, reading, runner, commits, sizes, logins)
+    sessions = SessionService(
+        manager,
+        executor,
+        operations,
+        runner,
+        reading,
+        storage.sessions,
+        commits,
+        requests,
+        logins,
+        cursors,
+        clock,
+    )
+    filing = Filing(
+        gate,
+        storage.documents,
+        blobs,
+        commits,
+        requests,
+        cursors,
+        clock,
+        upload_limit=settings.upload_bytes,
+    )
+    custody = Custody(
+        gate,
+        changing,
+        storage.casefiles,
+        storage.documents,
+        blobs,
+        commits,
+        clock,
+        records_reads=settings.record_reads,
+    )
+    explain = Explain(gate, storage.casefiles, accounts, registry)
+    return Server(
+        settings=settings,
+        storage=storage,
+        authenticator=authenticator,
+        signing_keys=signing_keys,
+        accounts=accounts,
+        logins=logins,
+        logouts=Logouts(storage.accounts, commits, requests, stops, clock),
+        browser_sessions=BrowserSessions(
+            storage.accounts,
+            commits,
+            storage.accounts,
+            freshness,
+            seals,
+            clock,
+            timedelta(hours=settings.browser_session_hours),
+        ),
+        code_flow=CodeFlow(
+            ((issuer, Discovery(issuer, fetch)) for issuer in settings.issuers),
+            issuers,
+            logins,
+            fetch.post,
+            seals,
+            f"{settings.origin}/v1/auth/callback",
+            clock,
+        ),
+        casefiles=casefiles,
+        permissions=permissions,
+        filing=filing,
+        custody=custody,
+        sessions=sessions,
+        operations=operations,
+        reading=reading,
+        recording=Recording(storage.events, blobs, manager),
+        manager=manager,
+        freshness=freshness,
+        explain=explain,
+        registry=registry,
+        runner=runner,
+        clock=clock,
+        first_login=first,
+        helper=helper,
+    )
