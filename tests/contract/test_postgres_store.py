@@ -195,6 +195,26 @@ async def test_all_processes_are_told_the_same_time(database: str, tmp_path: Pat
     assert len(told) == 2
 
 
+async def test_a_start_of_which_nobody_knows_is_an_orphan_though_its_process_lives(
+    database: str, tmp_path: Path
+):
+    async with open_storage(database, tmp_path, lambda _: None, owner="here") as store:
+        shelf = await Shelf.filled(store)
+        known, lost = shelf.started(), shelf.started()
+        for fact in (known, lost):
+            await store.commits.commit(shelf.opening(fact, owner="here"))
+        before = await store.events.orphans("here", 10)
+
+        # As when the server goes away after it was told to commit and before it has answered.
+        commits: Any = store.commits
+        commits.doubts.add([shelf.opening(lost, owner="here"), shelf.opening(shelf.started(), owner="here")])
+        found = await store.events.orphans("here", 10)
+
+        assert before == []
+        assert [orphan.row.event_id for orphan in found] == [lost.event_id]
+        assert store.is_sweep_due.is_set()
+
+
 async def test_texts_with_nul_are_kept_without_it(database: str, tmp_path: Path):
     async with processes(database, tmp_path, 1) as (shelf, (store,)):
         added = shelf.document("a\x00b", title="t\x00")
