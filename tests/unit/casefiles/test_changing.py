@@ -173,7 +173,7 @@ async def test_a_change_that_loses_every_race_gives_up_and_says_so(
 ):
     rival = happens(lambda: house.update(anna, casefile.casefile_id, description="again"))
     # The rival's own commits come in between, so every second one lets the rival through.
-    house.commits.meanwhile(*[rival, _nothing] * 8)
+    house.commits.meanwhile(*[rival, _nothing] * 51)
 
     with pytest.raises(StoreUnavailable) as gave_up:
         await house.update(anna, casefile.casefile_id, title="Flat 4")
