@@ -3,11 +3,9 @@
 Every change of a casefile or its access list takes the next version, so two deciders never build on the same state.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,7 +29,7 @@ from casekeeper.journal.stream import Commit, Commits, Record
 
 T = TypeVar("T")
 
-# Each lost race means that somebody in another process got through: of five, nobody loses so often in a row.
+# Each lost race means that somebody else got through; of a few who try at once nobody loses so often in a row.
 _TRIES = 50
 
 
@@ -78,7 +76,6 @@ class Changing:
         self._commits = commits
         self._requests = requests
         self._clock = clock
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def change(
         self,
@@ -113,52 +110,31 @@ class Changing:
     async def _commit(
         self, caller: Principal, command: ChangeCommand, action: Action, decide: Decide, ask: Ask
     ) -> None:
-        async def attempt(*, overtaken: bool) -> bool:
-            return await self._attempt(caller, command, action, decide, ask, overtaken=overtaken)
-
-        if await attempt(overtaken=False):
-            return
-        # From now on in turn: many changes at once would overtake one another again and again.
-        async with self._turns.setdefault(command.casefile_id, asyncio.Lock()):
-            for _ in range(_TRIES):
-                if await attempt(overtaken=True):
-                    return
+        casefile_id, overtaken = command.casefile_id, False
+        for _ in range(_TRIES):
+            access = await self._gate.enter(caller, casefile_id, action, again=overtaken)
+            casefile = await self._store.casefile(casefile_id)
+            if casefile is None:
+                raise CasefileNotFound(casefile_id)
+            if command.expected_version not in (None, casefile.version):
+                raise StaleVersion(command.expected_version or 0, casefile.version)
+            # What it reads is read behind the version: what changes in between makes the commit stale.
+            decision = await decide(Present(access, casefile))
+            changes = {"version": casefile.version + 1, "updated_at": self._clock()}
+            changed = PutCasefile(decision.casefile.model_copy(update=changes))
+            claim = self._requests.claim(ask, casefile_id)
+            conditions = (*claim, access.fence, CasefileIsAt(casefile_id, casefile.version))
+            fact = self.fact(caller, casefile, decision.kind, decision.inputs, ask)
+            try:
+                await self._commits.commit(Commit((fact,), conditions, (*claim, changed, *decision.records)))
+            except FenceBroken:
+                overtaken = True
+            except StaleVersion:
+                if command.expected_version is not None:
+                    raise
+            else:
+                return
         raise StoreUnavailable("The casefile changed again and again; try once more.")
-
-    async def _attempt(
-        self,
-        caller: Principal,
-        command: ChangeCommand,
-        action: Action,
-        decide: Decide,
-        ask: Ask,
-        *,
-        overtaken: bool,
-    ) -> bool:
-        """Change it as it is now; False if it was another by then, or the caller's permission was."""
-        casefile_id = command.casefile_id
-        access = await self._gate.enter(caller, casefile_id, action, again=overtaken)
-        casefile = await self._store.casefile(casefile_id)
-        if casefile is None:
-            raise CasefileNotFound(casefile_id)
-        if command.expected_version not in (None, casefile.version):
-            raise StaleVersion(command.expected_version or 0, casefile.version)
-        # What it reads is read behind the version: what changes in between makes the commit stale.
-        decision = await decide(Present(access, casefile))
-        changes = {"version": casefile.version + 1, "updated_at": self._clock()}
-        changed = PutCasefile(decision.casefile.model_copy(update=changes))
-        claim = self._requests.claim(ask, casefile_id)
-        conditions = (*claim, access.fence, CasefileIsAt(casefile_id, casefile.version))
-        fact = self.fact(caller, casefile, decision.kind, decision.inputs, ask)
-        try:
-            await self._commits.commit(Commit((fact,), conditions, (*claim, changed, *decision.records)))
-        except FenceBroken:
-            return False
-        except StaleVersion:
-            if command.expected_version is not None:
-                raise
-            return False
-        return True
 
     def fact(self, caller: Principal, casefile: Casefile, kind: Kind, inputs: Any, ask: Ask) -> Fact:
         """A fact for the casefile's own record, under an event id of its own."""
