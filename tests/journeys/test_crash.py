@@ -151,9 +151,12 @@ async def _crashes(data: Path, marks: Path, dice: random.Random) -> Told:
             asyncio.create_task(_client(site, number, random.Random(dice.random())))
             for number in range(CLIENTS)
         ]
-        for _ in range(KILLS):
+        for kills in range(KILLS):
             # From before the first answer to well into the work.
             await asyncio.sleep(dice.uniform(0.0, 0.6))
+            if kills % 4 == 3:
+                # On a shared store what was open is closed after a while only; some servers live to see it.
+                await _answers(site, kills + CLIENTS)
             nursery.kill()
             await nursery.start()
         site.stopped = True
@@ -162,6 +165,12 @@ async def _crashes(data: Path, marks: Path, dice: random.Random) -> Told:
     finally:
         nursery.close()
     return site.told
+
+
+async def _answers(site: Site, more_than: int) -> None:
+    async with asyncio.timeout(_PATIENCE_S):
+        while len(site.told.answers) <= more_than:
+            await asyncio.sleep(0.05)
 
 
 @dataclass(frozen=True)
