@@ -15,6 +15,7 @@ from benchmarks.machinery import Api, Load, Running, free_port, http, serving, s
 from benchmarks.permissions import permissions
 from benchmarks.searching import searching
 from benchmarks.stores import stores
+from benchmarks.telling import telling
 
 OPERATION: dict[str, Any] = {"operation_type": "tool", "tool_name": "noop", "parameters": {}}
 AGENT = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "What was invoiced in May?"}
@@ -289,6 +290,7 @@ def main() -> int:
         if wanted("permissions"):
             say("permissions")
             rows += permissions(Path(folder, "permissions"), asked.seconds * asked.rounds)
+            rows += telling(Path(folder, "telling"))
         if wanted("import"):
             say("import")
             load = Load()

@@ -143,11 +143,8 @@ class CasefileSessionManager:
         """
         if place.session_id is None:
             return await self._in_casefile(caller, place.casefile_id, again=again)
-        session = await self._session(place.session_id, purpose)
-        if session is None or place.casefile_id not in (None, session.casefile_id):
-            raise SessionNotFound(place.session_id)
-        access = await self._gate.look(caller, session.casefile_id, again=again)
-        if access is None or not _is_visible(access, session):
+        access, session = await self._found(caller, place.session_id, purpose, again=again)
+        if place.casefile_id not in (None, session.casefile_id):
             raise SessionNotFound(place.session_id)
         if session.session_type is SessionType.RECORD and purpose is not Purpose.READ:
             raise SessionReserved
@@ -161,21 +158,31 @@ class CasefileSessionManager:
             raise await self._refuse_private(access, session, on_record=on_record)
         return SessionContext(access, session)
 
-    async def _session(self, session_id: str, purpose: Purpose) -> UnifiedSession | None:
-        """The session; to execute in it, perhaps as it was.
+    async def _found(
+        self, caller: Principal, session_id: str, purpose: Purpose, *, again: bool
+    ) -> tuple[Access, UnifiedSession]:
+        """The session with the caller's access; to execute in it, perhaps as it was.
 
         What executing asks for (who opened it, where, who may see it) never changes, and whether it is still open
         is judged in the commit.
         """
+        known = self._known.get(session_id) if purpose is Purpose.EXECUTE else None
+        session = known or await self._sessions.session(session_id)
+        # Strangers must not tell by the time whether a session exists, so they cost the same reads: no casefile has this id.
+        access = await self._gate.look(caller, session.casefile_id if session else session_id, again=again)
+        if session is None or access is None or not _is_visible(access, session):
+            if known:
+                await self._sessions.session(session_id)
+            raise SessionNotFound(session_id)
+        if not known:
+            self._remember(session)
+        return access, session
+
+    def _remember(self, session: UnifiedSession) -> None:
         known = self._known
-        if purpose is Purpose.EXECUTE and session_id in known:
-            return known[session_id]
-        session = await self._sessions.session(session_id)
-        if session is not None:
-            if len(known) >= _KNOWN_MAX:
-                del known[next(iter(known))]
-            known[session_id] = session
-        return session
+        if len(known) >= _KNOWN_MAX:
+            del known[next(iter(known))]
+        known[session.session_id] = session
 
     async def enter(self, caller: Principal, casefile_id: str) -> Access:
         """The proof that the caller is a member of the casefile, for lists of its sessions."""

@@ -8,7 +8,7 @@ import pytest
 
 from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
-from casekeeper.casefiles.freshness import LEASE_S, POLL_S, Freshness
+from casekeeper.casefiles.freshness import LEASE_S, POLL_S, SOONEST_POLL_S, Freshness
 from casekeeper.casefiles.grants import FreshGrants
 from casekeeper.errors import StoreUnavailable, TokenRejected
 from casekeeper.identity.principal import Principal
@@ -119,6 +119,26 @@ async def test_a_check_renews_the_lease_in_passing(worker: Worker, house: House,
         await worker.believes(anna)
 
     assert worker.freshness.counters.polls == 11
+
+
+@pytest.mark.parametrize(("took", "apart"), [(0.0, POLL_S), (0.03, POLL_S - 0.06), (0.1, SOONEST_POLL_S)])
+async def test_the_slower_the_answers_the_sooner_the_next_poll(
+    worker: Worker, house: House, anna: Principal, took: float, apart: float
+):
+    worker.line.free.clear()
+    first = asyncio.ensure_future(worker.believes(anna))
+    await settle()
+    house.clock.elapse(took)
+    worker.line.free.set()
+    assert await first
+
+    house.clock.elapse(apart - took - 0.001)
+    await worker.believes(anna)
+    before = worker.freshness.counters.polls
+    house.clock.elapse(0.002)
+    await worker.believes(anna)
+
+    assert (before, worker.freshness.counters.polls) == (1, 2)
 
 
 async def test_nobody_polls_while_nobody_asks(worker: Worker, house: House, anna: Principal):
