@@ -201,8 +201,8 @@ class Sweeper:
     async def _sweep(self, sweep: Sweep) -> bool:
         try:
             await sweep()
-        except Unavailable:
+        except Unavailable as error:
             if not self._is_away:
-                _log.warning("a sweep could not reach the store; it will be tried again", exc_info=True)
+                _log.warning("a sweep could not reach the store (%s); it will be tried again", error)
             return False
         return True

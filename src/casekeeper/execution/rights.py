@@ -38,6 +38,7 @@ class Rights:
         self._is_shared = is_shared
         self._due: set[_Pair] = set()
         self._woken = asyncio.Event()
+        self._is_away = False
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Look at whom these changes are about."""
@@ -63,10 +64,13 @@ class Rights:
                 try:
                     await self._judge(*pair)
                     self._due.discard(pair)
-                except Unavailable:
+                    self._is_away = False
+                except Unavailable as error:
                     # It stays due; meanwhile nothing that it does can be written.
                     self._due.add(pair)
-                    _log.warning("a permission could not be looked up; it will be tried again")
+                    if not self._is_away:
+                        _log.warning("a permission could not be looked up (%s); trying again", error)
+                    self._is_away = True
 
     def _pairs(self) -> set[_Pair]:
         return {(running.fact.casefile_id, running.user_id) for running in self._runner.all()}

@@ -26,15 +26,19 @@ class StopStore(Protocol):
 
 async def heed_stops(store: StopStore, runner: Runner, owner: str) -> None:
     """Stop what runs here and was asked to, until cancelled."""
+    is_away = False
     while True:
         await asyncio.sleep(EVERY.total_seconds())
         if not runner.all():
             continue
         try:
             asked = await store.asked_to_stop(owner)
-        except Unavailable:
-            _log.warning("what was asked to stop could not be looked up; it will be tried again")
+        except Unavailable as error:
+            if not is_away:
+                _log.warning("what was asked to stop could not be looked up (%s); trying again", error)
+            is_away = True
             continue
+        is_away = False
         for event_id, reason in asked:
             if running := runner.find(event_id):
                 running.stop(Kind.CANCELLED, "cancelled", reason)
