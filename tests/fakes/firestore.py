@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -25,7 +26,7 @@ _MAIN = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 
 
 class Emulator:
-    """An emulator; one of our own can be killed and started again, and then holds nothing."""
+    """An emulator; one of our own can be killed and started again, and then holds what it is given, or nothing."""
 
     def __init__(self, host: str, command: list[str] | None = None) -> None:
         self.host = host
@@ -36,11 +37,12 @@ class Emulator:
         """The store's address in a project that nobody else has."""
         return f"firestore://test-{secrets.token_hex(6)}?emulator={self.host}"
 
-    def start(self) -> None:
-        """Start the emulator of our own and wait until it answers."""
+    def start(self, exported: Path | None = None) -> None:
+        """Start the emulator of our own, with what was exported from an earlier one, and wait until it answers."""
         assert self._command is not None
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(self._command, stdout=quiet, stderr=quiet)
+        given = [] if exported is None else [f"--seed_from_export={exported}"]
+        self._process = subprocess.Popen([*self._command, *given], stdout=quiet, stderr=quiet)
         for _ in range(600):
             try:
                 if httpx2.get(f"http://{self.host}/", timeout=1).status_code == 200:
@@ -48,6 +50,23 @@ class Emulator:
             except httpx2.TransportError:
                 time.sleep(0.05)
         unavailable("a Firestore emulator that starts")
+
+    def export(self, address: str, directory: Path) -> Path:
+        """Write all that a project holds into a directory that exists; returns the file to start from."""
+        project, name = urlsplit(address).netloc, secrets.token_hex(6)
+        asked = {
+            "database": f"projects/{project}/databases/(default)",
+            "export_directory": str(directory),
+            "export_name": name,
+        }
+        url = f"http://{self.host}/emulator/v1/projects/{project}:export"
+        httpx2.post(url, json=asked, timeout=60).raise_for_status()
+        return directory / name / f"{name}.overall_export_metadata"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it at once."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -29,6 +30,8 @@ OUTAGES = 5 if soaking() else 1
 # Each call makes many ways to the store, one after the other.
 DELAY_S = 0.5 if soaking() else 0.1
 OUTAGE_S = 5.0 if soaking() else 1.0
+# Beyond the ten seconds that a call may take, in the long form.
+HANG_S = 15.0 if soaking() else 1.0
 # Nothing is measured here but in the long form; a server that is not back by then never comes.
 _PATIENCE_S = 60
 
@@ -150,11 +153,21 @@ def only_unavailable(load: Load) -> None:
     }, told
 
 
-async def test_postgresql_restarts_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "data"
+def no_traceback(log: Path) -> None:
+    """Nothing happened of which the operator would be told as of a fault in the program."""
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two workers"])
+async def test_postgresql_restarts_under_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    data, log = tmp_path / "data", tmp_path / "log"
     with running_postgres() as postgres:
         store = await postgres.make()
-        async with deployed(data, store=store, limit_user="0", limit_casefile="0") as server:
+        async with deployed(
+            data, *options, log=log, store=store, limit_user="0", limit_casefile="0"
+        ) as server:
             async with loaded(server) as load:
 
                 async def kill() -> None:
@@ -164,26 +177,51 @@ async def test_postgresql_restarts_under_load(tmp_path: Path, capsys: pytest.Cap
                     await asyncio.to_thread(postgres.start)
 
                 took_s = await outages(load, kill, start)
-            await server.stop()
+            code, _ = await server.stop()
         tell(capsys, f"PostgreSQL: all clients served again after {[round(s, 2) for s in took_s]} s")
 
+        assert code == 0
         only_unavailable(load)
+        no_traceback(log)
         await nothing_lost(load, data, store)
 
 
-async def test_firestore_is_cut_off_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "data"
+async def test_firestore_restarts_and_hangs_under_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, log = tmp_path / "data", tmp_path / "log"
     with running_emulator() as emulator:
         async with proxy_to(emulator.host) as proxy:
             store = emulator.address()
             way = store.replace(emulator.host, proxy.host)
-            async with deployed(data, store=way, limit_user="0", limit_casefile="0") as server:
+            async with deployed(data, log=log, store=way, limit_user="0", limit_casefile="0") as server:
                 async with loaded(server) as load:
-                    took_s = await outages(load, proxy.cut, proxy.mend)
-                await server.stop()
+                    exported = list[Path]()
+
+                    async def kill() -> None:
+                        # It keeps all in memory. What it has answered by now it must have after the restart, too.
+                        await proxy.cut()
+                        exported.append(await asyncio.to_thread(emulator.export, store, tmp_path))
+                        emulator.kill()
+
+                    async def start() -> None:
+                        await asyncio.to_thread(emulator.start, exported[-1])
+                        await proxy.mend()
+
+                    took_s = await outages(load, kill, start)
+                    emulator.signal(signal.SIGSTOP)
+                    await asyncio.sleep(HANG_S)
+                    emulator.signal(signal.SIGCONT)
+                    awake = time.perf_counter()
+                    await load.each(1)
+                    took_s.append(time.perf_counter() - awake)
+                    await load.each(3)
+                code, _ = await server.stop()
             tell(capsys, f"Firestore: all clients served again after {[round(s, 2) for s in took_s]} s")
 
+        assert code == 0
         only_unavailable(load)
+        no_traceback(log)
         await nothing_lost(load, data, store)
 
 
