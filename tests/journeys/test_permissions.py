@@ -28,7 +28,7 @@ SEED = "PERMISSIONS_SEED"
 # A fault that is not noticed by then would not be noticed at all.
 MUTANT_STEPS = 1_000_000
 # Always the same stories: a rare fault must not be missed by bad luck.
-MUTANT_SEED = 7
+MUTANT_SEED = 2
 
 
 def seed(usual: int | None = None) -> int:
