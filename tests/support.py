@@ -22,6 +22,7 @@ import httpx2
 import pytest
 import uvicorn
 from argon2 import PasswordHasher
+from fastapi import FastAPI
 
 from casekeeper.acl import Effect
 from casekeeper.asgi import create_app
@@ -325,6 +326,7 @@ class Api:
 
     server: Server
     http: httpx2.AsyncClient
+    app: FastAPI
 
     @classmethod
     @asynccontextmanager
@@ -334,7 +336,7 @@ class Api:
         app.state.server = server
         transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://casekeeper.test") as http:
-            yield cls(server, http)
+            yield cls(server, http, app)
 
     async def post(
         self,

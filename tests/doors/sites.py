@@ -1,9 +1,10 @@
 """The casefiles, sessions and accounts around which access is tried."""
 
-import asyncio
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx2
 
 from casekeeper.identity.logins import Login
 from tests.doors.access_table import Case, Place
@@ -105,12 +106,25 @@ class Site:
         return Reply(response.status_code, response.text, response.headers.get("content-type", ""))
 
     async def _stream(self, path: str, token: str | None) -> "Reply":
-        # The in-process transport answers when the stream has ended, so a stream that goes on was let in.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.15):
-                response = await self.api.http.get(path, headers=bearer(token))
-                return Reply(response.status_code, response.text, response.headers["content-type"])
-        return Reply(200, "", "text/event-stream")
+        transport = httpx2.ASGITransport(app=_heads_only(self.api.app), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url=self.api.http.base_url) as http:
+            response = await http.get(path, headers=bearer(token))
+            return Reply(response.status_code, response.text, response.headers["content-type"])
+
+
+def _heads_only(app: Any) -> Any:
+    """The application, left by its client as soon as a stream begins: in process, its answer comes when it has ended."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        async def told(message: Any) -> None:
+            await send(message)
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                await send({"type": "http.response.body", "body": b""})
+                raise ConnectionResetError
+
+        await app(scope, receive, told)
+
+    return answer
 
 
 @dataclass(frozen=True)
