@@ -1,106 +1,30 @@
-"""Guests who try all doors all the time, and hosts who grant and revoke meanwhile."""
+"""Guests who try all doors all the time, and hosts who grant, revoke, open to the public and log out meanwhile."""
 
 import asyncio
 import random
-import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic, time
 from typing import Any
 
-import orjson
-
 from casekeeper.casefiles.freshness import LEASE_S
-from tests.journeys.rain_ledger import NOBODY, Ledger, Pair, Violation
+from tests.journeys.rain_ledger import NOBODY, PUBLIC, READER, Ledger, Pair, Violation
+from tests.journeys.rain_lines import Lines, Reply
+from tests.journeys.rain_logins import Logout, Person, Token
 from tests.journeys.rain_site import Site, Storm
 from tests.journeys.support import tool_call
 
-_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-_ANSWER_S = 60.0
 # On a machine that is busy otherwise it rains for longer, so that there is something to judge.
 _FEW = 5
-# Well below the ten minutes of a token.
-_TOKEN_S = 240.0
+_WANTED = ("execute note_add: 200", "revokes", "logouts", "public roles off")
 _GUESTS, _PLACES, _HOSTS, _CALLERS = 6, 8, 4, 16
+# So many of the places are open to the public now and then.
+_OPENED = 2
+# Each logout has all of a guest's permissions read from the store again.
+_LOGOUT_EVERY_S = (0.3, 2.0)
 ANY_ROLE, NEEDS = {"viewer", "editor"}, {"document_list": {"viewer", "editor"}, "note_add": {"editor"}}
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer, and when it was asked for and arrived."""
-
-    status: int
-    body: Any
-    sent: float
-    answered: float
-
-
-class Lines:
-    """Connections to the workers, kept open."""
-
-    def __init__(self, ports: Sequence[int]) -> None:
-        self._ports = ports
-        self._idle: dict[int, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {
-            port: [] for port in ports
-        }
-
-    async def post(
-        self, worker: int, path: str, payload: Any, token: str = "", request_id: str = ""
-    ) -> Reply:
-        """Ask; again, where a connection that was kept turns out to be closed."""
-        body = orjson.dumps({"payload": payload, **({"request_id": request_id} if request_id else {})})
-        auth = f"authorization: Bearer {token}\r\n" if token else ""
-        head = (
-            f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{auth}"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
-        port, data = self._ports[worker], head.encode() + body
-        async with asyncio.timeout(_ANSWER_S):
-            while self._idle[port]:
-                with suppress(OSError, EOFError):
-                    return await self._ask(port, *self._idle[port].pop(), data)
-            return await self._ask(port, *await asyncio.open_connection("127.0.0.1", port), data)
-
-    async def _ask(
-        self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
-    ) -> Reply:
-        try:
-            sent = monotonic()
-            writer.write(data)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = _LENGTH.search(head)
-            assert length is not None
-            body = await reader.readexactly(int(length[1]))
-            answered = monotonic()
-        except BaseException:
-            writer.transport.abort()
-            raise
-        self._idle[port].append((reader, writer))
-        return Reply(int(head[9:12]), orjson.loads(body), sent, answered)
-
-    def close(self) -> None:
-        """Let go of all."""
-        for _, writer in (one for idle in self._idle.values() for one in idle):
-            writer.transport.abort()
-
-
-@dataclass
-class Person:
-    """Somebody with an API key and tokens of any age, some of which carry scopes that are long gone."""
-
-    user_id: str
-    api_key: str
-    tokens: deque[tuple[str, float]] = field(default_factory=lambda: deque[tuple[str, float]](maxlen=8))
-
-    def token(self, rng: random.Random) -> str | None:
-        """Any that is not about to end."""
-        while self.tokens and self.tokens[0][1] < monotonic() - _TOKEN_S:
-            self.tokens.popleft()
-        return rng.choice(self.tokens)[0] if self.tokens else None
 
 
 class Rain:
@@ -145,12 +69,16 @@ class Rain:
             if token is None:
                 await self.log_in(person, worker)
                 continue
-            reply = await self.lines.post(worker, path, payload, token, request_id)
-            if reply.status != 503:
-                self._take_scopes(person, reply)
+            reply = await self.lines.post(worker, path, payload, token.text, request_id)
+            if reply.status == 503:
+                self._must_be_excused(path, reply)
+                await asyncio.sleep(0.05)
+                continue
+            person.judge(token, f"{path} at worker {worker}", reply)
+            if reply.status != 401:
+                self._take_scopes(person, token, reply)
                 return reply
-            self._must_be_excused(path, reply)
-            await asyncio.sleep(0.05)
+            self.told["401 after a logout"] += 1
 
     async def log_in(self, person: Person, worker: int) -> None:
         """Get a fresh token, with some scopes."""
@@ -161,14 +89,17 @@ class Rain:
         if reply.status == 503:
             self._must_be_excused("log in", reply)
             return
+        if reply.status == 401 and person.was_logged_out(reply.sent, reply.answered):
+            # It was under way, and a logout ends those as well.
+            self.told["logins overtaken by a logout"] += 1
+            return
         if reply.status != 200:
             raise Violation(f"a login at worker {worker} was answered {reply.status}: {reply.body}")
-        person.tokens.append((reply.body["payload"]["access_token"], monotonic()))
+        person.tokens.append(Token(reply.body["payload"]["access_token"], reply.sent, reply.answered))
 
-    def _take_scopes(self, person: Person, reply: Reply) -> None:
+    def _take_scopes(self, person: Person, token: Token, reply: Reply) -> None:
         if reply.status == 200 and (news := reply.body["payload"].get("updated_scopes")):
-            # As old as the oldest that it may come from.
-            person.tokens.append((news["token"], person.tokens[0][1]))
+            person.tokens.append(token.child(news["token"], reply))
             self.told["tokens swapped"] += 1
 
     def _must_be_excused(self, what: str, reply: Reply) -> None:
@@ -195,7 +126,7 @@ class Rain:
     async def get(self, guest: Person, place: str, worker: int) -> None:
         """Read the casefile."""
         reply = await self.ask(guest, worker, "/v1/casefiles/get", {"casefile_id": place})
-        roles = {200: ANY_ROLE, 404: {NOBODY}}.get(reply.status)
+        roles = {200: {*ANY_ROLE, READER}, 404: {NOBODY}}.get(reply.status)
         self._judge((guest.user_id, place), "get", worker, reply, roles)
 
     async def execute(self, guest: Person, place: str, worker: int, name: str) -> None:
@@ -203,7 +134,8 @@ class Rain:
         parameters = {"text": "rain"} if name == "note_add" else {"limit": 1}
         payload = tool_call(name, parameters, casefile_id=place)
         reply = await self.ask(guest, worker, "/v1/sessions/execute", payload)
-        roles = {200: NEEDS[name], 404: {NOBODY}, 403: ANY_ROLE - NEEDS[name]}.get(reply.status)
+        too_low = {*ANY_ROLE, READER} - NEEDS[name]
+        roles = {200: NEEDS[name], 404: {NOBODY}, 403: too_low}.get(reply.status)
         if reply.status == 200:
             self._look_at(reply)
         self._judge((guest.user_id, place), f"execute {name}", worker, reply, roles)
@@ -215,7 +147,7 @@ class Rain:
             raise Violation(f"a list was answered {reply.status}: {reply.body}")
         seen = {one["casefile_id"] for one in reply.body["payload"]["items"]}
         for place in self.places:
-            roles = ANY_ROLE if place in seen else {NOBODY}
+            roles = ANY_ROLE if place in seen else {NOBODY, READER}
             self._judge((guest.user_id, place), "list", worker, reply, roles)
 
     def _look_at(self, reply: Reply) -> None:
@@ -228,7 +160,7 @@ class Rain:
         # It ran when the right to it went, or the store.
         if kind == "store_unavailable":
             self._must_be_excused("an operation", reply)
-        elif kind not in ("rights_lost", "role_too_low"):
+        elif kind not in ("rights_lost", "role_too_low", "token_rejected"):
             raise Violation(f"an operation failed: {payload['error']}")
 
     def _judge(self, pair: Pair, what: str, worker: int, reply: Reply, roles: set[str] | None) -> None:
@@ -295,6 +227,51 @@ class Rain:
                 group.create_task(self.get(guest, pair[1], worker))
                 group.create_task(self.execute(guest, pair[1], worker, "note_add"))
 
+    async def open_and_shut(self, done: asyncio.Event) -> None:
+        """Let the public read a place, and no longer, until it is over; nobody else does."""
+        while not done.is_set():
+            place = self.rng.choice(self.places[:_OPENED])
+            pair = (PUBLIC, place)
+            role = READER if self.ledger.present(pair).role == NOBODY else NOBODY
+            self._requests += 1
+            made = self.ledger.begin(pair, role, monotonic())
+            payload = {"casefile_id": place, "public_role": "viewer" if role == READER else "none"}
+            worker, request_id = self.rng.randrange(len(self.site.workers)), f"change-{self._requests}"
+            reply = await self.ask(self.owner, worker, "/v1/casefiles/update", payload, request_id)
+            if reply.status != 200:
+                raise Violation(f"a public role at worker {worker} was answered {reply.status}: {reply.body}")
+            made.holds = monotonic()
+            self.told["public roles" if role == READER else "public roles off"] += 1
+            for guest in self.rng.sample(self.guests, 2) if role == NOBODY else ():
+                await self._try_all_doors((guest.user_id, place))
+            await asyncio.sleep(self.rng.uniform(0.1, 0.5))
+
+    async def log_out(self, done: asyncio.Event) -> None:
+        """Log a guest out everywhere now and then until it is over; nobody else does."""
+        while not done.is_set():
+            await asyncio.sleep(self.rng.uniform(*_LOGOUT_EVERY_S))
+            guest, worker = self.rng.choice(self.guests), self.rng.randrange(len(self.site.workers))
+            tokens = list(guest.tokens)
+            guest.logouts.append(made := Logout(monotonic()))
+            reply = await self.ask(guest, worker, "/v1/auth/logout", {})
+            if reply.status != 200:
+                raise Violation(f"a logout at worker {worker} was answered {reply.status}: {reply.body}")
+            made.holds = monotonic()
+            self.told["logouts"] += 1
+            async with asyncio.TaskGroup() as group:
+                for worker in range(len(self.site.workers)):
+                    for token in tokens:
+                        group.create_task(self._try_token(guest, token, worker))
+
+    async def _try_token(self, guest: Person, token: Token, worker: int) -> None:
+        """One of those that a logout has ended; a list asks no casefile's permission."""
+        reply = await self.lines.post(worker, "/v1/casefiles/list", {}, token.text)
+        if reply.status == 503:
+            self._must_be_excused("a list", reply)
+            return
+        guest.judge(token, f"a list at worker {worker}", reply)
+        self.told["tokens tried just after a logout"] += 1
+
     # All of it
 
     async def fall(self, seconds: float, operations: int) -> None:
@@ -310,13 +287,15 @@ class Rain:
             async with asyncio.TaskGroup() as group:
                 for number in range(_HOSTS):
                     group.create_task(self.change(pairs[number::_HOSTS], done))
+                group.create_task(self.open_and_shut(done))
+                group.create_task(self.log_out(done))
                 for _ in range(_CALLERS):
                     group.create_task(self.call(done))
                 while (
                     monotonic() - began < seconds
                     or self.operations < operations
                     or len(self.storm.told) < self.storm.kinds
-                    or min(self.told["execute note_add: 200"], self.told["revokes"]) < _FEW
+                    or min(self.told[name] for name in _WANTED) < _FEW
                 ):
                     if storm.done():
                         storm.result()

@@ -7,7 +7,8 @@ from statistics import quantiles
 from time import monotonic
 
 from tests.journeys.deployed import begun
-from tests.journeys.rain import Person, Rain
+from tests.journeys.rain import Rain
+from tests.journeys.rain_logins import Person
 from tests.journeys.support import bearing, request_bytes, tool_call
 
 
@@ -57,7 +58,7 @@ async def until_stopped(rain: Rain, marks: Path, times: int) -> tuple[list[float
         assert token is not None
         reader, writer = await asyncio.open_connection("127.0.0.1", rain.site.workers[1].port)
         path = f"/v1/sessions/{session_id}/events/stream"
-        writer.write(request_bytes("GET", path, headers=bearing(token)))
+        writer.write(request_bytes("GET", path, headers=bearing(token.text)))
         call = tool_call("hold", {"marks": str(marks)}, session_id=session_id)
         held = asyncio.create_task(_until(rain.ask(guest, 0, "/v1/sessions/execute", call)))
         streamed = asyncio.create_task(_until(reader.read()))

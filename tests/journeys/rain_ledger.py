@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from math import inf
 
 Pair = tuple[str, str]
-"""A user and a casefile."""
+"""A user, or `PUBLIC`, and a casefile."""
 
-NOBODY = "nobody"
+PUBLIC, READER, NOBODY = "public", "reader", "nobody"
 # What the documents promise: the end of a grant counts from the second after it on.
 _LATE_S = 1.0
 # Clocks of processes differ from the store's by the way there.
@@ -74,19 +74,27 @@ class Ledger:
                 break
         return roles
 
+    def who(self, pair: Pair, sent: float, answered: float) -> set[str]:
+        """The same; where the casefile may have been public, whoever was nobody may have been a reader."""
+        roles = self.possible(pair, sent, answered)
+        if NOBODY not in roles:
+            return roles
+        return roles - {NOBODY} | self.possible((PUBLIC, pair[1]), sent, answered)
+
     def judge(self, pair: Pair, what: str, sent: float, answered: float, implied: Iterable[str]) -> None:
         """Hold an answer against what may have been; `implied` are the roles that get it.
 
         Raises:
             Violation: None of them may have been.
         """
-        possible, implied = self.possible(pair, sent, answered), set(implied)
+        possible, implied = self.who(pair, sent, answered), set(implied)
         fixed = len(possible) == 1
         self.told["fixed" if fixed else "open"] += 1
-        if fixed and NOBODY in possible and sent - self.changes[pair][-1].holds < 1:
-            self.told["just after a revoke"] += 1
+        for what_went, where in (("a revoke", pair), ("a public role", (PUBLIC, pair[1]))):
+            if fixed and NOBODY in possible and sent - self.present(where).holds < 1:
+                self.told[f"just after {what_went}"] += 1
         if not possible & implied:
-            since = sent - self.changes[pair][-1].holds
+            since = sent - max(self.present(pair).holds, self.present((PUBLIC, pair[1])).holds)
             raise Violation(
                 f"{what}: {pair[0]} in {pair[1]} was answered as {sorted(implied)}, but can only have been "
                 f"{sorted(possible)}; sent {since * 1000:.0f} ms after the newest change held, answered "

@@ -35,6 +35,10 @@ def _for_ever(self: FreshGrants, ends_at: datetime | None) -> bool:
     return True
 
 
+async def _always(self: Freshness, user_id: str, epoch: str, asof: int) -> bool:
+    return True
+
+
 async def _not_at_all(self: AgreedClock, store_now: Any) -> None:
     await store_now()
 
@@ -47,6 +51,7 @@ _FAULTS: dict[str, list[tuple[type, str, Callable[..., Any]]]] = {
     ],
     "a revoke does not wait, and no pushes": [(Freshness, "push", _deaf), (Stopping, "settle", _at_once)],
     "no fence": [(Fence, "refusal", _pass)],
+    "tokens outlive logouts": [(Freshness, "stands", _always)],
     "grants have no end": [(FreshGrants, "_is_live", _for_ever)],
     "each goes by its own clock": [(AgreedClock, "ask", _not_at_all)],
 }

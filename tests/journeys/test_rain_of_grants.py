@@ -16,7 +16,9 @@ import pytest
 
 from tests.journeys.rain import NEEDS, Rain
 from tests.journeys.rain_figures import told, until_refused, until_stopped
-from tests.journeys.rain_ledger import NOBODY, Ledger, Violation
+from tests.journeys.rain_ledger import NOBODY, PUBLIC, READER, Ledger, Violation
+from tests.journeys.rain_lines import Reply
+from tests.journeys.rain_logins import Logout, Person, Token
 from tests.journeys.rain_plants import FAULTS
 from tests.journeys.rain_record import judge_record
 from tests.journeys.rain_site import Storm, open_site
@@ -66,6 +68,8 @@ async def test_nobody_gets_in_after_a_revoke_whatever_befalls_the_servers(tmp_pa
     # A rain in which nobody gets in, nobody is kept out or nothing is cached would prove nothing.
     assert 4 * rain.told["from a cache"] > rain.told["from the store"] > 0
     assert rain.ledger.told["just after a revoke"] > rain.told["revokes"] > 0
+    assert rain.ledger.told["just after a public role"] > rain.told["public roles off"] > 0
+    assert rain.told["tokens tried just after a logout"] > rain.told["logouts"] > 0
     assert all(rain.told[f"execute {name}: {status}"] for name in NEEDS for status in (200, 404))
     assert found["start by guest"] > 0
     assert found["write by guest"] > 0
@@ -114,6 +118,40 @@ def test_after_a_revoke_has_answered_only_a_refusal_will_do() -> None:
     assert ledger.possible(GUEST, 6, 7) == {NOBODY}
     with pytest.raises(Violation, match="sent 1000 ms after the newest change held"):
         ledger.judge(GUEST, "get", 7, 8, {"viewer", "editor"})
+
+
+def test_after_a_public_role_is_gone_only_members_get_in() -> None:
+    ledger = Ledger()
+    public = (PUBLIC, GUEST[1])
+    ledger.begin(public, READER, 1).holds = 2
+    ledger.begin(public, NOBODY, 5).holds = 6
+
+    assert ledger.who(GUEST, 3, 4) == {READER}
+    assert ledger.who(GUEST, 3, 5.5) == {READER, NOBODY}
+    assert ledger.who(GUEST, 6, 7) == {NOBODY}
+    ledger.begin(GUEST, "viewer", 8).holds = 9
+    assert ledger.who(GUEST, 10, 11) == {"viewer"}
+
+
+def test_a_logout_ends_what_was_made_before_it_and_nothing_that_comes_after() -> None:
+    guest = Person("guest", "")
+    old, late = Token("old", 1, 2), Token("late", 7, 8)
+    guest.logouts.append(Logout(5, holds=6))
+
+    def answered(status: int, token: Token, sent: float) -> None:
+        guest.judge(token, "list", Reply(status, {}, sent, sent + 0.5))
+
+    for status, token, sent in (
+        (200, old, 4),
+        (200, old, 5.5),
+        (401, old, 5.5),
+        (401, old, 9),
+        (200, late, 9),
+    ):
+        answered(status, token, sent)
+    for status, token, sent in ((200, old, 6), (200, old.child("", Reply(200, {}, 5, 7)), 8), (401, late, 9)):
+        with pytest.raises(Violation):
+            answered(status, token, sent)
 
 
 def test_a_change_without_an_answer_may_have_happened() -> None:
