@@ -399,3 +399,18 @@ async def test_grants_are_listed_expired_ones_too(shelf: Shelf):
 
     assert listed[0] == granted
     assert [grant.user_id for grant in listed] == [GUEST, OWNER]
+
+
+async def test_a_tainted_operation_says_so_in_both_its_facts(shelf: Shelf):
+    tainted, other = await shelf.operation(is_tainted=True), await shelf.operation()
+
+    told = {
+        event["event_id"]: event.get("tainted")
+        for fact in await shelf.facts(view="operations")
+        for event in [json.loads(fact.json())]
+    }
+    headers = [json.loads(fact.header) for fact in await shelf.facts()]
+    marked = [(h["event_id"], h["kind"]) for h in headers if "tainted" in h]
+    assert told == {tainted.event_id: 1, other.event_id: None}
+    assert marked == [(tainted.event_id, "started"), (tainted.event_id, "succeeded")]
+    assert (await shelf.check()).exit_code == 0

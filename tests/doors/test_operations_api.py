@@ -200,3 +200,22 @@ async def test_deleting_a_casefile_stops_what_runs_in_it(api: Api, house: House,
     async with asyncio.timeout(5):
         while not workshop.ended["waits"]:
             await asyncio.sleep(0.01)
+
+
+async def test_what_an_agent_asks_for_after_it_has_read_something_is_told_as_tainted(
+    api: Api, house: House
+) -> None:
+    casefile_id, token = house.casefile_id, house["owner"]
+    await api.run(token, "note_add", {"text": "The rent of flat 4 is due."}, casefile_id=casefile_id)
+    operation = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "rent flat"}
+    payload = {"casefile_id": casefile_id, "operation": operation}
+    ran = await api.ask("/v1/sessions/execute", payload, token=token)
+
+    wanted = {"casefile_id": casefile_id, "parent_event_id": ran["event_id"], "order": "asc"}
+    children = (await api.ask("/v1/events/query", wanted, token=token))["items"]
+    told = [(event["operation_name"], event.get("tainted")) for event in children]
+    asked = [{"event_id": event_id} for event_id in (ran["event_id"], *(e["event_id"] for e in children))]
+    got = [(await api.ask("/v1/operations/get", one, token=token))["tainted"] for one in asked]
+
+    assert told == [("mail_search", None), ("mail_search", 1)]
+    assert got == [False, False, True]

@@ -92,8 +92,15 @@ class Call:
     def asked(self) -> Asked:
         """What it asks for, as facts tell it."""
         type_ = OperationType(self.operation.operation_type)
-        parent = self.parent.event_id if self.parent else None
-        return Asked(type_, self.operation.name, self.operation.inputs, self.ask.request_id, parent)
+        parent, name, inputs = self.parent, self.operation.name, self.operation.inputs
+        return Asked(
+            type_,
+            name,
+            inputs,
+            self.ask.request_id,
+            parent.event_id if parent else None,
+            is_tainted=self.is_tainted,
+        )
 
 
 @value
@@ -122,6 +129,7 @@ class Outcome:
     failure: Failure | None = None
     duration_ms: int | None = None
     usage: dict[str, int | str] | None = None
+    is_tainted: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -337,6 +345,7 @@ class Executor:
             failure=ending.failure,
             duration_ms=terminal.duration_ms,
             usage=terminal.usage,
+            is_tainted=fact.is_tainted,
         )
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -13,13 +13,17 @@ from casekeeper.values import value
 
 @value
 class Asked:
-    """What somebody asked to run: enough for a fact about it, whether it becomes an operation or not."""
+    """What somebody asked to run: enough for a fact about it, whether it becomes an operation or not.
+
+    `is_tainted`: an agent asks that has read something, so it may be somebody else's wish.
+    """
 
     operation_type: OperationType
     name: str
     inputs: Any
     request_id: str
     parent_event_id: str | None = None
+    is_tainted: bool = False
 
 
 def started_fact(access: Access, session_id: str, asked: Asked, payload: Payload, now: datetime) -> Fact:
@@ -36,6 +40,7 @@ def started_fact(access: Access, session_id: str, asked: Asked, payload: Payload
         request_id=asked.request_id,
         started_at=now,
         permission=access.permission,
+        is_tainted=asked.is_tainted,
         payload=payload,
     )
 
@@ -65,6 +70,7 @@ def terminal_fact(started: Fact, started_seq: int, ending: Ending, payload: Payl
         # The wall clock may step back; an operation never ends before it began.
         ended_at=max(now, started.started_at),
         permission=started.permission,
+        is_tainted=started.is_tainted,
         payload=payload,
         error_type=ending.failure.type if ending.failure else None,
         usage=finished.usage if finished else ending.usage,

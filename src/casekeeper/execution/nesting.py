@@ -73,7 +73,8 @@ class Nesting:
             return await self._invoke(executor, started, inside, call, call_id, begun or _unheard)
 
         async def note_refusal(*, name: str, inputs: Any, error_type: str, message: str, call_id: str) -> str:
-            asked = Asked(OperationType.TOOL, name, inputs, call_id, fact.event_id)
+            tainted = started.running.is_tainted
+            asked = Asked(OperationType.TOOL, name, inputs, call_id, fact.event_id, is_tainted=tainted)
             return await self._deny(started, asked, error_type, message)
 
         async def write(records: Sequence[Record]) -> None:

@@ -83,6 +83,9 @@ class Executed:
     session_created: bool
     permission_from_cache: bool
     updated_scopes: UpdatedScopes | None = None
+    tainted: Annotated[
+        bool, Field(description="Whether an agent asked for it that had read something before.")
+    ] = False
 
 
 async def updated_scopes(logins: Logins, context: SessionContext) -> UpdatedScopes | None:
@@ -223,6 +226,8 @@ class Operations:
             failure=failure,
             duration_ms=header.get("duration_ms"),
             usage=header.get("usage"),
+            # The started fact has it; what ends the work of a lost process knows nothing of it.
+            is_tainted="tainted" in from_json(facts[0].header),
         )
 
     async def executed(self, outcome: Outcome, context: SessionContext, *, created: bool = False) -> Executed:
@@ -241,6 +246,7 @@ class Operations:
             session_created=created,
             permission_from_cache=context.access.is_from_cache,
             updated_scopes=await updated_scopes(self._logins, context),
+            tainted=outcome.is_tainted,
         )
 
 

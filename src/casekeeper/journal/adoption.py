@@ -103,6 +103,7 @@ def _fact(header: Mapping[str, Any], payload: Payload) -> Fact:
         operation_type=OperationType(type_) if type_ else None,
         operation_name=header.get("operation_name"),
         request_id=header.get("request_id"),
+        is_tainted=header.get("tainted") == 1,
         usage=header.get("usage"),
         started_seq=header.get("started_seq"),
         inputs_commit=header.get("inputs_commit"),

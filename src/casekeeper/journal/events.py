@@ -93,7 +93,10 @@ class Permission:
 
 @value
 class Fact:
-    """One fact before it has a number. `actor` is the pseudonym of the account whose rights were used."""
+    """One fact before it has a number. `actor` is the pseudonym of the account whose rights were used.
+
+    `is_tainted`: an agent had asked for the operation that had read something before, and it was judged so.
+    """
 
     _: KW_ONLY
     casefile_id: str
@@ -109,6 +112,7 @@ class Fact:
     operation_name: str | None = None
     request_id: str | None = None
     permission: Permission | None = None
+    is_tainted: bool = False
     usage: dict[str, int | str] | None = None
     error_type: str | None = None
     started_seq: int | None = None
@@ -146,6 +150,8 @@ class Fact:
             "duration_ms": self.duration_ms,
             "usage": self.usage,
             "permission": self.permission.header() if self.permission else None,
+            # The canonical form knows no booleans.
+            "tainted": 1 if self.is_tainted else None,
             "error_type": self.error_type,
             "started_seq": self.started_seq,
             "inputs_commit": self.inputs_commit,
@@ -195,6 +201,9 @@ class ExecutionEvent(BaseModel):
     duration_ms: int | None = None
     usage: dict[str, int | str] | None = None
     permission: dict[str, str] | None = None
+    tainted: int | None = Field(
+        default=None, description="1 where an agent asked for it that had read something before."
+    )
     error_type: str | None = None
     started_seq: int | None = Field(default=None, description="The number of the fact that holds the inputs.")
     inputs_commit: str | None = Field(default=None, description="Commitment of the inputs, hex.")

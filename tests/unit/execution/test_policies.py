@@ -117,11 +117,13 @@ async def ben_in(house: House, anna: Principal, *tags: str, role: Role = Role.ED
     return made
 
 
-async def agent(house: House, caller: Principal, casefile_id: str, prompt: str) -> Any:
+async def agent(
+    house: House, caller: Principal, casefile_id: str, prompt: str, *, session_id: str | None = None
+) -> Any:
     """What the obedient agent's calls gave, one after the other."""
     operation = AgentCall(operation_type="agent", agent_name="obedient", prompt=prompt)
     _, started = await house.executor.execute(
-        Call(caller, At(casefile_id=casefile_id), operation, house.ask(caller))
+        Call(caller, At(session_id, casefile_id=casefile_id), operation, house.ask(caller))
     )
     assert isinstance(started, Started)
     outcome = await asyncio.wait_for(started.running.ended, 10)
@@ -326,6 +328,26 @@ async def test_a_tool_that_the_agent_calls_is_tainted_like_it(house: House, anna
     _, inside = await agent(house, anna, casefile.casefile_id, "echo nest=send")
 
     assert inside["type"] == "approval_needed"
+
+
+async def test_the_record_tells_which_calls_were_tainted(house: House, anna: Principal):
+    casefile = await house.casefile(anna)
+
+    session_id = await house.session(anna, casefile.casefile_id)
+    await agent(house, anna, casefile.casefile_id, "echo send nest=echo", session_id=session_id)
+
+    facts = [f for f in await house.facts(session_id) if "operation_name" in f]
+    assert [(f["operation_name"], f["kind"], f.get("tainted")) for f in facts] == [
+        ("obedient", "started", None),
+        ("echo", "started", None),
+        ("echo", "succeeded", None),
+        ("send", "denied", 1),
+        ("nest", "started", 1),
+        ("echo", "started", 1),
+        ("echo", "succeeded", 1),
+        ("nest", "succeeded", 1),
+        ("obedient", "succeeded", None),
+    ]
 
 
 async def test_a_persons_own_calls_are_not_tainted(house: House, anna: Principal):
