@@ -72,7 +72,7 @@ def stores(folder: Path, rounds: int, seconds: float) -> list[Row]:
     """SQLite and PostgreSQL."""
     rows = asyncio.run(_sqlite(folder, rounds, seconds))
     # Tests do without; here an acknowledgement is to mean that it is on disk.
-    with running_postgres("fsync=on") as server:
+    with running_postgres("fsync=on", on_disk=True) as server:
         return [*rows, *asyncio.run(_postgres(server.url, folder, rounds, seconds))]
 
 

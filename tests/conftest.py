@@ -8,7 +8,7 @@ import pytest
 from pytest_socket import socket_allow_hosts
 
 from casekeeper.server import Server
-from tests.support import Api, House, Workshop, listening, open_test_server
+from tests.support import Api, House, Workshop, drop_databases_of, listening, open_test_server
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +32,10 @@ def workshop() -> Workshop:
 
 @pytest.fixture
 async def server(tmp_path: Path, workshop: Workshop) -> AsyncGenerator[Server]:
-    """A server on a fresh data directory."""
+    """A server on a fresh data directory; what it has in PostgreSQL goes with the test."""
     async with open_test_server(tmp_path / "data", workshop=workshop) as opened:
         yield opened
+    await drop_databases_of(tmp_path)
 
 
 @pytest.fixture

@@ -264,6 +264,14 @@ async def _database_of(directory: Path) -> str:
     return _databases[directory]
 
 
+async def drop_databases_of(directory: Path) -> None:
+    """Take away the databases of all servers whose data lay in the directory."""
+    from tests.fakes.postgres import shared_postgres
+
+    for made in [one for one in _databases if one.is_relative_to(directory)]:
+        await shared_postgres().drop(_databases.pop(made))
+
+
 def cheap_passwords() -> Passwords:
     """Hashes that cost nothing."""
     return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))

@@ -1,7 +1,9 @@
 """`MANAGED_TOOLS`: the registry of tools, as data. Catalogue, agents and doors all read it."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 
 from casekeeper.casefiles.access import Access
 from casekeeper.errors import ApprovalNeeded, ArgumentsInvalid, FieldError, PolicyDenies, RoleTooLow
@@ -68,8 +70,14 @@ MANAGED_TOOLS = ToolRegistry()
 
 def tools_of_packages() -> Iterator[Tool]:
     """What installed packages bring through the entry point, in the order of their names."""
-    for entry in sorted(entry_points(group=ENTRY_POINT), key=lambda e: e.name):
+    for entry in _entries(tuple(sys.path)):
         yield from entry.load()
+
+
+@lru_cache(maxsize=1)
+def _entries(_path: tuple[str, ...]) -> list[EntryPoint]:
+    # Reads a file of every package: not for each server of a process that opens many.
+    return sorted(entry_points(group=ENTRY_POINT), key=lambda e: e.name)
 
 
 class Registry:
