@@ -5,7 +5,7 @@ RUN := $(UV) run --frozen --no-sync
 ARGS ?=
 # The emulator takes long: what is about permissions, sessions, documents, repeats and crashes; `make soak` runs the rest.
 ON_FIRESTORE := $(patsubst %,tests/doors/test_%.py,access access_states rights policies casefiles_api sessions_api \
-	documents_api operations_api events_api idempotency limits logout) tests/journeys/test_crash.py
+	documents_api operations_api events_api idempotency limits logout browser_sessions) tests/journeys/test_crash.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test stores soak check lint types imports docs format bench setup
