@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     redis: SecretStr | None = Field(
         default=None,
-        description="Address of a Redis for several processes: redis://[user:password@]host[:port][/database], or rediss://.",
+        description="Address of a Redis for several processes: redis://[user:password@]host[:port][/database], or rediss://…[?ssl_ca_certs=file].",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8377, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors.commands import Cli
+from tests.fakes.certificates import certified
 from tests.fakes.redis import running_redis
 from tests.support import Api, open_test_server
 
@@ -37,6 +38,52 @@ async def test_with_redis_nothing_is_degraded(tmp_path: Path) -> None:
 
     assert ran.status_code == 200
     assert ready.json() == {"status": "ok"}
+
+
+async def test_redis_is_spoken_to_over_tls(tmp_path: Path) -> None:
+    tls = certified(tmp_path)
+    with running_redis("--requirepass", "hidden-word", tls=tls) as redis:
+        address = redis.url.replace("://", "://:hidden-word@") + f"?ssl_ca_certs={tls.authority}"
+        async with open_test_server(tmp_path / "data", redis=address) as server, Api.of(server) as api:
+            house = await api.house()
+            ran = await api.run(house["owner"], "noop", casefile_id=house.casefile_id)
+            ready = await api.get("/readyz")
+
+    assert ran.status_code == 200
+    assert ready.json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("trusted", ["another authority", "the machine's"])
+async def test_a_redis_of_an_authority_that_is_not_trusted_is_one_plain_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, trusted: str
+) -> None:
+    with running_redis(tls=certified(tmp_path)) as redis:
+        address = redis.url
+        if trusted == "another authority":
+            address += f"?ssl_ca_certs={certified(tmp_path, 'other').authority}"
+        async with open_test_server(tmp_path / "data", redis=address) as server, Api.of(server) as api:
+            ready = await api.get("/readyz")
+
+    assert ready.json() == {"status": "ok", "degraded": ["redis"]}
+    [said] = [r.getMessage() for r in caplog.records if r.name == "casekeeper.redis"]
+    assert "cannot be used" in said
+    assert "certificate verify failed" in said
+    assert "\n" not in said
+
+
+def test_a_file_that_the_address_names_and_that_is_not_there_is_one_plain_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "CASEKEEPER_REDIS", f"rediss://:hidden-word@127.0.0.1:1?ssl_ca_certs={tmp_path}/absent.pem"
+    )
+
+    ended = cli("serve", "--port", "0", "--data", tmp_path / "data")
+
+    assert (ended.out, ended.err.count("\n")) == ("", 1), ended.err
+    assert ended.code != 0
+    assert "absent.pem, which cannot be used" in ended.err
+    assert "hidden-word" not in ended.err
 
 
 @pytest.mark.parametrize("command", [["casefile", "list"], ["serve", "--port", "0"]], ids=" ".join)

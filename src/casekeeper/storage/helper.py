@@ -54,8 +54,12 @@ def find_helper(
         ) from error
     try:
         return RedisHelper(address, owner, live, pushes, clock=clock)
+    except OSError as error:
+        raise HelperAddressInvalid(
+            f"CASEKEEPER_REDIS names the file {error.filename}, which cannot be used."
+        ) from error
     except ValueError as error:
         # Not its own words, which may hold the password.
         raise HelperAddressInvalid(
-            "CASEKEEPER_REDIS must be redis://[user:password@]host[:port][/database], or rediss://…"
+            "CASEKEEPER_REDIS must be redis://[user:password@]host[:port][/database], or rediss://…[?ssl_ca_certs=file]"
         ) from error

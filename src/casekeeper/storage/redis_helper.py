@@ -26,6 +26,7 @@ from casekeeper.clock import Clock, utc_now
 from casekeeper.execution.telling import Heard, Told
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
+from casekeeper.storage.redis_address import check
 
 # Not all of it has types.
 _driver: Any = redis.asyncio
@@ -98,11 +99,10 @@ class RedisHelper:
     ) -> None:
         """`answer_s`: after how many seconds without an answer Redis counts as away.
 
-        Raises ValueError where the address is none of a Redis.
+        Raises what `redis_address.check` does.
         """
+        check(address)
         parts = urlsplit(address)
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-            raise ValueError("no address of a Redis")
         self._name = f"Redis at {parts.hostname}:{parts.port or 6379}"
         self._client: Any = _driver.from_url(
             address,
