@@ -16,7 +16,7 @@ from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Claim
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.limits import StoreLimits
-from casekeeper.storage.opening import StoreAddressInvalid, open_storage
+from casekeeper.storage.opening import StoreAddressInvalid, migrate_shared, open_storage
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, Shelf
 from tests.fakes.firestore import Emulator, documents_in
@@ -259,3 +259,11 @@ async def test_an_address_that_names_no_project_is_refused(address: str, tmp_pat
     with pytest.raises(StoreAddressInvalid):
         async with open_storage(address, tmp_path, lambda _: None):
             pass
+
+
+async def test_there_is_nothing_to_migrate(emulator: Emulator, tmp_path: Path):
+    address, directory = emulator.address(), tmp_path / "data"
+
+    assert await migrate_shared(address, directory, StoreLimits()) is False
+    async with open_storage(address, directory, lambda _: None) as store:
+        assert (await store.accounts.head()).number == 0

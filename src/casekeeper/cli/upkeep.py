@@ -1,4 +1,4 @@
-"""Looking after a data directory: `doctor`, `migrate`, `reindex`, `config show`."""
+"""Looking after a store: `doctor`, `migrate`, `reindex`, `config show`."""
 
 import json
 import platform
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import typer
 
 from casekeeper.cli.command import data_command
-from casekeeper.cli.exits import DATA, UNHEALTHY, Stop
+from casekeeper.cli.exits import DATA, UNAVAILABLE, UNHEALTHY, Stop
 from casekeeper.cli.output import Column, Output
-from casekeeper.cli.reach import DATABASE, existing, holder
+from casekeeper.cli.reach import DATABASE, existing, holder, is_shared
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -63,14 +63,32 @@ async def doctor(settings: "Settings", out: Output) -> None:
 
 
 async def migrate(settings: "Settings", out: Output) -> None:
-    """Bring a data directory to this version's schema. Servers do it by themselves when they start."""
+    """Bring the store to this version's schema. Servers do it by themselves when they start."""
     from casekeeper.storage.embedded import migrate as bring_up
     from casekeeper.storage.schema_version import NEWEST
 
-    with _alone(settings) as database:
-        changed = bring_up(database)
+    if is_shared(settings):
+        changed = await _migrate_shared(settings)
+    else:
+        with _alone(settings) as database:
+            changed = bring_up(database)
     text = f"Migrated to schema {NEWEST}." if changed else f"Nothing to do: the schema is at {NEWEST}."
     out.answer({"schema": NEWEST, "changed": changed}, text)
+
+
+async def _migrate_shared(settings: "Settings") -> bool:
+    from casekeeper.errors import StoreUnavailable
+    from casekeeper.server import store_limits
+    from casekeeper.storage.addresses import StoreAddressInvalid
+    from casekeeper.storage.opening import migrate_shared
+    from casekeeper.storage.schema_version import SchemaTooNew
+
+    try:
+        return await migrate_shared(settings.store, settings.data, store_limits(settings))
+    except (StoreAddressInvalid, SchemaTooNew) as error:
+        raise Stop(f"The store cannot be used: {error}.", DATA) from error
+    except StoreUnavailable as error:
+        raise Stop(error.detail, UNAVAILABLE) from error
 
 
 async def reindex(settings: "Settings", out: Output) -> None:

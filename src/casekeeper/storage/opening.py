@@ -1,7 +1,7 @@
 """Opens the store that an address names."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -71,3 +71,19 @@ async def open_storage(
             )
     async with opened as storage:
         yield storage
+
+
+async def migrate_shared(address: str, directory: Path, limits: StoreLimits) -> bool:
+    """Bring a store of several processes to this version's schema, as opening does; whether there was anything to do.
+
+    Raises what `open_storage` does.
+    """
+    changed = False
+    if urlsplit(address).scheme.startswith("postgres"):
+        # Opening tells of a library that is missing.
+        with suppress(ModuleNotFoundError):
+            from casekeeper.storage.postgres_opening import migrate_postgres
+
+            changed = await migrate_postgres(address, limits)
+    async with open_storage(address, directory, lambda _: None, limits=limits):
+        return changed
