@@ -42,14 +42,25 @@ class Running:
 
     def cpu_seconds(self) -> float:
         """The processor time that it has used, in the kernel and outside."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def rss_mib(self) -> float:
         """Its resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time of a process, and of those that it has waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in below for one in family(int(child)))]
 
 
 def start(kind: str, data: Path, port: int = 0) -> Running:
@@ -71,12 +82,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_product(data: Path, port: int) -> Running:
-    """Start `casekeeper serve` as a user does."""
+def start_product(data: Path, port: int, *options: str, **settings: str) -> Running:
+    """Start `casekeeper serve` as a user does; `settings` are environment variables without their prefix."""
     started_at = time.perf_counter()
     program = Path(sys.executable).with_name("casekeeper")
-    command = [str(program), "serve", "--data", str(data), "--port", str(port), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+    command = [str(program), "serve", "--data", str(data), "--port", str(port), "--json", *options]
+    named = {f"CASEKEEPER_{name.upper()}": value for name, value in settings.items()}
+    environment = {**os.environ, **named}  # noqa: TID251 - what the new process reads
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT, env=environment)
     return Running(process, port, {}, started_at)
 
 

@@ -1,13 +1,14 @@
 """The stores themselves, without a server: appends against the least that their driver can do, and reads that must not grow.
 
-Beside each store the same number of producers adds bare rows by hand-made group commit on the same driver, durably,
-into a database of its own on the same disk or server. No baseline is made for Firestore: an emulator says nothing about it.
+In turn with each store the same number of producers adds the same rows to the same tables by hand-made group commit on the
+bare driver (`floors`). No baseline is made for Firestore: an emulator says nothing about it.
 """
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import asyncpg
 from tests.contract.shelf import OWNER, Shelf
 from tests.fakes.postgres import running_postgres
 
-from benchmarks.baselines import Rows
-from benchmarks.figures import Row, Sample, Series, figure, ratio
+from benchmarks.figures import Row, Sample, Series, figure, ratio, ratio_by_cpu
+from benchmarks.floors import Copies, PostgresFloor, SqliteFloor
+from benchmarks.workers import workers
 from casekeeper.clock import utc_now
 from casekeeper.journal.events import Kind
 from casekeeper.journal.stream import Commit
@@ -29,8 +31,9 @@ _PRODUCERS = 64
 _EVENTS = (10, 1_000, 10_000)
 _CASEFILES = (3, 100, 1_000)
 _READS = 200
-# About what an event's row holds.
-_BODY = b"x" * 600
+# Of the floor on PostgreSQL.
+_WRITERS = 2
+_AIMS = {"SQLite": 0.6, "PostgreSQL": 0.5}
 # It comes without types.
 _driver: Any = asyncpg
 
@@ -38,69 +41,56 @@ Add = Callable[[int], Awaitable[object]]
 Settle = Callable[[], Awaitable[None]]
 
 
-class PostgresRows:
-    """One table, one transaction for everybody who waits, on bare asyncpg."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._waiting: list[asyncio.Future[None]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def add(self) -> None:
-        """Returns when the row is on disk."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        if self._task is None:
-            self._task = asyncio.create_task(self._write())
-        await future
-
-    async def _write(self) -> None:
-        await asyncio.sleep(0)
-        while batch := self._waiting[:256]:
-            del self._waiting[:256]
-            # One statement is one transaction.
-            await self._connection.executemany(
-                "INSERT INTO rows (name, body) VALUES ($1, $2)", [("row", _BODY)] * len(batch)
-            )
-            for future in batch:
-                future.set_result(None)
-            await asyncio.sleep(0)
-        self._task = None
-
-
 def stores(folder: Path, rounds: int, seconds: float) -> list[Row]:
     """SQLite and PostgreSQL."""
     rows = asyncio.run(_sqlite(folder, rounds, seconds))
     # Tests do without; here an acknowledgement is to mean that it is on disk.
     with running_postgres("fsync=on", on_disk=True) as server:
-        return [*rows, *asyncio.run(_postgres(server.url, folder, rounds, seconds))]
+        rows += asyncio.run(_postgres(server.url, folder, rounds, seconds))
+        return rows + workers(server, folder, rounds, seconds)
 
 
 async def _sqlite(folder: Path, rounds: int, seconds: float) -> list[Row]:
     folder.mkdir()
-    raw = Rows(folder / "rows.db")
-    try:
-        async with _shelf("", folder / "data") as shelf:
-            return await _measured("SQLite", shelf, lambda _: raw.add("row", _BODY), rounds, seconds)
-    finally:
-        raw.close()
+    async with _shelf("", folder / "data") as shelf:
+        path = folder / "data" / "casekeeper.db"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.row_factory = sqlite3.Row
+            copies = await _copies(shelf, lambda sql: _done([dict(row) for row in connection.execute(sql)]))
+        floor = SqliteFloor(path, copies)
+        try:
+            return await _measured("SQLite", shelf, floor.add, rounds, seconds)
+        finally:
+            floor.close()
 
 
 async def _postgres(url: str, folder: Path, rounds: int, seconds: float) -> list[Row]:
     await migrate_postgres(url, StoreLimits())
-    connection: Any = await _driver.connect(url)
-    await connection.execute("CREATE TABLE rows (id BIGSERIAL PRIMARY KEY, name TEXT, body BYTEA)")
-    raw = PostgresRows(connection)
+    connections: list[Any] = [await _driver.connect(url) for _ in range(_WRITERS)]
     try:
         async with _shelf(url, folder / "postgres") as shelf:
+            copies = await _copies(shelf, connections[0].fetch)
+            floor = PostgresFloor(connections, copies)
 
             async def settle() -> None:
                 # What autovacuum does within a minute; without it the planner knows nothing of tables that were just filled.
-                await connection.execute("VACUUM ANALYZE")
+                await connections[0].execute("VACUUM ANALYZE")
 
-            return await _measured("PostgreSQL", shelf, lambda _: raw.add(), rounds, seconds, settle)
+            return await _measured("PostgreSQL", shelf, floor.add, rounds, seconds, settle)
     finally:
-        await connection.close()
+        for connection in connections:
+            await connection.close()
+
+
+async def _copies(shelf: Shelf, read: Callable[[str], Awaitable[list[Any]]]) -> Copies:
+    """The rows of a fact like those that are appended, for sessions of the floor's own."""
+    sessions = [(await shelf.session()).session_id for _ in range(_PRODUCERS)]
+    await shelf.commit(Commit((shelf.fact(Kind.DENIED),)))
+    event, payload = [
+        dict((await read(f"SELECT * FROM {table} WHERE session_id = '{shelf.session_id}' ORDER BY seq"))[-1])
+        for table in ("events", "payloads")
+    ]
+    return Copies(event, payload, sessions)
 
 
 @asynccontextmanager
@@ -111,6 +101,10 @@ async def _shelf(address: str, data: Path) -> AsyncGenerator[Shelf]:
 
 async def _nothing() -> None:
     pass
+
+
+async def _done(rows: list[Any]) -> list[Any]:
+    return rows
 
 
 async def _measured(
@@ -134,9 +128,18 @@ async def _measured(
         for what, add in (("raw", raw), ("append", append), ("operate", operate)):
             series[what].samples.append(await _slice(add, _PRODUCERS, seconds))
     one, spread = ratio(series["append"], series["raw"])
+    by_cpu = ratio_by_cpu(series["append"], series["raw"])
     rows = [
-        Row(f"{name}, bare rows @{_PRODUCERS}", figure(series["raw"])),
-        Row(f"{name}, appends @{_PRODUCERS}", figure(series["append"]), one, spread=spread, against="bare"),
+        Row(f"{name}, the same rows, bare driver @{_PRODUCERS}", figure(series["raw"])),
+        Row(
+            f"{name}, appends @{_PRODUCERS}",
+            figure(series["append"]),
+            one,
+            by_cpu,
+            spread,
+            "bare",
+            _AIMS[name],
+        ),
     ]
     two, spread = ratio(series["operate"], series["raw"])
     rows.append(
