@@ -5,7 +5,6 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from casekeeper.storage.firestore_values import Query
 
@@ -51,8 +50,8 @@ class _Listener(logging.Handler):
         self.needed: set[Index] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        asked: Any = record.__dict__.get("query")
-        self.needed.update(needed(asked))
+        if asked := record.__dict__.get("query"):
+            self.needed.update(needed(asked))
 
 
 @contextmanager

@@ -305,6 +305,7 @@ async def test_erasing_takes_contents_and_leaves_a_chain_that_verifies(shelf: Sh
     found = await shelf.storage.search.search(shelf.casefile_id, Word("secret"), Order.NEWEST, Place(), 10)
     assert found == []
     assert await shelf.storage.documents.documents(shelf.casefile_id, None, None, 10) == []
+    assert await shelf.storage.casefiles.grants(shelf.casefile_id, "", 10) == []
 
 
 async def test_a_changed_casefile_is_not_a_new_one(shelf: Shelf):

@@ -130,13 +130,17 @@ class Firestore:
         while True:
             try:
                 stub = getattr(next(self._channels), call)
-                return [a async for a in stub(request, metadata=self._metadata, timeout=_CALL_S)]
+                answers = [a async for a in stub(request, metadata=self._metadata, timeout=_CALL_S)]
             except grpc.aio.AioRpcError as error:
                 if error.code() in _REJECTED:
                     raise Rejected(error.details()) from error
                 if monotonic() >= ends:
                     name = error.code().name.lower()
                     raise StoreUnavailable(f"Firestore does not answer: {name}.") from error
+            else:
+                # Tests count them.
+                _log.debug("read", extra={"answers": answers})
+                return answers
             await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads out who tries again
 
 

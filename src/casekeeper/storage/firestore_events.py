@@ -64,9 +64,7 @@ class FirestoreEvents:
         beyond: tuple[int, str, int] | None,
         limit: int,
     ) -> Sequence[StoredFact]:
-        roles = await live_grants(self._store, user_id, now)
-        if wanted.casefile_id is not None:
-            roles = {c: role for c, role in roles.items() if c == wanted.casefile_id}
+        roles = await live_grants(self._store, user_id, now, wanted.casefile_id)
         filters = await self._filters(wanted)
         if wanted.session_ids:
             queries = await self._of_sessions(wanted, beyond)

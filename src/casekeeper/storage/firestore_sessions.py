@@ -52,9 +52,7 @@ class FirestoreSessions:
     async def sessions_seen_by(
         self, user_id: str, now: datetime, wanted: SessionFilter, before: tuple[int, str] | None, limit: int
     ) -> Sequence[UnifiedSession]:
-        roles = await live_grants(self._store, user_id, now)
-        if wanted.casefile_id is not None:
-            roles = {c: role for c, role in roles.items() if c == wanted.casefile_id}
+        roles = await live_grants(self._store, user_id, now, wanted.casefile_id)
         all_of = [casefile_id for casefile_id, role in roles.items() if role in _SUPERVISORS]
         some_of = [casefile_id for casefile_id, role in roles.items() if role not in _SUPERVISORS]
         places: list[tuple[tuple[str, str, Any], ...]] = [

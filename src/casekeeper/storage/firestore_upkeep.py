@@ -39,7 +39,8 @@ class FirestoreUpkeep:
         mine = (("casefile_id", "==", casefile_id),)
         await self._delete(Query("conversations", where=mine))
         await self._delete(Query("uploads", where=mine))
-        for collection in ("documents", "digests", "chunks"):
+        # Without grants it is in nobody's list any more, not even to be passed over.
+        for collection in ("documents", "digests", "chunks", "grants"):
             await self._delete(Query(collection, place, only=()))
         await self._index.erase(casefile_id)
         gone: dict[str, Any] = {

@@ -180,6 +180,8 @@ _ERASE = (
     Static(delete(t.payloads).where(t.payloads.c.session_id.in_(_in_casefile))),
     Static(delete(t.conversations).where(t.conversations.c.session_id.in_(_in_casefile))),
     Static(delete(t.uploads).where(t.uploads.c.casefile_id == bindparam("casefile_id"))),
+    # Without grants it is in nobody's list any more, not even to be passed over.
+    Static(delete(t.grants).where(t.grants.c.casefile_id == bindparam("casefile_id"))),
     Static(
         delete(t.document_raw).where(
             t.document_raw.c.document_id.in_(
