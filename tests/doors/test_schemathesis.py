@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import checks
 
 # What the server would import when the first agent runs: hypothesis, in its own thread, cannot bear imports elsewhere.
-import casekeeper.agents.runs  # noqa: F401
+import casekeeper.agents.runs  # noqa: F401  # pyright: ignore[reportUnusedImport] - for that alone
 from casekeeper.asgi import create_app
 from tests.doors.sites import furnish
 from tests.support import Api
