@@ -20,7 +20,7 @@ from casekeeper.casefiles.casefile import (
     Status,
 )
 from casekeeper.clock import Clock
-from casekeeper.errors import CasefileArchived, CasefileNotFound, StaleVersion, StoreUnavailable
+from casekeeper.errors import CasefileArchived, CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, new_event_id
 from casekeeper.journal.events import Fact, Kind, Payload
@@ -99,13 +99,19 @@ class Changing:
         """
         if ends_access and (earlier := await self._requests.find(ask)):
             return await answer(earlier), True
-        await self._gate.enter(caller, command.casefile_id, action)
 
         async def make() -> T:
             await self._commit(caller, command, action, decide, ask)
             return await answer(command.casefile_id)
 
-        return await self._requests.once(ask, make, answer)
+        try:
+            await self._gate.enter(caller, command.casefile_id, action)
+            return await self._requests.once(ask, make, answer)
+        except (CasefileNotFound, RoleTooLow):
+            # The same request may have gone through while this one was on its way.
+            if ends_access and (earlier := await self._requests.find(ask)):
+                return await answer(earlier), True
+            raise
 
     async def _commit(
         self, caller: Principal, command: ChangeCommand, action: Action, decide: Decide, ask: Ask

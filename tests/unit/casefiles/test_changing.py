@@ -1,16 +1,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from casekeeper.acl import Role
+from casekeeper.acl import Action, Role
 from casekeeper.casefiles.casefile import CasefileView
+from casekeeper.casefiles.changing import Changing, Decision, Present
 from casekeeper.casefiles.commands import DeleteTheCasefile, UpdateCasefile
 from casekeeper.errors import CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
 from casekeeper.identity.accounts import DeactivateAccount
 from casekeeper.identity.principal import Principal
+from casekeeper.journal.requests import Claims, Requests
 from casekeeper.journal.stream import Commit
 from tests.unit.support import ANNA, BEN, CARA, ROOT, House
 
@@ -193,6 +197,41 @@ async def test_a_repeat_answers_with_what_is_there_now(house: House, anna: Princ
     answer, repeated = await house.casefiles.update(anna, command, house.ask(anna, "req"))
 
     assert (answer.title, answer.version, repeated) == ("Flat 5", 4, True)
+
+
+@dataclass
+class Interrupted:
+    """The store's claims; after the first look at them something else happens."""
+
+    behind: Claims
+    then: Callable[[], Awaitable[Any]]
+    looks: int = 0
+
+    async def claimed(self, key: str, now: datetime) -> tuple[str, str] | None:
+        found = await self.behind.claimed(key, now)
+        self.looks += 1
+        if self.looks == 1:
+            await self.then()
+        return found
+
+
+async def test_of_two_same_requests_at_once_the_second_answers_like_a_repeat_though_its_access_is_gone(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    command, ask = DeleteTheCasefile(casefile_id=casefile.casefile_id), house.ask(anna, "req")
+    claims = Interrupted(house.storage.accounts, lambda: house.casefiles.delete(anna, command, ask))
+    requests = Requests(claims, house.clock)
+    changing = Changing(house.gate, house.storage.casefiles, house.commits, requests, house.clock)
+
+    async def decide(_: Present) -> Decision:
+        raise AssertionError("the casefile is gone")
+
+    async def answer(casefile_id: str) -> str:
+        return f"{casefile_id} is gone"
+
+    told = await changing.change(anna, command, Action.DELETE, decide, ask, answer, ends_access=True)
+
+    assert told == (f"{casefile.casefile_id} is gone", True)
 
 
 async def test_a_repeat_after_losing_access_finds_nothing(
