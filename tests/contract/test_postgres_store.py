@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import asyncpg
 import pytest
 
 from casekeeper.acl import Role
-from casekeeper.acl_feed import Change
+from casekeeper.acl_feed import ANY, Change
 from casekeeper.casefiles.casefile import FenceBroken
 from casekeeper.errors import Overloaded, StoreUnavailable
 from casekeeper.journal.events import Kind, Sealed
@@ -31,6 +32,8 @@ from tests.fakes.postgres import Postgres, running_postgres, selected
 pytestmark = pytest.mark.timeout(120)
 
 _driver: Any = asyncpg
+_WAITS_FOR_THE_HEAD = """SELECT pid FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND query LIKE '%acl_head%' AND backend_xid IS NOT NULL"""
 
 
 @asynccontextmanager
@@ -125,6 +128,68 @@ async def test_nothing_starts_beside_a_revoke_that_it_did_not_see(database: str,
 
             assert all(isinstance(result, FenceBroken) for result in after)
             assert all(isinstance(result, list | FenceBroken) for result in started)
+
+
+@pytest.mark.parametrize(
+    ("user_id", "casefile_id", "breaks"),
+    [
+        (GUEST, "cf_260301_abc123", True),
+        (ANY, "cf_260301_abc123", True),
+        (GUEST, ANY, True),
+        (OWNER, "cf_260301_abc123", False),
+        (GUEST, "cf_260301_ffffff", False),
+    ],
+)
+@pytest.mark.parametrize("changes", [False, True])
+async def test_what_is_committed_while_the_feed_is_waited_for_is_held_against_a_fence(
+    database: str, tmp_path: Path, user_id: str, casefile_id: str, breaks: bool, changes: bool
+):
+    async with open_storage(database, tmp_path, lambda _: None) as store:
+        shelf = await Shelf.filled(store)
+        await shelf.grant(GUEST, Role.EDITOR)
+        fence, before = await shelf.fence(GUEST), (await store.accounts.head()).number
+        records = (shelf.change(GUEST, "cf_260301_eeeeee"),) if changes else ()
+        other = await _driver.connect(database)
+        await other.execute("BEGIN; UPDATE acl_head SET number = number + 1")
+        await other.execute(
+            "INSERT INTO acl_feed VALUES ($1, $2, $3, 'x', 0)", before + 1, casefile_id, user_id
+        )
+
+        commit = Commit((shelf.fact(Kind.DENIED),), (fence,), records)
+        waiting = asyncio.create_task(store.commits.commit(commit))
+        async with asyncio.timeout(20):
+            # It has written what it will commit, and waits for nothing but the head.
+            while not await selected(database, _WAITS_FOR_THE_HEAD):
+                await asyncio.sleep(0.01)
+        await other.execute("COMMIT")
+        await other.close()
+        [answer] = await asyncio.gather(waiting, return_exceptions=True)
+
+        assert isinstance(answer, FenceBroken) == breaks
+        seen = [change.number for change in await store.accounts.changes(before)]
+        assert seen == [before + 1, *([before + 2] if changes and not breaks else [])]
+        assert (await store.accounts.head()).number == seen[-1]
+        assert (await shelf.check()).exit_code == 0
+
+
+async def test_a_grant_that_ends_while_the_feed_is_waited_for_starts_nothing(database: str, tmp_path: Path):
+    now = NOW - timedelta(seconds=1)
+    async with open_storage(database, tmp_path, lambda _: None) as store:
+        shelf = await Shelf.filled(store)
+        fence = replace(await shelf.fence(), ends_at=NOW, clock=lambda: now)
+        other = await _driver.connect(database)
+        await other.execute("BEGIN; SELECT * FROM acl_head FOR UPDATE")
+
+        waiting = asyncio.create_task(store.commits.commit(Commit((shelf.fact(Kind.DENIED),), (fence,))))
+        async with asyncio.timeout(20):
+            while not await selected(database, _WAITS_FOR_THE_HEAD):
+                await asyncio.sleep(0.01)
+        now = NOW
+        await other.execute("ROLLBACK")
+        await other.close()
+
+        with pytest.raises(FenceBroken):
+            await waiting
 
 
 async def test_changes_that_cross_have_no_deadlock(database: str, tmp_path: Path):

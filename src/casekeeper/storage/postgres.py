@@ -3,10 +3,11 @@
 *Group commit.* Commits wait in shards, by casefile (see `postgres_queue`); each shard has one transaction under way and
 makes the next of whatever waits then. *Order between processes.* A transaction first takes advisory locks on all that its commits name
 (casefiles, accounts, claims), sorted, in one statement: so there are no deadlocks, and inside the locks a commit is
-judged and numbered as if nobody else wrote. The head of the permission feed is locked last: shared by commits that are
-fenced, alone by those that change permissions, so that no operation starts beside a revoke that it did not see.
+judged and numbered as if nobody else wrote. The head of the permission feed is locked last, right before the commit: shared
+by commits that are fenced, alone by those that change permissions, so that no operation starts beside a revoke that it
+did not see. Whoever was overtaken until then does it once more with the head held from the beginning (`sql_feed`).
 
-The rooms' readers and the batch are written without `await`; SQLAlchemy's greenlets let them wait for asyncpg.
+Readers and the batch are written without `await`; SQLAlchemy's greenlets let them wait for asyncpg.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.postgres_queue import HeldUp, Shard, Waiting, place_of
 from casekeeper.storage.postgres_tx import PostgresTx
 from casekeeper.storage.sql_commit import Batch
+from casekeeper.storage.sql_feed import Overtaken
 from casekeeper.storage.sql_statements import Tx
 
 T = TypeVar("T")
@@ -158,12 +160,24 @@ class PostgresStore:
             return [(batch[0][1], error)]
 
     def _transaction(self, connection: Any, batch: list[Waiting], is_in_hurry: bool) -> _Answers:
-        transaction = connection.transaction()
+        try:
+            changes, answers = self._attempt(connection, batch, is_in_hurry, holds_feed=False)
+        except (Overtaken, asyncpg.DeadlockDetectedError):
+            # Overtaken once, it would be again where permissions change all the time.
+            changes, answers = self._attempt(connection, batch, is_in_hurry, holds_feed=True)
+        self._push(changes)
+        return answers
+
+    def _attempt(
+        self, connection: Any, batch: list[Waiting], is_in_hurry: bool, *, holds_feed: bool
+    ) -> tuple[Sequence[Change], _Answers]:
+        # Whatever the server's default is: under the head of the feed, the newest state must be seen.
+        transaction = connection.transaction(isolation="read_committed")
         await_only(transaction.start())
         is_done = False
         try:
             tx = PostgresTx(connection, is_in_hurry=is_in_hurry)
-            work = Batch(tx)
+            work = Batch(tx, holds_feed=holds_feed)
             work.prepare([commit for commit, _ in batch])
             answers: _Answers = []
             for commit, future in batch:
@@ -181,8 +195,7 @@ class PostgresStore:
             if not is_done:
                 with suppress(*OUTAGES, asyncpg.PostgresError):
                     await_only(transaction.rollback())
-        self._push(work.changes)
-        return answers
+        return work.changes, answers
 
     def _answer(self, answers: _Answers) -> None:
         for future, result in answers:

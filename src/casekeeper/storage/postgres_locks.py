@@ -32,7 +32,8 @@ def _named_by(part: Condition | Record) -> list[str]:
 def wanted_locks(commits: Iterable[Commit]) -> tuple[list[int], Literal["UPDATE", "SHARE", ""]]:
     """The advisory locks of these commits, in the order in which everybody takes them, and how to lock the feed's head.
 
-    The strongest lock of the head is taken at once: to share it first and want it alone later is how deadlocks begin.
+    How is for those who take the head first (`sql_feed`): the strongest lock at once, because to share it and want it
+    alone later is how deadlocks begin.
     """
     keys = set[str]()
     changes = fenced = False

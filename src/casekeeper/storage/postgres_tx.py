@@ -64,11 +64,11 @@ class PostgresTx:
         for text, given in statement.statements(rows, _DIALECT):
             await_only(self._connection.execute(text, *_clean(given)))
 
-    def hold(self, commits: Iterable[Commit]) -> None:
+    def hold(self, commits: Iterable[Commit], *, feed: bool) -> None:
         keys, head = wanted_locks(commits)
         if keys:
             self.text(self._lock, [keys])
-        if head:
+        if head and feed:
             self.text(f"SELECT number FROM acl_head FOR {head}")  # noqa: S608 - a word of ours
 
     def index(self, rid: int, words: Parameters) -> None:

@@ -14,7 +14,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql import ClauseElement
 
 from casekeeper.acl_feed import Change
+from casekeeper.casefiles.casefile import Fence
 from casekeeper.clock import to_us
+from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
@@ -30,7 +32,8 @@ from casekeeper.journal.stream import (
 )
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_records import CONDITIONS, RECORDS, change
+from casekeeper.storage.sql_feed import BatchFeed
+from casekeeper.storage.sql_records import CONDITIONS, RECORDS
 from casekeeper.storage.sql_rows import event_row, open_row, total_row
 from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
 
@@ -94,10 +97,15 @@ class _Head:
 
 @dataclass(slots=True)
 class Batch:
-    """The commits of one transaction. What most of them ask for is read once for all, what they add written at the end."""
+    """The commits of one transaction. What most of them ask for is read once for all, what they add written at the end.
+
+    `holds_feed`: the head of the permission feed is held from the beginning, or nobody else writes; otherwise it is
+    taken last, and `flush` may find the batch overtaken. `changes` are there after `flush`.
+    """
 
     tx: Tx
-    changes: list[Change] = field(default_factory=list[Change])
+    holds_feed: bool = True
+    changes: Sequence[Change] = ()
     _heads: dict[str, _Head] = field(default_factory=dict[str, _Head])
     _events: list[Parameters] = field(default_factory=list[Parameters])
     _payloads: list[Parameters] = field(default_factory=list[Parameters])
@@ -107,10 +115,14 @@ class Batch:
     _open: set[str] = field(default_factory=set[str])
     _opened: dict[str, Parameters] = field(default_factory=dict[str, Parameters])
     _closed: list[str] = field(default_factory=list[str])
+    _feed: BatchFeed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._feed = BatchFeed(self.tx, is_held=self.holds_feed)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
         """Read what these commits will ask for: where sessions stand, and which operations are open."""
-        self.tx.hold(commits)
+        self.tx.hold(commits, feed=self.holds_feed)
         sessions: set[str] = set()
         operations: set[str] = set()
         for commit in commits:
@@ -139,13 +151,18 @@ class Batch:
             refusal = condition.refusal(self._find(condition))
             if refusal is not None:
                 raise refusal
+        self._feed.accept(commit)
         sealed = [self._seal(fact) for fact in commit.facts]
         for record in commit.records:
             self._write(record, sealed)
         return sealed
 
     def flush(self) -> None:
-        """Write what was numbered; the transaction can be committed then."""
+        """Write what was numbered; the transaction can be committed then.
+
+        Raises:
+            Overtaken: It must be rolled back; a batch that holds the feed is never overtaken.
+        """
         tx = self.tx
         self._flush_open()
         if self._events:
@@ -160,6 +177,7 @@ class Batch:
                 raise LookupError("a fact was written for a session that does not exist")
         tx.bulk(_ADD_TOTALS, list(self._totals.values()))
         tx.settle()
+        self.changes = self._feed.settle()
 
     def _add_total(self, row: dict[str, Any]) -> None:
         # A statement may touch a row only once, so what falls on the same one is added up here.
@@ -178,6 +196,8 @@ class Batch:
                 return head.seq, head.hash
             case OperationIsOpen(event_id):
                 return event_id in self._open
+            case Fence() | AccountStands():
+                return self._feed.newest(condition)
             case SessionIsIdle():
                 self._flush_open()
             case _:
@@ -196,9 +216,8 @@ class Batch:
             case AskToStop():
                 self._flush_open()
                 self.tx.run(_ASK_TO_STOP, event_id=record.event_id, reason=record.reason)
-            case PermissionChanged(casefile_id, user_id):
-                number = change(self.tx, record)
-                self.changes.append(Change(number, casefile_id, user_id))
+            case PermissionChanged():
+                self._feed.add(record)
             case AdoptFacts():
                 self._adopt(record)
             case EndSession(session_id, at):

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, or_, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from casekeeper.acl_feed import ANY
 from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import from_us, to_us
 from casekeeper.identity import accounts as acc
@@ -41,13 +40,6 @@ _CLAIMED = Static(
         or_(t.requests.c.expires_us.is_(None), t.requests.c.expires_us > bindparam("now")),
     )
 )
-# One index, one short descent: of the pair, the whole casefile or the whole account.
-_NEWEST_CHANGE = Static(
-    select(func.coalesce(func.max(t.acl_feed.c.number), 0)).where(
-        t.acl_feed.c.user_id == bindparam("user_id"), t.acl_feed.c.casefile_id == bindparam("casefile_id")
-    )
-)
-_FEED_NUMBER = Static(select(t.acl_head.c.number))
 _STATUS = Static(
     select(t.casefiles.c.status).where(
         t.casefiles.c.casefile_id == bindparam("casefile_id"), t.casefiles.c.deleted_us.is_(None)
@@ -94,19 +86,6 @@ def _grant_end(tx: Tx, c: cf.GrantEndsAt) -> datetime | None:
     return from_us(row[0]) if row and row[0] is not None else None
 
 
-def _newer_change(tx: Tx, c: cf.Fence) -> int:
-    # Most of the time nothing at all has changed since, which one look at the feed's head tells.
-    head = _first(tx.one(_FEED_NUMBER))
-    return head if head <= c.asof else _newest(tx, c.user_id, c.casefile_id)
-
-
-def _newest(tx: Tx, user_id: str, casefile_id: str) -> int:
-    places = ((user_id, casefile_id), (ANY, casefile_id), (user_id, ANY))
-    return max(
-        _first(tx.one(_NEWEST_CHANGE, user_id=user, casefile_id=casefile)) for user, casefile in places
-    )
-
-
 CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
     req.Claim: lambda tx, c: tx.one(_CLAIMED, key=c.key, now=to_us(c.now)),
     ses.SessionIsIdle: lambda tx, c: [
@@ -116,7 +95,6 @@ CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
     ses.AutoSessionIsAbsent: lambda tx, c: tx.one(
         _AUTO, user_id=c.user_id, casefile_id=c.casefile_id, since=to_us(c.active_since)
     ),
-    cf.Fence: _newer_change,
     cf.CasefileIsActive: lambda tx, c: _first(tx.one(_STATUS, casefile_id=c.casefile_id)),
     cf.CasefileIsAt: lambda tx, c: _first(tx.one(_VERSION, casefile_id=c.casefile_id)),
     cf.CasefileIdIsFree: _ids_taken,
@@ -124,7 +102,6 @@ CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
     ado.SessionIdIsFreeIn: lambda tx, c: _first(tx.one(_SESSION_CASEFILE, session_id=c.session_id)),
     cf.GrantEndsAt: _grant_end,
     acc.AccountAbsent: lambda tx, c: tx.one(_ACCOUNT_ID, user_id=c.user_id),
-    log.AccountStands: lambda tx, c: _newest(tx, c.user_id, ANY),
     log.FamilyLives: lambda tx, c: tx.one(_REFRESH, digest=c.digest),
     **BLOB_CONDITIONS,
 }
@@ -136,10 +113,6 @@ _RELEASE_CLAIM = Static(
     .where(t.requests.c.made == bindparam("made_"), t.requests.c.expires_us.is_(None))
     .values(expires_us=bindparam("expires"))
 )
-_NEXT_NUMBER = Static(
-    update(t.acl_head).values(number=t.acl_head.c.number + 1).returning(t.acl_head.c.number)
-)
-_ADD_CHANGE = insert_into(t.acl_feed)
 _PUT_ACCOUNT = put_into(t.accounts, "user_id", keep=())
 _PUT_KEY = put_into(t.api_keys, "key_id")
 _ADD_REFRESH = insert_into(t.refresh_tokens)
@@ -206,20 +179,6 @@ _FORGET = (
 
 def _put_claim(tx: Tx, r: req.Claim) -> None:
     tx.run(_PUT_CLAIM, key=r.key, fingerprint=r.fingerprint, made=r.made, expires_us=us(r.expires_at))
-
-
-def change(tx: Tx, r: stream.PermissionChanged) -> int:
-    """Take the next number of the permission feed, under the lock of its row; returns it."""
-    number = _first(tx.one(_NEXT_NUMBER))
-    tx.run(
-        _ADD_CHANGE,
-        number=number,
-        casefile_id=r.casefile_id,
-        user_id=r.user_id,
-        kind=r.kind,
-        at_us=to_us(r.at),
-    )
-    return number
 
 
 def _put_account(tx: Tx, r: acc.PutAccount) -> None:
@@ -342,7 +301,6 @@ def _forget(tx: Tx, r: stream.ForgetExpired) -> None:
 RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
     req.Claim: _put_claim,
     req.ReleaseClaim: lambda tx, r: tx.run(_RELEASE_CLAIM, made_=r.made, expires=to_us(r.expires_at)),
-    stream.PermissionChanged: change,
     stream.ForgetExpired: _forget,
     acc.PutAccount: _put_account,
     acc.EndRefreshFamilies: lambda tx, r: tx.run(_END_FAMILIES, user_id=r.user_id),

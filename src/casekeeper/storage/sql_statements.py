@@ -196,8 +196,10 @@ class Tx(Protocol):
         """A statement that only this database knows, like full-text search, with its kind of parameters."""
         ...
 
-    def hold(self, commits: Sequence[Commit]) -> None:
+    def hold(self, commits: Sequence[Commit], *, feed: bool) -> None:
         """Keep others from writing what these commits look at and write, until the transaction ends.
+
+        `feed`: the head of the permission feed as well, where they are judged by it or change it.
 
         Without effect where there is one writer.
         """

@@ -64,7 +64,7 @@ class SqliteTx:
         """A statement that only this database knows, like full-text search."""
         return self._connection.execute(sql, values).fetchall()
 
-    def hold(self, commits: Sequence[Commit]) -> None:
+    def hold(self, commits: Sequence[Commit], *, feed: bool) -> None:
         """Nothing: the one writer thread keeps everybody else out."""
 
     def index(self, rid: int, words: Parameters) -> None:
