@@ -1,0 +1,72 @@
+"""What reading costs in PostgreSQL, counted in statements and in the rows that they look at; never in time."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from casekeeper.acl import Role
+from casekeeper.journal.events import Kind
+from casekeeper.journal.stream import Commit
+from casekeeper.sessions.reading import EventPage
+from casekeeper.sessions.session import SessionFilter
+from casekeeper.storage.opening import open_storage
+from casekeeper.storage.sql_casefiles import SqlCasefiles
+from casekeeper.storage.sql_events import SqlEvents
+from casekeeper.storage.sql_sessions import SqlSessions
+from tests.contract.explained import Explained
+from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
+
+pytestmark = pytest.mark.timeout(120)
+
+SHORT, LONG = 10, 1_000
+FEW, MANY = 3, 100
+PAGE = 5
+
+
+async def test_a_session_costs_the_same_however_long_it_is(database: str, tmp_path: Path):
+    async with open_storage(database, tmp_path, lambda _: None) as storage:
+        shelf = await Shelf.filled(storage)
+        sessions = {SHORT: shelf.session_id, LONG: (await shelf.session()).session_id}
+        for size, session_id in sessions.items():
+            facts = [shelf.fact(Kind.DENIED, session_id) for _ in range(size - 1)]
+            await asyncio.gather(*(shelf.commit(Commit((fact,))) for fact in facts))
+    reads, costs = Explained(database), dict[int, list[tuple[int, int]]]()
+    for size, session_id in sessions.items():
+        session = await SqlSessions(reads).session(session_id)
+        assert session is not None
+        assert session.head is not None
+        assert session.head.seq == size
+        costs[size] = [reads.taken()]
+        await SqlSessions(reads).totals(session_id)
+        costs[size].append(reads.taken())
+        for order in ("asc", "desc"):
+            wanted = EventPage.model_validate({"view": "journal", "order": order})
+            assert len(await SqlEvents(reads).facts(session_id, wanted, None, PAGE)) == PAGE
+            costs[size].append(reads.taken())
+
+    # Of a short one it may read all and sort it.
+    for long, short in zip(costs[LONG], costs[SHORT], strict=True):
+        assert long[0] == short[0]
+        assert long[1] <= short[1]
+
+
+async def test_a_page_of_casefiles_costs_the_same_however_many_there_are(database: str, tmp_path: Path):
+    async with open_storage(database, tmp_path, lambda _: None) as storage:
+        shelf = await Shelf.filled(storage)
+        for number in range(MANY - 1):
+            await shelf.casefile(f"cf_260301_{number:06x}", created_at=NOW + timedelta(seconds=number))
+        for number in range(MANY - 1 - FEW, MANY - 1):
+            await shelf.grant(GUEST, Role.VIEWER, casefile_id=f"cf_260301_{number:06x}")
+    reads, costs = Explained(database), dict[str, list[tuple[int, int]]]()
+    newest = f"cf_260301_{MANY - 2:06x}"
+    for user_id in (OWNER, GUEST):
+        assert await SqlCasefiles(reads).access(user_id, newest)
+        costs[user_id] = [reads.taken()]
+        assert len(await SqlCasefiles(reads).casefiles_of(user_id, NOW, None, None, FEW)) == FEW
+        costs[user_id].append(reads.taken())
+        await SqlSessions(reads).sessions_seen_by(user_id, NOW, SessionFilter(casefile_id=newest), None, PAGE)
+        costs[user_id].append(reads.taken())
+
+    assert costs[OWNER] == costs[GUEST]
