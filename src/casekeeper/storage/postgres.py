@@ -15,6 +15,7 @@ import json
 import zlib
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from types import CodeType
 from typing import Any, TypeVar
 
 import asyncpg
@@ -26,7 +27,7 @@ from casekeeper.journal.events import Sealed
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.postgres_queue import HeldUp, Shard, Waiting, place_of
-from casekeeper.storage.postgres_tx import PostgresTx
+from casekeeper.storage.postgres_tx import MoreThanOnce, Once, PostgresTx
 from casekeeper.storage.sql_commit import Batch
 from casekeeper.storage.sql_feed import Overtaken
 from casekeeper.storage.sql_statements import Tx
@@ -77,6 +78,8 @@ class PostgresStore:
         self._acquire_s = acquire_s
         self._shards = [Shard(self._write) for _ in range(_SHARDS)]
         self._is_closed = False
+        # Reads that were seen to take more than one statement.
+        self._wide = set[CodeType]()
         self.doubts = Doubts()
 
     @property
@@ -109,11 +112,14 @@ class PostgresStore:
 
     async def _read(self, read: Callable[[Tx], T]) -> T:
         with guarded("read"):
-            async with (
-                self._connection() as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                return await greenlet_spawn(read, PostgresTx(connection))
+            async with self._connection() as connection:
+                if (code := getattr(read, "__code__", None)) and code not in self._wide:
+                    try:
+                        return await greenlet_spawn(read, PostgresTx(Once(connection)))
+                    except MoreThanOnce:
+                        self._wide.add(code)
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    return await greenlet_spawn(read, PostgresTx(connection))
 
     async def scan(self, read: Callable[[Tx], T]) -> T:
         """See `Reads`."""

@@ -59,6 +59,8 @@ async def open_postgres(
             **options,
             min_size=2,
             max_size=limits.connections,
+            # All that is changed of a connection ends with its transaction; asyncpg would ask once more for every use.
+            reset=_nothing,
             command_timeout=limits.statement.total_seconds(),
         )
     store = PostgresStore(pool, announce, push, limits.connect.total_seconds())
@@ -138,6 +140,10 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
     finally:
         await engine.dispose()
     return True
+
+
+async def _nothing(_connection: Any) -> None:
+    pass
 
 
 async def _version(connection: Any) -> str | None:

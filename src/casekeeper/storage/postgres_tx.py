@@ -27,6 +27,37 @@ _UNINDEX = "DELETE FROM document_words WHERE rid IN (SELECT rid FROM documents W
 _UNINDEX_ONE = "DELETE FROM document_words WHERE rid = $1"
 
 
+class MoreThanOnce(Exception):
+    """A read takes more statements than one, so it needs a transaction to see one state."""
+
+
+class Once:
+    """A connection for a read of one statement, which sees one state by itself and is spared two round trips.
+
+    Raises:
+        MoreThanOnce: There is a second statement; nothing of it has been sent.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._is_used = False
+
+    def fetchrow(self, *asked: Any) -> Any:
+        """See asyncpg."""
+        self._use()
+        return self._connection.fetchrow(*asked)
+
+    def fetch(self, *asked: Any) -> Any:
+        """See asyncpg."""
+        self._use()
+        return self._connection.fetch(*asked)
+
+    def _use(self) -> None:
+        if self._is_used:
+            raise MoreThanOnce
+        self._is_used = True
+
+
 class PostgresTx:
     """Implements `Tx` on a connection, inside a greenlet."""
 
