@@ -92,8 +92,9 @@ class PostgresTx:
         return len(rows)
 
     def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
-        for text, given in statement.statements(rows, _DIALECT):
-            await_only(self._connection.execute(text, *_clean(given)))
+        if rows:
+            text, given = statement.unnested(_DIALECT, rows)
+            await_only(self._connection.execute(text, *map(_clean, given)))
 
     def hold(self, commits: Iterable[Commit], *, feed: bool) -> None:
         keys, head = wanted_locks(commits)

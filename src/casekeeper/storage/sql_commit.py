@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.sql import ClauseElement
 
 from casekeeper.acl_feed import Change
@@ -20,6 +20,7 @@ from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
+from casekeeper.journal.requests import Claim, ReleaseClaim
 from casekeeper.journal.stream import (
     AskToStop,
     CloseOperation,
@@ -32,6 +33,7 @@ from casekeeper.journal.stream import (
 )
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_claims import BatchClaims
 from casekeeper.storage.sql_feed import BatchFeed
 from casekeeper.storage.sql_records import CONDITIONS, RECORDS
 from casekeeper.storage.sql_rows import event_row, open_row, total_row
@@ -65,24 +67,15 @@ _TOTAL_KEYS = ("session_id", "operation_type", "operation_name", "kind")
 _SUMS = ("count", "busy_ms", "tokens", "cost_micros")
 
 
-def _names(table: Table) -> list[str]:
-    return [column.name for column in table.c if column.name != "rid"]
-
-
-def _inserts(table: Table) -> Bulk:
-    return Bulk(_names(table), lambda rows: insert(table).values(rows))
-
-
-def _add_totals(rows: list[dict[str, Any]]) -> ClauseElement:
-    new = upsert(t.session_totals).values(rows)
+def _add_up(new: Insert) -> ClauseElement:
     summed = {c: t.session_totals.c[c] + new.excluded[c] for c in _SUMS}
     return new.on_conflict_do_update(index_elements=list(_TOTAL_KEYS), set_=summed)
 
 
-_ADD_EVENTS = _inserts(t.events)
-_ADD_PAYLOADS = _inserts(t.payloads)
-_ADD_OPEN = _inserts(t.open_operations)
-_ADD_TOTALS = Bulk(_names(t.session_totals), _add_totals)
+_ADD_EVENTS = Bulk(t.events)
+_ADD_PAYLOADS = Bulk(t.payloads)
+_ADD_OPEN = Bulk(t.open_operations)
+_ADD_TOTALS = Bulk(t.session_totals, _add_up)
 
 
 @dataclass(slots=True)
@@ -116,13 +109,17 @@ class Batch:
     _opened: dict[str, Parameters] = field(default_factory=dict[str, Parameters])
     _closed: list[str] = field(default_factory=list[str])
     _feed: BatchFeed = field(init=False)
+    _claims: BatchClaims = field(init=False)
 
     def __post_init__(self) -> None:
         self._feed = BatchFeed(self.tx, is_held=self.holds_feed)
+        self._claims = BatchClaims(self.tx)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
-        """Read what these commits will ask for: where sessions stand, and which operations are open."""
+        """Read what these commits will ask for: where sessions stand, which operations are open, and the like."""
         self.tx.hold(commits, feed=self.holds_feed)
+        self._claims.prepare(commits)
+        self._feed.prepare(commits)
         sessions: set[str] = set()
         operations: set[str] = set()
         for commit in commits:
@@ -164,6 +161,7 @@ class Batch:
             Overtaken: It must be rolled back; a batch that holds the feed is never overtaken.
         """
         tx = self.tx
+        self._claims.settle()
         self._flush_open()
         if self._events:
             tx.bulk(_ADD_EVENTS, self._events)
@@ -198,6 +196,8 @@ class Batch:
                 return event_id in self._open
             case Fence() | AccountStands():
                 return self._feed.newest(condition)
+            case Claim():
+                return self._claims.live(condition)
             case SessionIsIdle():
                 self._flush_open()
             case _:
@@ -218,6 +218,10 @@ class Batch:
                 self.tx.run(_ASK_TO_STOP, event_id=record.event_id, reason=record.reason)
             case PermissionChanged():
                 self._feed.add(record)
+            case Claim():
+                self._claims.put(record)
+            case ReleaseClaim():
+                self._claims.release(record)
             case AdoptFacts():
                 self._adopt(record)
             case EndSession(session_id, at):

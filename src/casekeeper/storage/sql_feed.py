@@ -6,10 +6,15 @@ the head is taken last. Fences are judged without it first; once it is held, wha
 against them again (docs/decisions/0016).
 """
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Text, bindparam, select, update
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from casekeeper.acl_feed import ANY, Change
 from casekeeper.casefiles.casefile import Fence
@@ -20,12 +25,6 @@ from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_statements import Bulk, Static, Tx
 
 _NUMBER = Static(select(t.acl_head.c.number))
-# One index, one short descent: of the pair, the whole casefile or the whole account.
-_NEWEST_CHANGE = Static(
-    select(func.coalesce(func.max(t.acl_feed.c.number), 0)).where(
-        t.acl_feed.c.user_id == bindparam("user_id"), t.acl_feed.c.casefile_id == bindparam("casefile_id")
-    )
-)
 _SINCE = Static(
     select(t.acl_feed.c.number, t.acl_feed.c.user_id, t.acl_feed.c.casefile_id).where(
         t.acl_feed.c.number > bindparam("after")
@@ -34,7 +33,32 @@ _SINCE = Static(
 _TAKE_NUMBERS = Static(
     update(t.acl_head).values(number=t.acl_head.c.number + bindparam("count")).returning(t.acl_head.c.number)
 )
-_ADD_CHANGES = Bulk([c.name for c in t.acl_feed.c], lambda rows: insert(t.acl_feed).values(rows))
+_ADD_CHANGES = Bulk(t.acl_feed)
+
+
+class _Newest(ClauseElement):
+    """The newest change of each place in a JSON list of (user, casefile): one short descent of one index for each."""
+
+    inherit_cache = True
+
+    def __init__(self) -> None:
+        self.places = bindparam("places", type_=Text())
+
+
+@compiles(_Newest)
+def _newest(element: _Newest, compiler: SQLCompiler, **more: Any) -> str:
+    of = _OF_PLACE.format("json_extract(value, '$[0]')", "json_extract(value, '$[1]')")
+    return f"{of} FROM json_each({compiler.process(element.places, **more)})"
+
+
+@compiles(_Newest, "postgresql")
+def _newest_postgres(element: _Newest, compiler: SQLCompiler, **more: Any) -> str:
+    of = _OF_PLACE.format("value->>0", "value->>1")
+    return f"{of} FROM jsonb_array_elements(({compiler.process(element.places, **more)})::jsonb) AS value"
+
+
+_OF_PLACE = "SELECT {0}, {1}, (SELECT max(number) FROM acl_feed WHERE user_id = {0} AND casefile_id = {1})"
+_NEWEST = Static(_Newest())
 
 Fenced = Fence | AccountStands
 """Conditions that ask for the newest change of somebody's permission."""
@@ -51,27 +75,31 @@ class BatchFeed:
         """`is_held`: the head is held from the beginning, or nobody else writes: what was judged once stays true."""
         self._tx = tx
         self._is_held = is_held
-        self._seen: int | None = None
+        self._seen = 0
+        self._newest: dict[tuple[str, str], int] = {}
         self._fences: list[Fenced] = []
         self._changes: list[PermissionChanged] = []
 
+    def prepare(self, commits: Iterable[Commit]) -> None:
+        """Read what the fences of these commits are judged by, all at once."""
+        fences = [one for commit in commits for one in commit.conditions if isinstance(one, Fenced)]
+        if not fences:
+            return
+        # Before anything else of the feed: what is judged again is all that comes after this.
+        [seen] = self._tx.one(_NUMBER) or (0,)
+        self._seen = seen
+        # Most of the time nothing at all has changed since, which the head alone tells.
+        if places := {place for fence in fences if fence.asof < seen for place in _places(fence)}:
+            rows = self._tx.all(_NEWEST, places=json.dumps(sorted(places)))
+            self._newest = {(user_id, casefile_id): number for user_id, casefile_id, number in rows if number}
+
     def newest(self, fence: Fenced) -> int:
-        """The number of the newest change that concerns the fence, or a greater one that does not break it either."""
+        """The number of the newest change that concerns the fence, or one that does not break it either."""
         places = _places(fence)
         if any((change.user_id, change.casefile_id) in places for change in self._changes):
             # It has no number yet; whatever it will be, nobody can have read a permission as of it.
             return sys.maxsize
-        seen = self._seen
-        if seen is None:
-            # Before anything else is read of the feed: what is judged again is all that comes after this.
-            [seen] = self._tx.one(_NUMBER) or (0,)
-            self._seen = seen
-        # Most of the time nothing at all has changed since, which the head alone tells.
-        return seen if seen <= fence.asof else max(self._newest(*place) for place in places)
-
-    def _newest(self, user_id: str, casefile_id: str) -> int:
-        [number] = self._tx.one(_NEWEST_CHANGE, user_id=user_id, casefile_id=casefile_id) or (0,)
-        return number
+        return max(self._newest.get(place, 0) for place in places)
 
     def accept(self, commit: Commit) -> None:
         """Keep the fences of a commit that goes into the batch."""
@@ -116,9 +144,7 @@ class BatchFeed:
 
     def _judge_again(self, number: int) -> None:
         seen = self._seen
-        since = (
-            self._tx.all(_SINCE, after=seen) if self._fences and seen is not None and number > seen else ()
-        )
+        since = self._tx.all(_SINCE, after=seen) if self._fences and number > seen else ()
         for fence in self._fences:
             places = _places(fence)
             found = max((number for number, *place in since if tuple(place) in places), default=0)

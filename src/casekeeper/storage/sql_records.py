@@ -5,14 +5,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, or_, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import from_us, to_us
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import logins as log
-from casekeeper.journal import requests as req
 from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
@@ -32,12 +31,6 @@ _AUTO = Static(
         t.sessions.c.auto == 1,
         t.sessions.c.closed_us.is_(None),
         t.sessions.c.last_us >= bindparam("since"),
-    )
-)
-_CLAIMED = Static(
-    select(t.requests.c.made).where(
-        t.requests.c.key == bindparam("key"),
-        or_(t.requests.c.expires_us.is_(None), t.requests.c.expires_us > bindparam("now")),
     )
 )
 _STATUS = Static(
@@ -87,7 +80,6 @@ def _grant_end(tx: Tx, c: cf.GrantEndsAt) -> datetime | None:
 
 
 CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
-    req.Claim: lambda tx, c: tx.one(_CLAIMED, key=c.key, now=to_us(c.now)),
     ses.SessionIsIdle: lambda tx, c: [
         r[0] for r in tx.all(_SESSION_OPEN_OPERATIONS, session_id=c.session_id)
     ],
@@ -107,12 +99,6 @@ CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
 }
 """What a condition's `refusal` is given, found inside the transaction."""
 
-_PUT_CLAIM = put_into(t.requests, "key")
-_RELEASE_CLAIM = Static(
-    update(t.requests)
-    .where(t.requests.c.made == bindparam("made_"), t.requests.c.expires_us.is_(None))
-    .values(expires_us=bindparam("expires"))
-)
 _PUT_ACCOUNT = put_into(t.accounts, "user_id", keep=())
 _PUT_KEY = put_into(t.api_keys, "key_id")
 _ADD_REFRESH = insert_into(t.refresh_tokens)
@@ -175,10 +161,6 @@ _FORGET = (
     Static(delete(t.requests).where(t.requests.c.expires_us < bindparam("now"))),
     Static(delete(t.refresh_tokens).where(t.refresh_tokens.c.expires_us < bindparam("now"))),
 )
-
-
-def _put_claim(tx: Tx, r: req.Claim) -> None:
-    tx.run(_PUT_CLAIM, key=r.key, fingerprint=r.fingerprint, made=r.made, expires_us=us(r.expires_at))
 
 
 def _put_account(tx: Tx, r: acc.PutAccount) -> None:
@@ -299,8 +281,6 @@ def _forget(tx: Tx, r: stream.ForgetExpired) -> None:
 
 
 RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
-    req.Claim: _put_claim,
-    req.ReleaseClaim: lambda tx, r: tx.run(_RELEASE_CLAIM, made_=r.made, expires=to_us(r.expires_at)),
     stream.ForgetExpired: _forget,
     acc.PutAccount: _put_account,
     acc.EndRefreshFamilies: lambda tx, r: tx.run(_END_FAMILIES, user_id=r.user_id),

@@ -7,8 +7,9 @@ keeps the statements portable and the hot path short.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, Text, bindparam
+from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func, select
 from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
@@ -63,41 +64,50 @@ def _constants(params: Parameters | None) -> Parameters:
 
 
 class Bulk:
-    """An insert of many rows at once, in statements of 32, 16, 8 … rows.
+    """An insert of many rows at once, which `finish` may turn into one that replaces."""
 
-    Every statement that runs lets go of the interpreter and gets it back late where others are busy; row by row
-    that costs more than the rows do.
-    """
+    def __init__(self, table: Table, finish: Callable[[Insert], ClauseElement] = lambda new: new) -> None:
+        self._table = table
+        self._finish = finish
+        self.columns = [column for column in table.c if column.name != "rid"]
+        self._texts: dict[int, str] = {}
 
-    def __init__(
-        self, columns: Sequence[str], build: Callable[[list[dict[str, Any]]], ClauseElement]
-    ) -> None:
-        self._columns = columns
-        self._build = build
-        self._texts: dict[tuple[str, int], str] = {}
+    def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, list[Any]]]:
+        """Statements of 32, 16, 8 … rows for SQLite, and their values by place.
 
-    def statements(
-        self, rows: Sequence[Parameters], dialect: Dialect = _SQLITE_BY_PLACE
-    ) -> Iterator[tuple[str, list[Any]]]:
-        """The statements and their values, by place."""
+        Every statement that runs lets go of the interpreter and gets it back late where others are busy; row by row
+        that costs more than the rows do.
+        """
         size, at = 32, 0
         while at < len(rows):
             while size > len(rows) - at:
                 size //= 2
             chunk = rows[at : at + size]
-            yield self._text(size, dialect), [row[name] for row in chunk for name in self._columns]
+            yield self._of_size(size), [row[column.name] for row in chunk for column in self.columns]
             at += size
 
-    def _text(self, size: int, dialect: Dialect) -> str:
-        key = dialect.name, size
-        if key not in self._texts:
+    def _of_size(self, size: int) -> str:
+        if size not in self._texts:
+            names = [column.name for column in self.columns]
             rows: list[dict[str, Any]] = [
-                {name: bindparam(f"{name}_{n}") for name in self._columns} for n in range(size)
+                {name: bindparam(f"{name}_{n}") for name in names} for n in range(size)
             ]
-            text, names, _ = numbered(self._build(rows), dialect)
-            assert list(names) == [f"{name}_{n}" for n in range(size) for name in self._columns]
-            self._texts[key] = text
-        return self._texts[key]
+            text, places, _ = numbered(self._finish(insert(self._table).values(rows)), _SQLITE_BY_PLACE)
+            assert list(places) == [f"{name}_{n}" for n in range(size) for name in names]
+            self._texts[size] = text
+        return self._texts[size]
+
+    def unnested(self, dialect: Dialect, rows: Sequence[Parameters]) -> tuple[str, list[list[Any]]]:
+        """One statement for any number of rows for PostgreSQL, and their values as one list for each column."""
+        if 0 not in self._texts:
+            names = [column.name for column in self.columns]
+            lists = [cast(bindparam(column.name), ARRAY(column.type)) for column in self.columns]
+            new = func.unnest(*lists).table_valued(*names, name="new").render_derived()
+            adding = insert(self._table).from_select(names, select(*(new.c[name] for name in names)))
+            text, places, _ = numbered(self._finish(adding), dialect)
+            assert list(places) == names
+            self._texts[0] = text
+        return self._texts[0], [[row[column.name] for row in rows] for column in self.columns]
 
 
 class IsInJson(ColumnElement[Any]):

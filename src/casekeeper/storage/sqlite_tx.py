@@ -57,7 +57,7 @@ class SqliteTx:
 
     def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
         """Insert many rows."""
-        for sql, values in statement.statements(rows):
+        for sql, values in statement.sqlite(rows):
             self._connection.execute(sql, values)
 
     def text(self, sql: str, values: Any = ()) -> list[Row]:
