@@ -16,7 +16,7 @@ from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Claim
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.limits import StoreLimits
-from casekeeper.storage.opening import StoreAddressInvalid, migrate_shared, open_storage
+from casekeeper.storage.opening import migrate_shared, open_storage
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, Shelf
 from tests.fakes.firestore import Emulator, documents_in
@@ -249,16 +249,6 @@ async def test_a_commit_whose_answer_was_lost_is_written_once_and_answered(
     [sealed] = await waiting
 
     assert [fact.seq for fact in await shelf.facts()] == [1, 2, sealed.seq]
-
-
-# Addresses
-
-
-@pytest.mark.parametrize("address", ["firestore://", "firestore:///database", "firestore://a/b/c"])
-async def test_an_address_that_names_no_project_is_refused(address: str, tmp_path: Path):
-    with pytest.raises(StoreAddressInvalid):
-        async with open_storage(address, tmp_path, lambda _: None):
-            pass
 
 
 async def test_there_is_nothing_to_migrate(emulator: Emulator, tmp_path: Path):

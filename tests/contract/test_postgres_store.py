@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -21,7 +20,7 @@ from casekeeper.journal.events import Kind, Sealed
 from casekeeper.journal.requests import Claim
 from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.limits import StoreLimits
-from casekeeper.storage.opening import StoreAddressInvalid, open_storage
+from casekeeper.storage.opening import open_storage
 from casekeeper.storage.postgres_locks import lock_number
 from casekeeper.storage.postgres_opening import migrate_postgres
 from casekeeper.storage.schema_version import SchemaTooNew
@@ -439,41 +438,7 @@ async def test_a_lock_that_another_holds_for_too_long_is_an_outage(database: str
         await store.commits.commit(Commit(records=(shelf.change(),)))
 
 
-# Addresses and schemas
-
-
-@pytest.mark.parametrize(
-    ("address", "says"),
-    [
-        ("mysql://localhost/x", "mysql"),
-        ("casekeeper.db", "no scheme"),
-        ("sqlite://", "sqlite:///path"),
-        ("sqlite://host/path", "sqlite:///path"),
-    ],
-)
-async def test_an_address_that_names_no_store_is_told(address: str, says: str, tmp_path: Path):
-    with pytest.raises(StoreAddressInvalid, match=says):
-        async with open_storage(address, tmp_path, lambda _: None):
-            pass
-
-
-async def test_an_address_with_a_path_is_an_embedded_store(tmp_path: Path):
-    async with open_storage(f"sqlite:///{tmp_path / 'there'}", tmp_path / "data", lambda _: None) as store:
-        assert (await store.accounts.head()).number == 0
-    assert (tmp_path / "there" / "casekeeper.db").exists()
-
-
-@pytest.mark.parametrize("what", ["a wrong database", "a wrong user", "nobody listens"])
-async def test_a_server_that_lets_nobody_in_is_unavailable(postgres: Postgres, what: str, tmp_path: Path):
-    parts = urlsplit(postgres.url)
-    url = {
-        "a wrong database": parts._replace(path="/absent"),
-        "a wrong user": parts._replace(netloc=f"absent@127.0.0.1:{parts.port}"),
-        "nobody listens": parts._replace(netloc="casekeeper@127.0.0.1:1"),
-    }[what].geturl()
-    with pytest.raises(StoreUnavailable, match="be reached"):
-        async with open_storage(url, tmp_path, lambda _: None):
-            pass
+# Schemas
 
 
 async def test_a_database_of_a_newer_casekeeper_is_left_alone(database: str):

@@ -108,7 +108,7 @@ async def opened(settings: Settings) -> AsyncGenerator[Server]:
     except SchemaTooNew as error:
         raise Stop(f"{error}.", DATA) from error
     except (StoreAddressInvalid, HelperAddressInvalid) as error:
-        raise Stop(str(error), USAGE) from error
+        raise Stop(f"{str(error).removesuffix('.')}.", USAGE) from error
     except PolicyMisfit as error:
         raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error
     except StoreUnavailable as error:

@@ -7,7 +7,8 @@ class StoreAddressInvalid(ValueError):
     setting = "CASEKEEPER_STORE"
 
     def __str__(self) -> str:
-        return f"{self.setting}: {super().__str__()}"
+        # Whoever tells it ends the sentence.
+        return f"{self.setting}: {super().__str__()}".removesuffix(".")
 
 
 class BlobsAddressInvalid(StoreAddressInvalid):

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import grpc
 import grpc.aio
+from google.auth.exceptions import GoogleAuthError
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport
 
 from casekeeper.errors import StoreUnavailable
@@ -173,7 +174,13 @@ async def open_channels(count: int, emulator: str | None) -> AsyncGenerator[list
         channels: list[Any] = [grpc.aio.insecure_channel(emulator, options=_OPTIONS) for _ in range(count)]
     else:
         transport: Any = FirestoreGrpcAsyncIOTransport
-        channels = [transport.create_channel(HOST, options=_OPTIONS) for _ in range(count)]
+        try:
+            channels = [transport.create_channel(HOST, options=_OPTIONS) for _ in range(count)]
+        except GoogleAuthError as error:
+            raise StoreUnavailable(
+                "Firestore needs credentials: run `gcloud auth application-default login`, or name a service account's "
+                "file in GOOGLE_APPLICATION_CREDENTIALS."
+            ) from error
     try:
         yield channels
     finally:

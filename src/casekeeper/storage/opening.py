@@ -1,5 +1,6 @@
 """Opens the store that an address names."""
 
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.embedded import open_embedded
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.store import Storage, nobody
+
+_EMULATOR = re.compile(r"(emulator=[^:&]+:[0-9]+)?")
 
 
 @asynccontextmanager
@@ -36,7 +39,12 @@ async def open_storage(
         SchemaTooNew: The store belongs to a newer version.
         StoreUnavailable: It does not answer.
     """
-    parts, limits = urlsplit(address), limits or StoreLimits()
+    limits = limits or StoreLimits()
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        # Not its own words, which may hold the password.
+        raise StoreAddressInvalid("The store's address cannot be read.") from error
     match parts.scheme:
         case "":
             if address:
@@ -58,6 +66,9 @@ async def open_storage(
         case "firestore":
             if not parts.netloc or parts.path.count("/") > 1:
                 raise StoreAddressInvalid("The store's address must be firestore://project[/database].")
+            # A slip of the pen must not lead from the emulator to what is real.
+            if not _EMULATOR.fullmatch(parts.query):
+                raise StoreAddressInvalid("Behind a ? the store's address may only say emulator=host:port.")
             try:
                 from casekeeper.storage.firestore_opening import open_firestore
             except ModuleNotFoundError as error:
@@ -79,7 +90,7 @@ async def migrate_shared(address: str, directory: Path, limits: StoreLimits) -> 
     Raises what `open_storage` does.
     """
     changed = False
-    if urlsplit(address).scheme.startswith("postgres"):
+    if address.startswith("postgres"):
         # Opening tells of a library that is missing.
         with suppress(ModuleNotFoundError):
             from casekeeper.storage.postgres_opening import migrate_postgres

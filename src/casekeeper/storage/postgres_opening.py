@@ -13,6 +13,7 @@ import asyncpg
 from casekeeper.acl_feed import Change
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.events import Sealed
+from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.blob_opening import open_blobs
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.postgres import PostgresStore, guarded
@@ -29,6 +30,12 @@ from casekeeper.storage.store import Storage
 
 # It comes without types.
 _driver: Any = asyncpg
+# Nobody is away; nothing but another address will help.
+_MISTAKEN = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+)
 # So that two processes that start at once do not both migrate.
 _MIGRATION_LOCK = 7_205_339_281
 
@@ -101,11 +108,20 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
     """Bring a database to the newest schema; returns whether there was anything to do.
 
     Raises:
+        StoreAddressInvalid: There can be no such address, or it asks for something that the server does not know.
         SchemaTooNew: It is newer than this version knows.
         StoreUnavailable: It does not answer, or lets nobody in.
     """
     with guarded("be reached"):
-        connection: Any = await _driver.connect(**_options(address, limits))
+        try:
+            connection: Any = await _driver.connect(**_options(address, limits))
+        except _MISTAKEN as error:
+            raise StoreAddressInvalid(f"The store's address asks for what cannot be: {error}") from error
+        except (ValueError, OverflowError) as error:
+            # Not its own words, which may hold the password.
+            raise StoreAddressInvalid(
+                "The store's address has a host or port that cannot be read."
+            ) from error
         try:
             version = await _version(connection)
         finally:
