@@ -21,7 +21,6 @@ LONG = {
     "execution/service.py",
     "identity/accounts.py",
     "identity/logins.py",
-    "storage/sql_records.py",
 }
 """Longer than the aim. This list only shrinks: a module that came below it leaves, none is added."""
 

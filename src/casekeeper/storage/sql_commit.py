@@ -34,8 +34,9 @@ from casekeeper.journal.stream import (
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_claims import BatchClaims
+from casekeeper.storage.sql_conditions import CONDITIONS
 from casekeeper.storage.sql_feed import BatchFeed
-from casekeeper.storage.sql_records import CONDITIONS, RECORDS
+from casekeeper.storage.sql_records import RECORDS
 from casekeeper.storage.sql_rows import event_row, open_row, total_row
 from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
 
