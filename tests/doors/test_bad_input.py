@@ -235,6 +235,7 @@ async def test_a_body_that_is_not_json_as_we_take_it_is_refused(api: Api, house:
 async def test_another_content_type_is_refused(api: Api, house: House, content_type: str) -> None:
     response = await raw(api, LIST, b'{"payload": {}}', house["owner"], **{"content-type": content_type})
     assert_problem(response, 422, "arguments_invalid")
+    assert "Content-Type: application/json" in response.json()["detail"]
 
 
 async def test_a_body_of_10_mib_is_read_and_one_byte_more_is_not(api: Api, house: House) -> None:

@@ -181,6 +181,13 @@ async def test_an_import_tells_how_far_it_is(sam: Casekeeper) -> None:
     assert len((await sam.documents.list(casefile_id, limit=5)).items) == 5
 
 
+async def test_a_file_may_be_named_by_a_string(sam: Casekeeper) -> None:
+    casefile_id = await a_casefile(sam)
+    result = await sam.documents.import_file(casefile_id, str(SAMPLE))
+    outputs = result.raise_for_failure().outputs
+    assert (outputs["filename"], outputs["added"]) == (SAMPLE.name, 50)
+
+
 async def test_stopping_an_import_stops_it_on_the_server(sam: Casekeeper) -> None:
     casefile_id = await a_casefile(sam)
     begun = asyncio.Event()

@@ -29,6 +29,11 @@ from casekeeper.server import Server
 _REQUEST_ID = re.compile(REQUEST_ID)
 _BEARER = "bearer "
 _CALLER = "casekeeper.caller"
+_NOT_JSON = {
+    "type": "json_invalid",
+    "loc": ("body",),
+    "msg": "must be JSON, sent with the header Content-Type: application/json",
+}
 # Numbers that may be too large for a float.
 _HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}[.eE]")
 
@@ -189,7 +194,9 @@ class OpenRoute(APIRoute):
 
         async def answered(door: Inbound) -> Response:
             await self.admit(door)
-            value = await door.json() if _is_json(door.headers.get("content-type", "")) else await door.body()
+            if not _is_json(door.headers.get("content-type", "")):
+                raise RequestValidationError([_NOT_JSON])
+            value = await door.json()
             try:
                 body = adapter.validate_python(value)
             except ValidationError as error:

@@ -1,9 +1,8 @@
 """Casefiles, who may enter them, and what they hold."""
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import httpx2
@@ -12,7 +11,7 @@ from casekeeper.client import uploads, verbs
 from casekeeper.client.connection import Connection
 from casekeeper.client.errors import unreachable
 from casekeeper.client.paging import each
-from casekeeper.client.uploads import OnProgress
+from casekeeper.client.uploads import OnProgress, Uploadable
 from casekeeper.client.work import Operation, tool
 
 if TYPE_CHECKING:
@@ -271,7 +270,7 @@ class Documents:
     async def upload(
         self,
         casefile_id: str,
-        data: Path | bytes | AsyncIterable[bytes],
+        data: Uploadable,
         *,
         filename: str | None = None,
         on_progress: OnProgress | None = None,
@@ -279,17 +278,20 @@ class Documents:
     ) -> "Uploaded":
         """Bring bytes in, streamed; the tool `document_import` files them within 24 hours.
 
-        A path or bytes are sent again when the connection is lost; an iterator can be read only once.
+        A path (also as a string) or bytes are sent again when the connection is lost; an iterator can be read only once.
         """
         return await uploads.upload(self._connection, casefile_id, data, filename, on_progress, request_id)
 
     async def import_file(
         self,
         casefile_id: str,
-        data: Path | bytes | AsyncIterable[bytes],
+        data: Uploadable,
         *,
         filename: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> "Result":
-        """Upload a file and file what is in it. Cancelling the call cancels the import on the server, too."""
+        """Upload a file, named by its path or given as bytes, and file what is in it.
+
+        Cancelling the call cancels the import on the server, too.
+        """
         return await uploads.import_file(self._connection, casefile_id, data, filename, on_progress)

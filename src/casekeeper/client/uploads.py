@@ -36,12 +36,15 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+Uploadable = Path | str | bytes | AsyncIterable[bytes]
+"""A file (a string is its path), its bytes, or chunks of them."""
 
 
 class _Source:
     """Bytes to upload. A file or bytes can be sent again after a lost connection, a stream of chunks cannot."""
 
-    def __init__(self, data: "Path | bytes | AsyncIterable[bytes]", on_progress: OnProgress | None) -> None:
+    def __init__(self, data: Uploadable, on_progress: OnProgress | None) -> None:
+        data = Path(data) if isinstance(data, str) else data
         self._data = data
         self._on_progress = on_progress
         self.separators = 0
@@ -86,7 +89,7 @@ class _Source:
 async def upload(
     connection: Connection,
     casefile_id: str,
-    data: "Path | bytes | AsyncIterable[bytes]",
+    data: Uploadable,
     filename: str | None,
     on_progress: OnProgress | None,
     request_id: str | None,
@@ -100,7 +103,7 @@ async def upload(
 async def import_file(
     connection: Connection,
     casefile_id: str,
-    data: "Path | bytes | AsyncIterable[bytes]",
+    data: Uploadable,
     filename: str | None,
     on_progress: OnProgress | None,
 ) -> "Result":
@@ -169,6 +172,6 @@ async def _cancel(connection: Connection, casefile_id: str, request_id: str) -> 
 
 
 def _name(data: Any, filename: str | None) -> str:
-    name = filename or (data.name if isinstance(data, Path) else "upload")
+    name = filename or (Path(data).name if isinstance(data, Path | str) else "upload")
     name = "".join("_" if ord(c) < 32 or c in "/\\\x7f" or "\ud800" <= c <= "\udfff" else c for c in name)
     return name[-_NAME_MAX:]
