@@ -33,6 +33,7 @@ from casekeeper.identity.accounts import (
     Accounts,
     Passwords,
 )
+from casekeeper.identity.api_keys import ApiKeys
 from casekeeper.identity.browser_sessions import BrowserSessions
 from casekeeper.identity.code_flow import CodeFlow
 from casekeeper.identity.discovery import Discovery
@@ -77,6 +78,7 @@ class Server:
     authenticator: Authenticator
     signing_keys: SigningKeys
     accounts: Accounts
+    api_keys: ApiKeys
     logins: Logins
     logouts: Logouts
     browser_sessions: BrowserSessions
@@ -149,9 +151,8 @@ def wire(
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     fetch = Fetcher()
     issuers = Issuers(((issuer, IssuerKeys(issuer, fetch)) for issuer in settings.issuers), clock)
-    logins = Logins(
-        storage.accounts, commits, storage.accounts, tokens, passwords, requests, stops, clock, issuers
-    )
+    api_keys = ApiKeys(storage.accounts, commits, requests, stops, clock)
+    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, api_keys, clock, issuers)
     # WHERE
     stored = StoredGrants(storage.casefiles, clock)
     grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
@@ -250,6 +251,7 @@ def wire(
         authenticator=authenticator,
         signing_keys=signing_keys,
         accounts=accounts,
+        api_keys=api_keys,
         logins=logins,
         logouts=Logouts(storage.accounts, commits, requests, stops, clock),
         browser_sessions=BrowserSessions(

@@ -20,7 +20,6 @@ LONG = {
     "execution/executor.py",
     "execution/service.py",
     "identity/accounts.py",
-    "identity/logins.py",
 }
 """Longer than the aim. This list only shrinks: a module that came below it leaves, none is added."""
 

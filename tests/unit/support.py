@@ -40,6 +40,7 @@ from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
 from casekeeper.identity.accounts import Account, Accounts, Passwords, PutAccount, StoredAccount
+from casekeeper.identity.api_keys import ApiKeys
 from casekeeper.identity.keys import SigningKeys
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal
@@ -142,6 +143,7 @@ class House:
     freshness: Freshness
     authenticator: Authenticator
     accounts: Accounts
+    api_keys: ApiKeys
     logins: Logins
     stored: StoredGrants
     gate: Gate
@@ -306,7 +308,8 @@ def _wire(
     registry, sizes = Registry([registered, *agents], policy), Sizes(blobs)
     stops = Stopping(runner, storage.events, registry, is_shared=False)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
-    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, requests, stops, clock)
+    api_keys = ApiKeys(storage.accounts, commits, requests, stops, clock)
+    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, api_keys, clock)
     stored = StoredGrants(storage.casefiles, clock)
     grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
     gate = Gate(grants, storage.casefiles, commits, clock)
@@ -383,6 +386,7 @@ def _wire(
         freshness=freshness,
         authenticator=Authenticator(tokens, freshness),
         accounts=accounts,
+        api_keys=api_keys,
         logins=logins,
         stored=stored,
         gate=gate,

@@ -12,16 +12,9 @@ from casekeeper.identity.accounts import (
     ListAccounts,
     UpdateAccount,
 )
-from casekeeper.identity.logins import (
-    ApiKey,
-    CreateKey,
-    ListKeys,
-    Login,
-    NewApiKey,
-    Refresh,
-    RevokeKey,
-    TokenSet,
-)
+from casekeeper.identity.api_keys import CreateKey, ListKeys, NewApiKey, RevokeKey
+from casekeeper.identity.credentials import ApiKey
+from casekeeper.identity.logins import Login, Refresh, TokenSet
 from casekeeper.identity.logouts import LoggedOut, LogOut
 from casekeeper.paging import Page
 
@@ -86,7 +79,7 @@ async def deactivate(body: Envelope[DeactivateAccount], door: Inbound) -> Respon
 @verb(router, "/keys/create", NewApiKey)
 async def create_key(body: Envelope[CreateKey], door: Inbound) -> Response:
     """Make an API key; its secret is shown this once."""
-    made, repeated = await door.server.logins.create_key(door.caller, body.payload, door.ask(body))
+    made, repeated = await door.server.api_keys.create(door.caller, body.payload, door.ask(body))
     return door.answer(made, body, repeated=repeated)
 
 
@@ -94,12 +87,12 @@ async def create_key(body: Envelope[CreateKey], door: Inbound) -> Response:
 async def list_keys(body: Envelope[ListKeys], door: Inbound) -> Response:
     """The keys of an account, oldest first."""
     door.ask(body)
-    keys = await door.server.logins.list_keys(door.caller, body.payload)
+    keys = await door.server.api_keys.of_account(door.caller, body.payload)
     return door.answer(Page[ApiKey](items=list(keys)), body)
 
 
 @verb(router, "/keys/revoke", ApiKey)
 async def revoke_key(body: Envelope[RevokeKey], door: Inbound) -> Response:
     """End a key, and all tokens of its account with it."""
-    revoked, repeated = await door.server.logins.revoke_key(door.caller, body.payload, door.ask(body))
+    revoked, repeated = await door.server.api_keys.revoke(door.caller, body.payload, door.ask(body))
     return door.answer(revoked, body, repeated=repeated)

@@ -10,7 +10,8 @@ from casekeeper.client.paging import each
 
 if TYPE_CHECKING:
     from casekeeper.identity.accounts import Account
-    from casekeeper.identity.logins import ApiKey, NewApiKey
+    from casekeeper.identity.api_keys import NewApiKey
+    from casekeeper.identity.credentials import ApiKey
     from casekeeper.identity.logouts import LoggedOut
     from casekeeper.paging import Page
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from casekeeper.execution.explain import Verdict
     from casekeeper.execution.service import SessionCreated, SessionDetail
     from casekeeper.identity.accounts import Account
-    from casekeeper.identity.logins import ApiKey, NewApiKey, TokenSet
+    from casekeeper.identity.api_keys import NewApiKey
+    from casekeeper.identity.credentials import ApiKey
+    from casekeeper.identity.logins import TokenSet
     from casekeeper.identity.logouts import LoggedOut
     from casekeeper.journal.events import ExecutionEvent
     from casekeeper.operations.operation import CatalogEntry
@@ -93,7 +95,7 @@ _GRANT = "casefiles.permissions:GrantView"
 _CHANGED_GRANT = "casefiles.permissions:ChangedGrant"
 _RESULT = "client.results:Result"
 _ACCOUNT = "identity.accounts:Account"
-_KEY = "identity.logins:ApiKey"
+_KEY = "identity.credentials:ApiKey"
 
 LOG_IN: "Verb[TokenSet]" = Verb("/v1/auth/token", "identity.logins:Login", "identity.logins:TokenSet")
 REFRESH: "Verb[TokenSet]" = Verb("/v1/auth/refresh", "identity.logins:Refresh", "identity.logins:TokenSet")
@@ -194,9 +196,9 @@ DEACTIVATE_ACCOUNT: "Verb[Account]" = Verb(
 )
 
 CREATE_KEY: "Verb[NewApiKey]" = Verb(
-    "/v1/keys/create", "identity.logins:CreateKey", "identity.logins:NewApiKey", changes=True
+    "/v1/keys/create", "identity.api_keys:CreateKey", "identity.api_keys:NewApiKey", changes=True
 )
-LIST_KEYS: "Verb[Page[ApiKey]]" = Verb("/v1/keys/list", "identity.logins:ListKeys", _KEY, paged=True)
-REVOKE_KEY: "Verb[ApiKey]" = Verb("/v1/keys/revoke", "identity.logins:RevokeKey", _KEY, changes=True)
+LIST_KEYS: "Verb[Page[ApiKey]]" = Verb("/v1/keys/list", "identity.api_keys:ListKeys", _KEY, paged=True)
+REVOKE_KEY: "Verb[ApiKey]" = Verb("/v1/keys/revoke", "identity.api_keys:RevokeKey", _KEY, changes=True)
 
 CATALOG: "Verb[Page[CatalogEntry]]" = Verb("/v1/catalog", "", "operations.operation:CatalogEntry", paged=True)

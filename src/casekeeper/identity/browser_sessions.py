@@ -14,7 +14,8 @@ from casekeeper.acl_feed import AclFeed
 from casekeeper.clock import Clock, to_us
 from casekeeper.errors import BrowserSessionEnded, CredentialsRejected
 from casekeeper.identity.accounts import AccountStands
-from casekeeper.identity.logins import CredentialStore, EndFamily, Known, PutRefresh, StoredRefresh
+from casekeeper.identity.credentials import CredentialStore, EndFamily, PutRefresh, StoredRefresh
+from casekeeper.identity.logins import Known
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import LIFETIME, Standing

@@ -1,44 +1,44 @@
 """How a caller gets tokens: a password or an API key for the first, a refresh token for the next ones."""
 
-import hashlib
-import hmac
 import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Protocol
+from datetime import timedelta
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Scope, Stops
+from casekeeper.acl_feed import AccessSnapshot, AclFeed, Scope
 from casekeeper.clock import Clock, to_us
 from casekeeper.errors import (
     AccountExists,
     AccountNotFound,
     CredentialsRejected,
-    KeyNotFound,
-    OperatorOnly,
     TokenRejected,
 )
 from casekeeper.identity.accounts import (
     Account,
     AccountAbsent,
     AccountStands,
-    AccountStore,
-    EndRefreshFamilies,
-    EndsAt,
-    Name,
     Passwords,
     PutAccount,
     StoredAccount,
 )
+from casekeeper.identity.api_keys import ApiKeys
+from casekeeper.identity.credentials import (
+    CredentialStore,
+    EndFamily,
+    FamilyLives,
+    PutRefresh,
+    UseRefresh,
+    digest_of,
+)
 from casekeeper.identity.issuers import TOKEN_BYTES_MAX, ExternalUser, Issuers
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import MAX_SCOPES, Minted, Tokens
-from casekeeper.ids import CasefileId, KeyId, UserId, new_key_id, new_pseudonym
-from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, Condition, PermissionChanged, Record, Superseded
+from casekeeper.ids import CasefileId, UserId, new_pseudonym
+from casekeeper.journal.stream import Commit, Commits, Superseded
 
 REFRESH_LIFETIME = timedelta(days=14)
 REPLY_LOST = timedelta(seconds=10)
@@ -94,122 +94,6 @@ class TokenSet(BaseModel):
     casefile_scopes: dict[str, str] = Field(description="Role by casefile, as the access token carries it.")
 
 
-class ApiKey(BaseModel):
-    """An API key without its secret."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key_id: KeyId
-    user_id: UserId
-    name: str
-    created_at: datetime
-    expires_at: datetime | None = None
-    revoked_at: datetime | None = None
-
-
-class NewApiKey(ApiKey):
-    """A fresh API key; the secret is shown this once."""
-
-    api_key: str | None = Field(
-        default=None, description="Shown once; a replayed request does not show it again."
-    )
-
-
-class CreateKey(BaseModel):
-    """Make an API key for oneself, or, as an operator, for another account."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name = ""
-    user_id: UserId | None = None
-    expires_at: EndsAt | None = None
-
-
-class ListKeys(BaseModel):
-    """The keys of oneself, or, as an operator, of another account."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    user_id: UserId | None = None
-
-
-class RevokeKey(BaseModel):
-    """End a key. As tokens may have been made with it, all tokens of its account end too."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    key_id: KeyId
-
-
-@dataclass(frozen=True, slots=True)
-class PutKey(Record):
-    """The key as it is from now on; `digest` is the SHA-256 of its secret."""
-
-    key: ApiKey
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class PutRefresh(Record):
-    """A refresh token that may be used once."""
-
-    digest: str
-    family: str
-    user_id: str
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class UseRefresh(Record):
-    """Marks the first use of a refresh token."""
-
-    digest: str
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class EndFamily(Record):
-    """No token of this family works any more."""
-
-    family: str
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyLives(Condition):
-    """The refresh token has not been ended by a logout or deactivation."""
-
-    digest: str
-
-    def refusal(self, found: Any) -> Exception | None:
-        return None if found else Superseded()
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRefresh:
-    """A refresh token as stored."""
-
-    family: str
-    user_id: str
-    expires_at: datetime
-    used_at: datetime | None
-
-
-class CredentialStore(AccountStore, Protocol):
-    """Secrets as a store keeps them: only their SHA-256."""
-
-    async def key(self, key_id: str) -> tuple[ApiKey, str] | None:
-        """The key and the digest of its secret."""
-        ...
-
-    async def keys(self, user_id: str) -> Sequence[ApiKey]:
-        """All keys of an account, oldest first."""
-        ...
-
-    async def refresh(self, digest: str) -> StoredRefresh | None:
-        """The refresh token of this digest, used or not; None where its family has ended."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Known:
     """An account whose credentials were right, and the state of the permission feed on which that was judged."""
@@ -218,14 +102,8 @@ class Known:
     snapshot: AccessSnapshot
 
 
-def digest_of(secret: str) -> str:
-    """Under which a secret is kept."""
-    # 256 random bits need no slow hash.
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 class Logins:
-    """Tokens for accounts, and the API keys that stand for them."""
+    """Tokens for accounts."""
 
     def __init__(
         self,
@@ -234,8 +112,7 @@ class Logins:
         feed: AclFeed,
         tokens: Tokens,
         passwords: Passwords,
-        requests: Requests,
-        stops: Stops,
+        keys: ApiKeys,
         clock: Clock,
         issuers: Issuers | None = None,
     ) -> None:
@@ -245,8 +122,7 @@ class Logins:
         self._feed = feed
         self._tokens = tokens
         self._passwords = passwords
-        self._requests = requests
-        self._stops = stops
+        self._keys = keys
         self._clock = clock
 
     async def log_in(self, login: Login) -> TokenSet:
@@ -268,14 +144,14 @@ class Logins:
         """Whose credentials these are; raises as `log_in`."""
         if login.id_token is not None:
             return await self.external(await self._issuers.user_of(login.id_token), login.casefile_ids)
-        claimed = login.user_id or await self._user_of_key(login.api_key or "")
+        claimed = login.user_id or await self._keys.user_of(login.api_key or "")
         # The snapshot comes first: whatever changes the account after it is newer than the token's `asof`.
         snapshot = await self._snapshot(claimed or "nobody@invalid", login.casefile_ids)
         stored = await self._store.account(claimed) if claimed else None
         if login.password is not None:
             right = await self._passwords.matches(login.password, stored.password_hash if stored else None)
         else:
-            right = claimed is not None and await self._user_of_key(login.api_key or "") == claimed
+            right = claimed is not None and await self._keys.user_of(login.api_key or "") == claimed
         if not right or stored is None or not stored.account.is_active:
             _security.warning("login refused", extra={"user_id": claimed})
             raise CredentialsRejected
@@ -368,72 +244,6 @@ class Logins:
             raise AccountNotFound(user_id)
         return self._token_set(stored.account, snapshot, None)
 
-    async def create_key(self, caller: Principal, command: CreateKey, ask: Ask) -> tuple[NewApiKey, bool]:
-        """Make an API key; its secret is in this answer and nowhere else."""
-        user_id = own_or_operator(caller, command.user_id)
-        return await self._requests.once(
-            ask, lambda: self._create_key(user_id, command, ask), self._key_without_secret
-        )
-
-    async def _create_key(self, user_id: str, command: CreateKey, ask: Ask) -> NewApiKey:
-        if await self._store.account(user_id) is None:
-            raise AccountNotFound(user_id)
-        key_id, secret = new_key_id(), secrets.token_urlsafe(32)
-        key = ApiKey(
-            key_id=key_id,
-            user_id=user_id,
-            name=command.name,
-            created_at=self._clock(),
-            expires_at=command.expires_at,
-        )
-        claim = self._requests.claim(ask, key_id)
-        await self._commits.commit(Commit(conditions=claim, records=(*claim, PutKey(key, digest_of(secret)))))
-        return NewApiKey(**key.model_dump(), api_key=f"ck_{key_id.removeprefix('key_')}_{secret}")
-
-    async def list_keys(self, caller: Principal, command: ListKeys) -> Sequence[ApiKey]:
-        """All keys of an account, oldest first, without their secrets."""
-        user_id = own_or_operator(caller, command.user_id)
-        if await self._store.account(user_id) is None:
-            raise AccountNotFound(user_id)
-        return await self._store.keys(user_id)
-
-    async def revoke_key(self, caller: Principal, command: RevokeKey, ask: Ask) -> tuple[ApiKey, bool]:
-        """End a key and every token of its account; repeating it changes nothing."""
-        found = await self._store.key(command.key_id)
-        if found is None or (found[0].user_id != caller.user_id and not caller.is_operator):
-            raise KeyNotFound(command.key_id)
-        return await self._requests.once(
-            ask, lambda: self._revoke_key(*found, ask=ask), self._key_without_secret
-        )
-
-    async def _revoke_key(self, key: ApiKey, digest: str, ask: Ask) -> ApiKey:
-        if key.revoked_at is not None:
-            return key
-        now = self._clock()
-        key = key.model_copy(update={"revoked_at": now})
-        claim = self._requests.claim(ask, key.key_id)
-        change = PermissionChanged(ANY, key.user_id, "key_revoked", now)
-        records = (*claim, PutKey(key, digest), EndRefreshFamilies(key.user_id), change)
-        await self._commits.commit(Commit(conditions=claim, records=records))
-        await self._stops.stop("an API key of the account was revoked", user_id=key.user_id)
-        return key
-
-    async def _key_without_secret(self, key_id: str) -> NewApiKey:
-        found = await self._store.key(key_id)
-        if found is None:
-            raise KeyNotFound(key_id)
-        return NewApiKey(**found[0].model_dump())
-
-    async def _user_of_key(self, api_key: str) -> str | None:
-        prefix, _, rest = api_key.partition("_")
-        name, _, secret = rest.partition("_")
-        found = await self._store.key(f"key_{name}") if prefix == "ck" else None
-        if found is None or not hmac.compare_digest(found[1], digest_of(secret)):
-            return None
-        key = found[0]
-        ended = key.revoked_at is not None or (key.expires_at is not None and self._clock() >= key.expires_at)
-        return None if ended else key.user_id
-
     async def _snapshot(self, user_id: str, casefile_ids: Collection[str]) -> AccessSnapshot:
         return await self._feed.snapshot(user_id, casefile_ids, to_us(self._clock()))
 
@@ -472,12 +282,3 @@ class Logins:
 
 def _in_order(scopes: Mapping[str, Scope], order: Sequence[str]) -> dict[str, Scope]:
     return {casefile_id: scopes[casefile_id] for casefile_id in order if casefile_id in scopes}
-
-
-def own_or_operator(caller: Principal, user_id: str | None) -> str:
-    """Whose credentials are meant: one's own, or, for operators, another's."""
-    if user_id is None or user_id == caller.user_id:
-        return caller.user_id
-    if not caller.is_operator:
-        raise OperatorOnly
-    return user_id

@@ -6,8 +6,8 @@ from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
 from casekeeper.errors import AccountNotFound, ArgumentsInvalid, FieldError
 from casekeeper.identity.accounts import EndRefreshFamilies
-from casekeeper.identity.logins import CredentialStore, EndFamily, PutKey, digest_of, own_or_operator
-from casekeeper.identity.principal import Principal
+from casekeeper.identity.credentials import CredentialStore, EndFamily, PutKey, digest_of
+from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import UserId
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.journal.stream import Commit, Commits, PermissionChanged, Record

@@ -1,10 +1,11 @@
-"""The authenticated caller."""
+"""The authenticated caller, and for whom it may act."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from casekeeper.acl_feed import Scope
+from casekeeper.errors import OperatorOnly
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,12 @@ class Principal:
         """Note that a scope was used, most recent last."""
         self.used.pop(casefile_id, None)
         self.used[casefile_id] = None
+
+
+def own_or_operator(caller: Principal, user_id: str | None) -> str:
+    """Whose credentials are meant: one's own, or, for operators, another's."""
+    if user_id is None or user_id == caller.user_id:
+        return caller.user_id
+    if not caller.is_operator:
+        raise OperatorOnly
+    return user_id

@@ -7,7 +7,7 @@ from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, AccessSnapshot, Change, FeedHead, Scope
 from casekeeper.clock import from_us, to_us
 from casekeeper.identity.accounts import Account, StoredAccount
-from casekeeper.identity.logins import ApiKey, StoredRefresh
+from casekeeper.identity.credentials import ApiKey, StoredRefresh
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_rows import account_of, instant, is_live, key_of

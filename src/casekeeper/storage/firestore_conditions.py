@@ -9,7 +9,7 @@ from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import from_us, to_us
 from casekeeper.documents import document as doc
 from casekeeper.identity import accounts as acc
-from casekeeper.identity import logins as log
+from casekeeper.identity import credentials as cred
 from casekeeper.journal import adoption as chain
 from casekeeper.journal import requests as req
 from casekeeper.journal import stream
@@ -96,7 +96,7 @@ async def _grant_end(view: View, c: cf.GrantEndsAt) -> datetime | None:
     return from_us(grant["expires_us"]) if grant and grant["expires_us"] is not None else None
 
 
-async def _lives(view: View, c: log.FamilyLives) -> bool:
+async def _lives(view: View, c: cred.FamilyLives) -> bool:
     token = await view.get(at.refresh_token(c.digest))
     if token is None:
         return False
@@ -131,7 +131,7 @@ CONDITIONS: dict[type[stream.Condition], Callable[[View, Any], Awaitable[Any]]] 
     cf.GrantEndsAt: _grant_end,
     acc.AccountAbsent: lambda view, c: view.get(at.account(c.user_id)),
     acc.AccountStands: _account_changed,
-    log.FamilyLives: _lives,
+    cred.FamilyLives: _lives,
 }
 """What a condition's `refusal` is given."""
 

@@ -8,7 +8,7 @@ from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import to_us
 from casekeeper.documents import document as doc
 from casekeeper.identity import accounts as acc
-from casekeeper.identity import logins as log
+from casekeeper.identity import credentials as cred
 from casekeeper.journal import requests as req
 from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
@@ -76,12 +76,12 @@ async def _end_families(view: View, r: acc.EndRefreshFamilies) -> None:
     await view.put(at.generation(r.user_id), {"number": number + 1})
 
 
-async def _put_refresh(view: View, r: log.PutRefresh) -> None:
+async def _put_refresh(view: View, r: cred.PutRefresh) -> None:
     row = {"family": r.family, "user_id": r.user_id, "generation": await generation(view, r.user_id)}
     view.create(at.refresh_token(r.digest), {**row, "expires_us": to_us(r.expires_at), "used_us": None})
 
 
-async def _use_refresh(view: View, r: log.UseRefresh) -> None:
+async def _use_refresh(view: View, r: cred.UseRefresh) -> None:
     token = await view.get(at.refresh_token(r.digest))
     if token is not None and token["used_us"] is None:
         await view.put(at.refresh_token(r.digest), {**token, "used_us": to_us(r.now)})
@@ -183,10 +183,10 @@ RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
     stream.PermissionChanged: _change,
     acc.PutAccount: _put_account,
     acc.EndRefreshFamilies: _end_families,
-    log.PutKey: lambda view, r: view.put(at.api_key(r.key.key_id), key_row(r)),
-    log.PutRefresh: _put_refresh,
-    log.UseRefresh: _use_refresh,
-    log.EndFamily: lambda view, r: view.put(at.family(r.family), {"has_ended": True}),
+    cred.PutKey: lambda view, r: view.put(at.api_key(r.key.key_id), key_row(r)),
+    cred.PutRefresh: _put_refresh,
+    cred.UseRefresh: _use_refresh,
+    cred.EndFamily: lambda view, r: view.put(at.family(r.family), {"has_ended": True}),
     cf.DeleteCasefile: _delete_casefile,
     cf.PutGrant: _put_grant,
     cf.RemoveGrant: lambda view, r: view.delete(at.grant(r.casefile_id, r.user_id)),

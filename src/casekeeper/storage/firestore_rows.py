@@ -11,7 +11,7 @@ from casekeeper.casefiles.casefile import Casefile, PublicRole, Status
 from casekeeper.clock import from_us, to_us
 from casekeeper.documents.document import Document, DocumentSummary, Upload
 from casekeeper.identity.accounts import Account, StoredAccount
-from casekeeper.identity.logins import ApiKey, PutKey
+from casekeeper.identity.credentials import ApiKey, PutKey
 from casekeeper.journal.events import OperationType, Sealed
 from casekeeper.journal.stream import OpenedOperation, OpenOperation
 from casekeeper.sessions.session import Head, SessionType, UnifiedSession, Visibility

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from casekeeper.casefiles.casefile import Fence
-from casekeeper.identity.logins import AccountStands
+from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.stream import Commit, Condition, PermissionChanged, Record
 
 # Where a record keeps what it writes.

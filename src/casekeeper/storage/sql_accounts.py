@@ -11,7 +11,7 @@ from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, AccessSnapshot, Change, FeedHead, Scope
 from casekeeper.clock import from_us, to_us
 from casekeeper.identity.accounts import Account, StoredAccount
-from casekeeper.identity.logins import ApiKey, StoredRefresh
+from casekeeper.identity.credentials import ApiKey, StoredRefresh
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_statements import IsInJson, Reads, Row, Static, Tx
 

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, select
 from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import from_us, to_us
 from casekeeper.identity import accounts as acc
-from casekeeper.identity import logins as log
+from casekeeper.identity import credentials as cred
 from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
@@ -87,7 +87,7 @@ CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
     ado.SessionIdIsFreeIn: lambda tx, c: _first(tx.one(_SESSION_CASEFILE, session_id=c.session_id)),
     cf.GrantEndsAt: _grant_end,
     acc.AccountAbsent: lambda tx, c: tx.one(_ACCOUNT_ID, user_id=c.user_id),
-    log.FamilyLives: lambda tx, c: tx.one(_REFRESH, digest=c.digest),
+    cred.FamilyLives: lambda tx, c: tx.one(_REFRESH, digest=c.digest),
     **BLOB_CONDITIONS,
 }
 """What a condition's `refusal` is given, found inside the transaction."""

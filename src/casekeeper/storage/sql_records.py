@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import to_us
 from casekeeper.identity import accounts as acc
-from casekeeper.identity import logins as log
+from casekeeper.identity import credentials as cred
 from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
@@ -101,7 +101,7 @@ def _put_account(tx: Tx, r: acc.PutAccount) -> None:
     )
 
 
-def _put_key(tx: Tx, r: log.PutKey) -> None:
+def _put_key(tx: Tx, r: cred.PutKey) -> None:
     tx.run(
         _PUT_KEY,
         key_id=r.key.key_id,
@@ -114,7 +114,7 @@ def _put_key(tx: Tx, r: log.PutKey) -> None:
     )
 
 
-def _add_refresh(tx: Tx, r: log.PutRefresh) -> None:
+def _add_refresh(tx: Tx, r: cred.PutRefresh) -> None:
     tx.run(
         _ADD_REFRESH,
         digest=r.digest,
@@ -209,10 +209,10 @@ RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
     stream.ForgetExpired: _forget,
     acc.PutAccount: _put_account,
     acc.EndRefreshFamilies: lambda tx, r: tx.run(_END_FAMILIES, user_id=r.user_id),
-    log.PutKey: _put_key,
-    log.PutRefresh: _add_refresh,
-    log.UseRefresh: lambda tx, r: tx.run(_USE_REFRESH, digest_=r.digest, used=to_us(r.now)),
-    log.EndFamily: lambda tx, r: tx.run(_END_FAMILY, family=r.family),
+    cred.PutKey: _put_key,
+    cred.PutRefresh: _add_refresh,
+    cred.UseRefresh: lambda tx, r: tx.run(_USE_REFRESH, digest_=r.digest, used=to_us(r.now)),
+    cred.EndFamily: lambda tx, r: tx.run(_END_FAMILY, family=r.family),
     cf.PutCasefile: _put_casefile,
     cf.DeleteCasefile: lambda tx, r: tx.run(_DELETE_CASEFILE, id_=r.casefile_id, at_us=to_us(r.at)),
     cf.EraseContents: _erase,

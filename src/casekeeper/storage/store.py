@@ -16,7 +16,7 @@ from casekeeper.documents.search import Search
 from casekeeper.execution.receipts import OpenStore
 from casekeeper.execution.recovery import OrphanStore
 from casekeeper.execution.stops import StopStore
-from casekeeper.identity.logins import CredentialStore
+from casekeeper.identity.credentials import CredentialStore
 from casekeeper.journal.requests import Claims
 from casekeeper.journal.stream import Commits
 from casekeeper.sessions.reading import EventStore

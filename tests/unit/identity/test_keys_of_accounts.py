@@ -7,14 +7,15 @@ from pydantic import ValidationError
 
 from casekeeper.errors import AccountNotFound, CredentialsRejected, KeyNotFound, OperatorOnly
 from casekeeper.identity.accounts import DeactivateAccount
-from casekeeper.identity.logins import CreateKey, ListKeys, Login, NewApiKey, RevokeKey
+from casekeeper.identity.api_keys import CreateKey, ListKeys, NewApiKey, RevokeKey
+from casekeeper.identity.logins import Login
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.stream import Commit
 from tests.unit.support import ANNA, BEN, NOW, ROOT, House
 
 
 async def make_key(house: House, by: Principal, **fields: Any) -> NewApiKey:
-    key, _ = await house.logins.create_key(by, CreateKey(**fields), house.ask(by))
+    key, _ = await house.api_keys.create(by, CreateKey(**fields), house.ask(by))
     return key
 
 
@@ -27,7 +28,7 @@ async def opens(house: House, key: NewApiKey) -> bool:
 
 
 async def revoke(house: House, by: Principal, key_id: str) -> None:
-    await house.logins.revoke_key(by, RevokeKey(key_id=key_id), house.ask(by))
+    await house.api_keys.revoke(by, RevokeKey(key_id=key_id), house.ask(by))
 
 
 async def test_a_key_logs_its_account_in(house: House):
@@ -110,7 +111,7 @@ async def test_revoking_again_changes_nothing(house: House):
     number = (await house.storage.accounts.head()).number
     house.clock.advance(hours=1)
 
-    again, _ = await house.logins.revoke_key(anna, RevokeKey(key_id=key.key_id), house.ask(anna))
+    again, _ = await house.api_keys.revoke(anna, RevokeKey(key_id=key.key_id), house.ask(anna))
 
     assert (again.revoked_at, (await house.storage.accounts.head()).number) == (NOW, number)
 
@@ -119,18 +120,18 @@ async def test_a_repeated_revoke_is_a_repeat(house: House):
     anna = await house.caller(ANNA)
     key = await make_key(house, anna)
     command = RevokeKey(key_id=key.key_id)
-    await house.logins.revoke_key(anna, command, house.ask(anna, "req"))
+    await house.api_keys.revoke(anna, command, house.ask(anna, "req"))
 
-    answer, repeated = await house.logins.revoke_key(anna, command, house.ask(anna, "req"))
+    answer, repeated = await house.api_keys.revoke(anna, command, house.ask(anna, "req"))
 
     assert (answer.revoked_at, repeated) == (NOW, True)
 
 
 async def test_a_repeated_create_does_not_show_the_secret_again(house: House):
     anna = await house.caller(ANNA)
-    first, _ = await house.logins.create_key(anna, CreateKey(), house.ask(anna, "req"))
+    first, _ = await house.api_keys.create(anna, CreateKey(), house.ask(anna, "req"))
 
-    again, repeated = await house.logins.create_key(anna, CreateKey(), house.ask(anna, "req"))
+    again, repeated = await house.api_keys.create(anna, CreateKey(), house.ask(anna, "req"))
 
     assert (again.key_id, again.api_key, repeated) == (first.key_id, None, True)
 
@@ -139,11 +140,11 @@ async def test_of_two_equal_requests_at_once_one_key_comes(house: House):
     anna = await house.caller(ANNA)
 
     answers = await asyncio.gather(
-        *(house.logins.create_key(anna, CreateKey(), house.ask(anna, "req")) for _ in range(4))
+        *(house.api_keys.create(anna, CreateKey(), house.ask(anna, "req")) for _ in range(4))
     )
 
     assert len({key.key_id for key, _ in answers}) == 1
-    assert len(await house.logins.list_keys(anna, ListKeys())) == 1
+    assert len(await house.api_keys.of_account(anna, ListKeys())) == 1
 
 
 async def test_keys_are_listed_oldest_first_without_their_secrets(house: House):
@@ -153,7 +154,7 @@ async def test_keys_are_listed_oldest_first_without_their_secrets(house: House):
         made.append(await make_key(house, anna))
         house.clock.advance(seconds=1)
 
-    keys = await house.logins.list_keys(anna, ListKeys())
+    keys = await house.api_keys.of_account(anna, ListKeys())
 
     assert [key.key_id for key in keys] == [key.key_id for key in made]
     assert not any(hasattr(key, "api_key") for key in keys)
@@ -165,7 +166,7 @@ async def test_an_operator_makes_and_lists_keys_for_others(house: House):
 
     key = await make_key(house, root, user_id=ANNA)
 
-    assert [k.key_id for k in await house.logins.list_keys(root, ListKeys(user_id=ANNA))] == [key.key_id]
+    assert [k.key_id for k in await house.api_keys.of_account(root, ListKeys(user_id=ANNA))] == [key.key_id]
 
 
 async def test_users_make_and_list_no_keys_of_others(house: House):
@@ -175,7 +176,7 @@ async def test_users_make_and_list_no_keys_of_others(house: House):
     with pytest.raises(OperatorOnly):
         await make_key(house, anna, user_id=BEN)
     with pytest.raises(OperatorOnly):
-        await house.logins.list_keys(anna, ListKeys(user_id=BEN))
+        await house.api_keys.of_account(anna, ListKeys(user_id=BEN))
 
 
 async def test_naming_oneself_is_like_naming_nobody(house: House):
@@ -195,7 +196,7 @@ async def test_no_keys_are_listed_of_an_account_that_is_missing(house: House):
     root = await house.caller(ROOT)
 
     with pytest.raises(AccountNotFound):
-        await house.logins.list_keys(root, ListKeys(user_id=BEN))
+        await house.api_keys.of_account(root, ListKeys(user_id=BEN))
 
 
 async def test_another_users_key_is_hidden_like_a_missing_one(house: House):
@@ -223,7 +224,7 @@ async def test_a_repeat_of_a_key_that_is_gone_is_told_so(house: House):
     await house.commits.commit(Commit(conditions=claim, records=claim))
 
     with pytest.raises(KeyNotFound):
-        await house.logins.create_key(anna, CreateKey(), ask)
+        await house.api_keys.create(anna, CreateKey(), ask)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from casekeeper.acl import Role
 from casekeeper.errors import AccountNotFound, CredentialsRejected, TokenRejected
-from casekeeper.execution.receipts import Stopping
 from casekeeper.identity.accounts import DeactivateAccount, UpdateAccount
 from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers, user_of_subject
@@ -24,7 +23,6 @@ from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import LIFETIME
 from casekeeper.issuer import Issuer
 from casekeeper.journal.stream import Commit
-from casekeeper.operations.registry import Registry
 from tests.unit.identity.issuing import AUDIENCE, URL, Site, claims, signed
 from tests.unit.support import ANNA, BEN, NOW, PASSWORD, ROOT, House, fast_passwords
 
@@ -415,8 +413,7 @@ def outside(house: House, **more: Any) -> Logins:
         accounts,
         house.tokens,
         fast_passwords(),
-        house.requests,
-        Stopping(house.runner, house.storage.events, Registry([]), is_shared=False),
+        house.api_keys,
         house.clock,
         issuers,
     )

@@ -1,0 +1,101 @@
+"""Refresh tokens and API keys as a store keeps them: only the SHA-256 of each secret."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from casekeeper.identity.accounts import AccountStore
+from casekeeper.ids import KeyId, UserId
+from casekeeper.journal.stream import Condition, Record, Superseded
+
+
+class ApiKey(BaseModel):
+    """An API key without its secret."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key_id: KeyId
+    user_id: UserId
+    name: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutKey(Record):
+    """The key as it is from now on; `digest` is the SHA-256 of its secret."""
+
+    key: ApiKey
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutRefresh(Record):
+    """A refresh token that may be used once."""
+
+    digest: str
+    family: str
+    user_id: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UseRefresh(Record):
+    """Marks the first use of a refresh token."""
+
+    digest: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EndFamily(Record):
+    """No token of this family works any more."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyLives(Condition):
+    """The refresh token has not been ended by a logout or deactivation."""
+
+    digest: str
+
+    def refusal(self, found: Any) -> Exception | None:
+        return None if found else Superseded()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRefresh:
+    """A refresh token as stored."""
+
+    family: str
+    user_id: str
+    expires_at: datetime
+    used_at: datetime | None
+
+
+class CredentialStore(AccountStore, Protocol):
+    """Secrets as a store keeps them: only their SHA-256."""
+
+    async def key(self, key_id: str) -> tuple[ApiKey, str] | None:
+        """The key and the digest of its secret."""
+        ...
+
+    async def keys(self, user_id: str) -> Sequence[ApiKey]:
+        """All keys of an account, oldest first."""
+        ...
+
+    async def refresh(self, digest: str) -> StoredRefresh | None:
+        """The refresh token of this digest, used or not; None where its family has ended."""
+        ...
+
+
+def digest_of(secret: str) -> str:
+    """Under which a secret is kept."""
+    # 256 random bits need no slow hash.
+    return hashlib.sha256(secret.encode()).hexdigest()
