@@ -320,11 +320,17 @@ async def test_a_fact_of_a_session_that_is_not_there_is_refused(database: str, t
 
 
 @asynccontextmanager
-async def holding(database: str, *casefile_ids: str) -> AsyncGenerator[None]:
-    """As if a transaction of another process were at work in these casefiles and did not end."""
+async def holding(database: str, *casefile_ids: str, session_id: str = "") -> AsyncGenerator[None]:
+    """As if a transaction of another process were at work in these casefiles and did not end.
+
+    `session_id`: it only adds facts to this session of theirs.
+    """
     holder = await _driver.connect(database)
+    shared = "_shared" if session_id else ""
     for casefile_id in casefile_ids:
-        await holder.execute("SELECT pg_advisory_lock($1)", lock_number(f"casefile {casefile_id}"))
+        await holder.execute(f"SELECT pg_advisory_lock{shared}($1)", lock_number(f"casefile {casefile_id}"))
+    if session_id:
+        await holder.execute("SELECT pg_advisory_lock($1)", lock_number(f"session {session_id}"))
     try:
         yield
     finally:
@@ -352,6 +358,28 @@ async def test_a_casefile_that_somebody_holds_holds_up_no_other(database: str, t
         kept = [json.loads(f.header)["event_id"] for f in await shelf.facts()]
         assert kept[1:] == [fact.event_id for fact in facts]
         assert (await shelf.check(*(one.session_id for one in sessions))).exit_code == 0
+
+
+async def test_other_sessions_of_a_casefile_go_on_while_another_process_works_in_one(
+    database: str, tmp_path: Path
+):
+    limits = StoreLimits(lock=timedelta(milliseconds=200))
+    async with open_storage(database, tmp_path, lambda _: None, limits=limits) as store:
+        shelf = await Shelf.filled(store)
+        other = (await shelf.session()).session_id
+        async with holding(database, shelf.casefile_id, session_id=shelf.session_id):
+            await shelf.operation(session_id=other)
+            results = await asyncio.gather(
+                shelf.commit(Commit((shelf.fact(Kind.DENIED),))),
+                shelf.grant(GUEST, Role.EDITOR),
+                shelf.session(),
+                return_exceptions=True,
+            )
+        await shelf.operation()
+        await shelf.grant(GUEST, Role.EDITOR)
+
+        assert [type(result) for result in results] == [StoreUnavailable] * 3
+        assert (await shelf.check(shelf.session_id, other)).exit_code == 0
 
 
 async def test_what_is_held_for_too_long_fails_alone(database: str, tmp_path: Path):

@@ -1,9 +1,9 @@
 """The PostgreSQL store: the statements of the embedded one, over asyncpg, for several processes at once.
 
 *Group commit.* Commits wait in shards, by casefile (see `postgres_queue`); each shard has one transaction under way and
-makes the next of whatever waits then. *Order between processes.* A transaction first takes advisory locks on all that its commits name
-(casefiles, accounts, claims), sorted, in one statement: so there are no deadlocks, and inside the locks a commit is
-judged and numbered as if nobody else wrote. The head of the permission feed is locked last, right before the commit: shared
+makes the next of whatever waits then. *Order between processes.* A transaction first takes advisory locks on all that its
+commits name (casefiles, sessions, accounts, claims), sorted, in one statement: so there are no deadlocks, and inside the
+locks a commit is judged and numbered as if nobody else wrote. The head of the permission feed is locked last, right before the commit: shared
 by commits that are fenced, alone by those that change permissions, so that no operation starts beside a revoke that it
 did not see. Whoever was overtaken until then does it once more with the head held from the beginning (`sql_feed`).
 

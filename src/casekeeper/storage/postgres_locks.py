@@ -1,49 +1,90 @@
-"""Which locks a transaction takes, so that it is judged and numbered as if nobody else wrote."""
+"""Which locks a transaction takes, so that it is judged and numbered as if nobody else wrote.
+
+Whoever adds facts to a session has the session alone and shares its casefile with others that do so elsewhere in it:
+several processes work in one casefile at once. Whoever changes anything else of a casefile has it alone.
+"""
 
 import hashlib
 from collections.abc import Iterable
 from typing import Literal
 
-from casekeeper.casefiles.casefile import Fence
+from casekeeper.casefiles.casefile import CasefileIsActive, Fence
 from casekeeper.identity.accounts import AccountStands
-from casekeeper.journal.stream import Commit, Condition, PermissionChanged, Record
+from casekeeper.journal.requests import Claim, ReleaseClaim
+from casekeeper.journal.stream import (
+    CloseOperation,
+    Commit,
+    Condition,
+    OpenOperation,
+    OperationIsOpen,
+    PermissionChanged,
+    Record,
+)
+from casekeeper.sessions.session import SessionIsOpen
 
+# What looks at a casefile, or writes nothing but what belongs to one session of it, whose facts come with it.
+_BESIDE_OTHERS = (
+    CasefileIsActive,
+    Fence,
+    SessionIsOpen,
+    OperationIsOpen,
+    OpenOperation,
+    CloseOperation,
+    Claim,
+    ReleaseClaim,
+)
 # Where a record keeps what it writes.
 _HOLDERS = ("casefile", "grant", "session", "document", "upload", "row")
 
 
-def _named_by(part: Condition | Record) -> list[str]:
-    """What a condition looks at or a record writes, beyond the sessions of the facts."""
-    named: list[str] = []
-    for one in (part, *(getattr(part, name, None) for name in _HOLDERS)):
-        if casefile_id := getattr(one, "casefile_id", None):
-            named.append(f"casefile {casefile_id}")
-    if key := getattr(part, "key", None):
-        named.append(f"claim {key}")
-    if type(part).__module__.startswith("casekeeper.identity"):
-        stored = getattr(part, "stored", None)
-        names = ("user_id", "family", "digest", "key_id")
-        named += [f"{name} {getattr(part, name)}" for name in names if getattr(part, name, None)]
-        if stored is not None:
-            named.append(f"user_id {stored.account.user_id}")
-    return named
+class Locks:
+    """The locks that some commits want."""
 
+    def __init__(self, commits: Iterable[Commit]) -> None:
+        self._alone: dict[str, bool] = {}
+        self._changes = self._fenced = False
+        for commit in commits:
+            for fact in commit.facts:
+                self._want(f"casefile {fact.casefile_id}", alone=False)
+                self._want(f"session {fact.session_id}", alone=True)
+            for part in (*commit.conditions, *commit.records):
+                self._add(part)
 
-def wanted_locks(commits: Iterable[Commit]) -> tuple[list[int], Literal["UPDATE", "SHARE", ""]]:
-    """The advisory locks of these commits, in the order in which everybody takes them, and how to lock the feed's head.
+    @property
+    def advisory(self) -> list[tuple[int, bool]]:
+        """The advisory locks in the order in which everybody takes them, each with whether it is taken alone."""
+        return sorted((lock_number(key), alone) for key, alone in self._alone.items())
 
-    How is for those who take the head first (`sql_feed`): the strongest lock at once, because to share it and want it
-    alone later is how deadlocks begin.
-    """
-    keys = set[str]()
-    changes = fenced = False
-    for commit in commits:
-        keys.update(f"casefile {fact.casefile_id}" for fact in commit.facts)
-        for part in (*commit.conditions, *commit.records):
-            keys.update(_named_by(part))
-            changes = changes or isinstance(part, PermissionChanged)
-            fenced = fenced or isinstance(part, Fence | AccountStands)
-    return sorted(lock_number(key) for key in keys), "UPDATE" if changes else "SHARE" if fenced else ""
+    @property
+    def head(self) -> Literal["UPDATE", "SHARE", ""]:
+        """How to lock the head of the feed, for those who take it first (`sql_feed`).
+
+        The strongest lock at once, because to share it and want it alone later is how deadlocks begin; so it is for
+        the advisory locks.
+        """
+        return "UPDATE" if self._changes else "SHARE" if self._fenced else ""
+
+    def _want(self, key: str, *, alone: bool) -> None:
+        self._alone[key] = alone or self._alone.get(key, False)
+
+    def _add(self, part: Condition | Record) -> None:
+        self._changes = self._changes or isinstance(part, PermissionChanged)
+        self._fenced = self._fenced or isinstance(part, Fence | AccountStands)
+        alone = not isinstance(part, _BESIDE_OTHERS)
+        for one in (part, *(getattr(part, name, None) for name in _HOLDERS)):
+            if casefile_id := getattr(one, "casefile_id", None):
+                self._want(f"casefile {casefile_id}", alone=alone)
+            if session_id := getattr(one, "session_id", None):
+                self._want(f"session {session_id}", alone=True)
+        if key := getattr(part, "key", None):
+            self._want(f"claim {key}", alone=True)
+        if type(part).__module__.startswith("casekeeper.identity"):
+            stored = getattr(part, "stored", None)
+            for name in ("user_id", "family", "digest", "key_id"):
+                if named := getattr(part, name, None):
+                    self._want(f"{name} {named}", alone=True)
+            if stored is not None:
+                self._want(f"user_id {stored.account.user_id}", alone=True)
 
 
 def lock_number(key: str) -> int:

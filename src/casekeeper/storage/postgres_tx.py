@@ -8,16 +8,19 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only
 
 from casekeeper.journal.stream import Commit
-from casekeeper.storage.postgres_locks import wanted_locks
+from casekeeper.storage.postgres_locks import Locks
 from casekeeper.storage.postgres_words import vectors
 from casekeeper.storage.sql_statements import Bulk, Parameters, Row, Static, numbered
 
 _DIALECT = asyncpg_dialect(paramstyle="numeric_dollar")
-_LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
+_TAKEN = (
+    "CASE WHEN alone THEN pg_advisory_xact_lock(key)::text ELSE pg_advisory_xact_lock_shared(key)::text END"
+)
+_WANTED = "unnest($1::bigint[], $2::bool[]) AS wanted (key, alone)"
+_LOCK = f"SELECT {_TAKEN} FROM {_WANTED}"  # noqa: S608 - words of ours
 # Commits hold locks for some milliseconds; whoever holds one for longer is not waited for by all.
-_LOCK_SOON = (
-    "WITH hurry AS MATERIALIZED (SELECT set_config('lock_timeout', '50ms', true)) "
-    "SELECT pg_advisory_xact_lock(key) FROM hurry, unnest($1::bigint[]) AS key"
+_LOCK_SOON = "WITH hurry AS MATERIALIZED (SELECT set_config('lock_timeout', '50ms', true)) " + _LOCK.replace(
+    "FROM ", "FROM hurry, "
 )
 _INDEX = (
     "INSERT INTO document_words (rid, words, title, sender, people, cc, bcc, filenames, marks) VALUES "
@@ -97,11 +100,14 @@ class PostgresTx:
             await_only(self._connection.execute(text, *map(_clean, given)))
 
     def hold(self, commits: Iterable[Commit], *, feed: bool) -> None:
-        keys, head = wanted_locks(commits)
-        if keys:
-            self.text(self._lock, [keys])
-        if head and feed:
-            self.text(f"SELECT number FROM acl_head FOR {head}")  # noqa: S608 - a word of ours
+        locks = Locks(commits)
+        if wanted := locks.advisory:
+            self._take(*zip(*wanted, strict=True))
+        if locks.head and feed:
+            self.text(f"SELECT number FROM acl_head FOR {locks.head}")  # noqa: S608 - a word of ours
+
+    def _take(self, keys: Sequence[int], alone: Sequence[bool]) -> None:
+        await_only(self._connection.execute(self._lock, keys, alone))
 
     def index(self, rid: int, words: Parameters) -> None:
         self.change(_INDEX, rid, *vectors(words))
