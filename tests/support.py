@@ -28,7 +28,8 @@ from casekeeper.acl import Effect
 from casekeeper.asgi import create_app
 from casekeeper.clock import Clock, utc_now
 from casekeeper.documents.document import NewDocument
-from casekeeper.identity.accounts import Account, Passwords, PutAccount, StoredAccount
+from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
+from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.stream import Commit
 from casekeeper.operations.context import MDSContext

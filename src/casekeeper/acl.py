@@ -1,9 +1,10 @@
 """Who may do what: roles, actions, effects, and the one table between them (SPEC §5, §7)."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
 from casekeeper.ids import CasefileId, UserId
 
@@ -79,6 +80,17 @@ READ_ONLY = frozenset({Effect.READ})
 def role_for_effects(effects: frozenset[Effect]) -> Role:
     """The smallest role that may run an operation with these effects."""
     return max((ROLE_FOR_EFFECT[e] for e in effects), key=lambda r: _RANK[r], default=Role.VIEWER)
+
+
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from error
+
+
+EndsAt = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""When a key or a grant ends. In UTC, so that every store can write it and read it back."""
 
 
 class Grant(BaseModel):

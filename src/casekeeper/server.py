@@ -26,10 +26,10 @@ from casekeeper.execution.telling import Telling
 from casekeeper.identity.accounts import (
     Account,
     AccountAbsent,
-    Passwords,
     PutAccount,
     StoredAccount,
 )
+from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.stream import Commit, ForgetExpired

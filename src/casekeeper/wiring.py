@@ -29,10 +29,7 @@ from casekeeper.execution.receipts import Stopping
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
-from casekeeper.identity.accounts import (
-    Accounts,
-    Passwords,
-)
+from casekeeper.identity.accounts import Accounts
 from casekeeper.identity.api_keys import ApiKeys
 from casekeeper.identity.browser_sessions import BrowserSessions
 from casekeeper.identity.code_flow import CodeFlow
@@ -43,6 +40,7 @@ from casekeeper.identity.issuers import Issuers
 from casekeeper.identity.keys import SigningKeys, made_once
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.logouts import Logouts
+from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.journal.feed import LiveFeed

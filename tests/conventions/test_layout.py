@@ -19,7 +19,6 @@ LONG = {
     "errors.py",
     "execution/executor.py",
     "execution/service.py",
-    "identity/accounts.py",
 }
 """Longer than the aim. This list only shrinks: a module that came below it leaves, none is added."""
 

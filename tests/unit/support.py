@@ -39,10 +39,11 @@ from casekeeper.execution.receipts import Stopping
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.sizes import Sizes
-from casekeeper.identity.accounts import Account, Accounts, Passwords, PutAccount, StoredAccount
+from casekeeper.identity.accounts import Account, Accounts, PutAccount, StoredAccount
 from casekeeper.identity.api_keys import ApiKeys
 from casekeeper.identity.keys import SigningKeys
 from casekeeper.identity.logins import Logins
+from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.ids import new_pseudonym

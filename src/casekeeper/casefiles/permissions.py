@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from casekeeper.acl import Action, Grant, Role
+from casekeeper.acl import Action, EndsAt, Grant, Role
 from casekeeper.acl_feed import Receipt, Stops
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileStore, CasefileView, PutGrant, RemoveGrant
@@ -13,7 +13,7 @@ from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Pre
 from casekeeper.casefiles.commands import Casefiles, GetCasefile, Line
 from casekeeper.clock import Clock
 from casekeeper.errors import ArgumentsInvalid, FieldError, OwnerRequired
-from casekeeper.identity.accounts import AccountStore, EndsAt
+from casekeeper.identity.accounts import AccountStore
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.journal.events import Kind

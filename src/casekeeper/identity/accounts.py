@@ -1,46 +1,24 @@
 """Accounts: who may log in. Made and ended by operators; an operator has no right in any casefile by itself."""
 
-import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Protocol
 
-from argon2 import PasswordHasher
-from argon2.exceptions import VerificationError
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
-from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly, Overloaded
-from casekeeper.identity.principal import Principal
+from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly
+from casekeeper.identity.passwords import Password, Passwords
+from casekeeper.identity.principal import Principal, must_be_operator
 from casekeeper.ids import UserId, new_pseudonym
 from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
 from casekeeper.journal.stream import Commit, Commits, Condition, PermissionChanged, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
-Password = Annotated[str, StringConstraints(min_length=10, max_length=256)]
-"""Ten characters at least (NIST SP 800-63B asks for eight), 256 at most, so that hashing stays cheap."""
-
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-
-
-def _in_utc(instant: datetime) -> datetime:
-    try:
-        return instant.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("lies outside the years 1 to 9999 in UTC") from error
-
-
-EndsAt = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""When a key or a grant ends. In UTC, so that every store can write it and read it back."""
-
-# Each hash takes 64 MiB for a moment; two at a time keep a flood of logins from filling the memory.
-_HASHES_AT_ONCE = 2
-# A login that would wait for seconds is better told so.
-_HASHES_WAITING = 100
 
 
 class Account(BaseModel):
@@ -156,54 +134,6 @@ class AccountStore(Protocol):
         ...
 
 
-class Passwords:
-    """Hashes and checks passwords with argon2id, off the event loop, a few at a time."""
-
-    def __init__(self, hasher: PasswordHasher | None = None) -> None:
-        self._hasher = hasher or PasswordHasher()
-        self._places = asyncio.Semaphore(_HASHES_AT_ONCE)
-        self._waiting = 0
-        self._decoy: str | None = None
-
-    async def hash(self, password: str) -> str:
-        """The PHC string to store.
-
-        Raises:
-            Overloaded: Too many wait for theirs already.
-        """
-        async with self._turn():
-            return await asyncio.to_thread(self._hasher.hash, password)
-
-    async def matches(self, password: str, stored: str | None) -> bool:
-        """Whether it is the password. Takes as long where there is none, so that accounts cannot be probed.
-
-        Raises:
-            Overloaded: Too many wait for theirs already.
-        """
-        if stored is None:
-            self._decoy = self._decoy or await self.hash("no account has this password")
-        async with self._turn():
-            right = await asyncio.to_thread(self._verify, stored or self._decoy or "", password)
-        return right and stored is not None
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
-        if self._waiting >= _HASHES_WAITING:
-            raise Overloaded
-        self._waiting += 1
-        try:
-            async with self._places:
-                yield
-        finally:
-            self._waiting -= 1
-
-    def _verify(self, stored: str, password: str) -> bool:
-        try:
-            return self._hasher.verify(stored, password)
-        except VerificationError:
-            return False
-
-
 class Accounts:
     """What operators, and users for themselves, do with accounts."""
 
@@ -232,7 +162,7 @@ class Accounts:
             OperatorOnly: The caller is no operator.
             AccountExists: The user id is taken.
         """
-        _must_be_operator(caller)
+        must_be_operator(caller)
         return await self._requests.once(ask, lambda: self._create(command, ask), self._get)
 
     async def _create(self, command: CreateAccount, ask: Ask) -> Account:
@@ -254,7 +184,7 @@ class Accounts:
 
     async def page(self, caller: Principal, command: ListAccounts) -> Page[Account]:
         """A page of all accounts, by user id. Operators only."""
-        _must_be_operator(caller)
+        must_be_operator(caller)
         after = str(self._cursors.open("accounts", command.cursor)[0]) if command.cursor else ""
         rows = await self._store.accounts(after, command.limit + 1)
         return self._cursors.page("accounts", rows, command.limit, [(a.user_id,) for a in rows])
@@ -296,7 +226,7 @@ class Accounts:
         self, caller: Principal, command: DeactivateAccount, ask: Ask
     ) -> tuple[Account, bool]:
         """End an account everywhere at once. Repeating it changes nothing."""
-        _must_be_operator(caller)
+        must_be_operator(caller)
         return await self._requests.once(ask, lambda: self._deactivate(command.user_id, ask), self._get)
 
     async def _deactivate(self, user_id: str, ask: Ask) -> Account:
@@ -357,8 +287,3 @@ class Accounts:
 
     async def _get(self, user_id: str) -> Account:
         return (await self._stored(user_id)).account
-
-
-def _must_be_operator(caller: Principal) -> None:
-    if not caller.is_operator:
-        raise OperatorOnly

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from casekeeper.acl import EndsAt
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
 from casekeeper.errors import AccountNotFound, KeyNotFound
-from casekeeper.identity.accounts import EndRefreshFamilies, EndsAt, Name
+from casekeeper.identity.accounts import EndRefreshFamilies, Name
 from casekeeper.identity.credentials import ApiKey, CredentialStore, PutKey, digest_of
 from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import KeyId, UserId, new_key_id

@@ -21,7 +21,6 @@ from casekeeper.identity.accounts import (
     Account,
     AccountAbsent,
     AccountStands,
-    Passwords,
     PutAccount,
     StoredAccount,
 )
@@ -35,6 +34,7 @@ from casekeeper.identity.credentials import (
     digest_of,
 )
 from casekeeper.identity.issuers import TOKEN_BYTES_MAX, ExternalUser, Issuers
+from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import MAX_SCOPES, Minted, Tokens
 from casekeeper.ids import CasefileId, UserId, new_pseudonym

@@ -36,10 +36,19 @@ class Principal:
         self.used[casefile_id] = None
 
 
+def must_be_operator(caller: Principal) -> None:
+    """Let operators pass.
+
+    Raises:
+        OperatorOnly: The caller is none.
+    """
+    if not caller.is_operator:
+        raise OperatorOnly
+
+
 def own_or_operator(caller: Principal, user_id: str | None) -> str:
     """Whose credentials are meant: one's own, or, for operators, another's."""
     if user_id is None or user_id == caller.user_id:
         return caller.user_id
-    if not caller.is_operator:
-        raise OperatorOnly
+    must_be_operator(caller)
     return user_id

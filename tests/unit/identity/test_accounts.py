@@ -11,10 +11,10 @@ from casekeeper.identity.accounts import (
     CreateAccount,
     DeactivateAccount,
     ListAccounts,
-    Passwords,
     UpdateAccount,
 )
 from casekeeper.identity.logins import Login
+from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.stream import Commit
 from casekeeper.sessions.manager import At
