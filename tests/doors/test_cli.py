@@ -322,5 +322,11 @@ def test_doctor_finds_a_damaged_store(cli: Cli, data: Path) -> None:
     assert cli("casefile", "list", "--data", data).code == 20
 
 
+@pytest.mark.parametrize("group", [(), ("user",)])
+def test_without_a_command_the_help_is_shown(cli: Cli, group: tuple[str, ...]) -> None:
+    ended, asked = cli(*group), cli(*group, "--help")
+    assert (ended.code, ended.out, ended.err.rstrip()) == (2, "", asked.out.rstrip())
+
+
 def test_migrate_says_that_there_is_nothing_to_do(cli: Cli, data: Path) -> None:
     assert "Nothing to do" in cli("migrate", "--data", data).out

@@ -68,7 +68,12 @@ def run(arguments: Sequence[str]) -> int:
         say("interrupted")
         return INTERRUPTED
     except typer.TyperException as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "casekeeper")
+        context = getattr(error, "ctx", None)
+        command = getattr(context, "command_path", "casekeeper")
+        if context is not None and error.format_message() == context.get_help():
+            # No command was named: typer makes its help the message, which is not one line.
+            say(context.get_help())
+            return USAGE
         message = " ".join(error.format_message().split())
         say(f"error: {message.rstrip('.')}. See: {command} --help")
         return USAGE
