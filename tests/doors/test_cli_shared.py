@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Generator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -74,6 +75,45 @@ def test_a_bundle_comes_into_a_shared_store(
     assert taken.code == 0, taken.err
     checked = cli("verify", "--casefile", casefile_id, "--data", tmp_path / "there", "--json")
     assert (checked.code, checked.json["documents"] > 0) == (0, True)
+
+
+def test_a_data_directory_beside_a_shared_store_is_looked_after(cli: Cli, data: Path, store: str) -> None:
+    missing = [cli(*command, "--data", data / "absent") for command in (["doctor"], ["key", "rotate"])]
+    assert cli("migrate", "--data", data).code == 0
+
+    well = cli("doctor", "--data", data)
+    rotated = cli("key", "rotate", "--data", data, "--json")
+    token = cli("token", "operator@localhost", "--data", data)
+    nobody = cli("token", "nobody@localhost", "--data", data)
+    index = cli("reindex", "--data", data)
+
+    assert [ended.code for ended in missing] == [21, 20]
+    assert not (data / "absent").exists()
+    assert (well.code, "✓ schema: at" in well.out) == (0, True), well.out
+    assert (rotated.code, rotated.json["kid"] in {p.stem for p in (data / "keys").glob("*.pem")}) == (0, True)
+    assert (token.code, token.out.count(".")) == (0, 2), token.err
+    assert (nobody.code, index.code) == (10, 20)
+    assert "embedded" in index.err
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [("postgresql://nobody@127.0.0.1:1/none", "cannot be reached"), ("mysql://x/y", "scheme")],
+)
+def test_doctor_finds_a_shared_store_that_cannot_be_used(
+    cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch, address: str, says: str
+) -> None:
+    monkeypatch.setenv("CASEKEEPER_STORE", address)
+    ill = cli("doctor", "--data", data)
+    assert (ill.code, says in ill.out) == (21, True), ill.out
+
+
+def test_a_database_that_is_missing_is_named(
+    cli: Cli, data: Path, postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CASEKEEPER_STORE", urlsplit(postgresql)._replace(path="/nowhere").geturl())
+    ended = cli("migrate", "--data", data)
+    assert (ended.code, 'database "nowhere" does not exist' in ended.err) == (18, True), ended.err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from casekeeper.cli.casefiles import UserId
 from casekeeper.cli.command import client_command, data_command, placed_command
 from casekeeper.cli.exits import UNAUTHENTICATED, USAGE, Stop
 from casekeeper.cli.output import Column, Output, when
-from casekeeper.cli.reach import Where, existing, minted
+from casekeeper.cli.reach import Where, keys_of, minted
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -113,7 +113,7 @@ async def logout(where: Where, out: Output) -> None:
 
 async def token(settings: "Settings", out: Output, user_id: UserId) -> None:
     """Print an access token for a user. It is made from the data directory and lasts ten minutes."""
-    existing(settings)
+    keys_of(settings)
     tokens = await minted(settings, user_id.lower())
     out.answer(tokens, tokens.access_token)
 
@@ -277,7 +277,7 @@ async def rotate(settings: "Settings", out: Output) -> None:
     """Make a new signing key. Tokens of the old ones work until they end."""
     from casekeeper.identity.keys import SigningKeys
 
-    kid = SigningKeys(existing(settings) / "keys").rotate()
+    kid = SigningKeys(keys_of(settings)).rotate()
     out.answer({"kid": kid}, f"New signing key {kid}.")
     out.remark(
         "A running server signs with it after its next start. Old key files can go ten minutes after that."

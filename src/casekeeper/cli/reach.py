@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from casekeeper.cli.exits import DATA, UNAUTHENTICATED, UNAVAILABLE, USAGE, Stop
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
     from casekeeper.identity.logins import TokenSet
+    from casekeeper.server import Server
     from casekeeper.settings import Settings
 
 DATABASE = "casekeeper.db"
@@ -92,12 +94,28 @@ def existing(settings: "Settings") -> Path:
         Stop: It is not; nothing is made by accident.
     """
     if not (settings.data / DATABASE).exists():
-        raise Stop(
-            f"There is no data directory at {settings.data}. Start a server with `casekeeper serve`, name a directory "
-            "with --data, or log in to a server with `casekeeper login URL`.",
-            DATA,
-        )
+        raise _missing(settings)
     return settings.data
+
+
+def keys_of(settings: "Settings") -> Path:
+    """The signing keys of the data directory, whatever the store.
+
+    Raises:
+        Stop: There are none; none are made by accident, which no server would know.
+    """
+    keys = settings.data / "keys" if is_shared(settings) else existing(settings) / "keys"
+    if not any(keys.glob("*.pem")):
+        raise _missing(settings)
+    return keys
+
+
+def _missing(settings: "Settings") -> Stop:
+    return Stop(
+        f"There is no data directory at {settings.data}. Start a server with `casekeeper serve`, name a directory "
+        "with --data, or log in to a server with `casekeeper login URL`.",
+        DATA,
+    )
 
 
 def holder(data: Path) -> str | None:
@@ -165,7 +183,22 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.asgi import create_app
     from casekeeper.cli.inprocess import AppTransport
     from casekeeper.client import Casekeeper
-    from casekeeper.errors import AccountNotFound, StoreUnavailable
+
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(_served(settings))
+        # Whoever wrote this down does not run any more: the lock was free.
+        (settings.data / HOLDER).unlink(missing_ok=True)
+        app = create_app(settings)
+        app.state.server = server
+
+        transport, token = AppTransport(app), partial(_minted_by, server, user_id)
+        yield await stack.enter_async_context(Casekeeper(IN_PROCESS, token=token, transport=transport))
+
+
+@asynccontextmanager
+async def _served(settings: "Settings") -> "AsyncGenerator[Server]":
+    """A server inside this process, behind no door."""
+    from casekeeper.errors import StoreUnavailable
     from casekeeper.policy import PolicyMisfit
     from casekeeper.server import open_server
     from casekeeper.storage.addresses import StoreAddressInvalid
@@ -181,19 +214,16 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
             raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error
         except StoreUnavailable as error:
             raise Stop(error.detail, UNAVAILABLE) from error
-        # Whoever wrote this down does not run any more: the lock was free.
-        (settings.data / HOLDER).unlink(missing_ok=True)
-        app = create_app(settings)
-        app.state.server = server
+        yield server
 
-        async def token() -> "TokenSet":
-            try:
-                return await server.logins.mint_for(user_id)
-            except AccountNotFound as error:
-                raise no_account(user_id) from error
 
-        transport = AppTransport(app)
-        yield await stack.enter_async_context(Casekeeper(IN_PROCESS, token=token, transport=transport))
+async def _minted_by(server: "Server", user_id: str) -> "TokenSet":
+    from casekeeper.errors import AccountNotFound
+
+    try:
+        return await server.logins.mint_for(user_id)
+    except AccountNotFound as error:
+        raise no_account(user_id) from error
 
 
 def no_account(user_id: str) -> Stop:
@@ -207,6 +237,9 @@ async def minted(settings: "Settings", user_id: str) -> "TokenSet":
     Raises:
         Stop: There is no such active account.
     """
+    if is_shared(settings):
+        async with _served(settings) as server:
+            return await _minted_by(server, user_id)
     from casekeeper.cli.readonly import ReadOnly
     from casekeeper.clock import to_us, utc_now
     from casekeeper.identity.keys import SigningKeys

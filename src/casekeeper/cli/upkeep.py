@@ -46,8 +46,11 @@ def add_to(app: typer.Typer) -> None:
 
 async def doctor(settings: "Settings", out: Output) -> None:
     """Check a data directory and this machine; changes nothing."""
-    checks = [*_machine(), _policies(settings), *_directory(settings.data)]
-    if (settings.data / DATABASE).exists():
+    shared = is_shared(settings)
+    checks = [*_machine(), _policies(settings), *_directory(settings.data, shared)]
+    if shared:
+        checks.append(await _shared_store(settings))
+    if _place(settings.data, shared).exists():
         checks.append(await _blobs(settings))
     if out.as_json:
         out.json(checks)
@@ -73,6 +76,8 @@ async def migrate(settings: "Settings", out: Output) -> None:
         with _alone(settings) as database:
             changed = bring_up(database)
     text = f"Migrated to schema {NEWEST}." if changed else f"Nothing to do: the schema is at {NEWEST}."
+    if settings.store.startswith("firestore"):
+        text = "Nothing to do: Firestore has no schema, and the store is ready."
     out.answer({"schema": NEWEST, "changed": changed}, text)
 
 
@@ -95,6 +100,12 @@ async def reindex(settings: "Settings", out: Output) -> None:
     """Make the search index anew from the documents. It is needed only if `doctor` finds a fault in it."""
     from casekeeper.storage.embedded import rebuild_search
 
+    if is_shared(settings):
+        raise Stop(
+            "This is for the embedded store. PostgreSQL keeps its index by itself; beside Firestore, delete the file "
+            "that CASEKEEPER_SEARCH names (search.db in the data directory) while its server is stopped.",
+            DATA,
+        )
     with _alone(settings) as database:
         documents = rebuild_search(database)
     out.answer({"documents": documents}, f"Indexed {documents:,} documents.")
@@ -158,8 +169,13 @@ def _policies(settings: "Settings") -> Check:
     return Check("policies", "ok", names or "none: roles alone decide")
 
 
-def _directory(data: Path) -> Iterator[Check]:
-    if not (data / DATABASE).exists():
+def _place(data: Path, shared: bool) -> Path:
+    """What is there if the data directory is; a shared store's has no database in it."""
+    return data if shared else data / DATABASE
+
+
+def _directory(data: Path, shared: bool) -> Iterator[Check]:
+    if not _place(data, shared).exists():
         yield Check("data directory", "wrong", f"there is none at {data}")
         return
     open_to_others = data.stat().st_mode & 0o077
@@ -167,8 +183,9 @@ def _directory(data: Path) -> Iterator[Check]:
     yield Check("data directory", "warning" if open_to_others else "ok", detail)
     free = shutil.disk_usage(data).free
     yield Check("disk space", "ok" if free > _LITTLE_SPACE else "wrong", f"{free / 1024**3:.1f} GiB free")
-    yield _lock(data)
-    yield from _store(data)
+    if not shared:
+        yield _lock(data)
+        yield from _store(data)
     yield _keys(data / "keys")
 
 
@@ -209,18 +226,36 @@ def _lock(data: Path) -> Check:
     return Check("server", "ok", "none is running")
 
 
+async def _shared_store(settings: "Settings") -> Check:
+    from casekeeper.errors import StoreUnavailable
+    from casekeeper.server import store_limits
+    from casekeeper.storage.addresses import StoreAddressInvalid
+    from casekeeper.storage.opening import shared_version
+
+    try:
+        version, newest = await shared_version(settings.store, store_limits(settings))
+    except (StoreAddressInvalid, StoreUnavailable) as error:
+        return Check("store", "wrong", str(error))
+    if version is None:
+        return Check("schema", "warning", "nothing is in the store yet (casekeeper migrate)")
+    return _schema(version, newest)
+
+
+def _schema(version: str | None, newest: str) -> Check:
+    known = version == newest
+    detail = f"at {version}, the newest" if known else f"at {version}; this casekeeper has {newest}"
+    older = version is not None and version < newest
+    hint = " (casekeeper migrate)" if older else ""
+    return Check("schema", "ok" if known else "warning" if older else "wrong", detail + hint)
+
+
 def _store(data: Path) -> Iterator[Check]:
     from casekeeper.cli.readonly import ReadOnly
     from casekeeper.storage.embedded import schema_version
     from casekeeper.storage.schema_version import NEWEST
 
     try:
-        version = schema_version(data / DATABASE)
-        known = version == NEWEST
-        detail = f"at {version}, the newest" if known else f"at {version}; this casekeeper has {NEWEST}"
-        older = version is not None and version < NEWEST
-        hint = " (casekeeper migrate)" if older else ""
-        yield Check("schema", "ok" if known else "warning" if older else "wrong", detail + hint)
+        yield _schema(schema_version(data / DATABASE), NEWEST)
         with ReadOnly(data) as reads:
             found = reads.check()
         size = (data / DATABASE).stat().st_size

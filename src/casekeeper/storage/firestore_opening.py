@@ -48,15 +48,10 @@ async def open_firestore(
         SchemaTooNew: It belongs to a newer version.
         StoreUnavailable: It does not answer.
     """
-    parts = urlsplit(address)
-    database = f"projects/{parts.netloc}/databases/{parts.path.strip('/') or '(default)'}"
-    emulator = parse_qs(parts.query).get("emulator", [None])[0]
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
     path = limits.search or directory / "search.db"
     await asyncio.to_thread(migrate, path)
-    async with open_channels(limits.channels, emulator) as channels:
-        # The emulator lets this token do everything.
-        store = Firestore(channels, database, token="owner" if emulator else None)
+    async with _reached(address, limits) as store:
         await _begin(store)
         index = SqliteStore(path, lambda _: None, lambda _: None)
         search = FirestoreSearch(store, index)
@@ -85,6 +80,27 @@ async def open_firestore(
             await commits.close()
             await workers.close()
             await index.close()
+
+
+async def firestore_layout(address: str, limits: StoreLimits) -> tuple[int | None, int]:
+    """The layout that a database has, None if nothing is in it yet, and the newest.
+
+    Raises:
+        StoreUnavailable: It does not answer.
+    """
+    async with _reached(address, limits) as store:
+        found = (await store.get([_LAYOUT_PLACE])).get(_LAYOUT_PLACE)
+        return found and found.fields["version"], _LAYOUT
+
+
+@asynccontextmanager
+async def _reached(address: str, limits: StoreLimits) -> AsyncGenerator[Firestore]:
+    parts = urlsplit(address)
+    database = f"projects/{parts.netloc}/databases/{parts.path.strip('/') or '(default)'}"
+    emulator = parse_qs(parts.query).get("emulator", [None])[0]
+    async with open_channels(limits.channels, emulator) as channels:
+        # The emulator lets this token do everything.
+        yield Firestore(channels, database, token="owner" if emulator else None)
 
 
 async def _begin(store: Firestore) -> None:

@@ -4,13 +4,14 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.embedded import open_embedded
 from casekeeper.storage.limits import StoreLimits
+from casekeeper.storage.schema_version import NEWEST
 from casekeeper.storage.store import Storage, nobody
 
 _EMULATOR = re.compile(r"(emulator=[^:&]+:[0-9]+)?")
@@ -40,11 +41,7 @@ async def open_storage(
         StoreUnavailable: It does not answer.
     """
     limits = limits or StoreLimits()
-    try:
-        parts = urlsplit(address)
-    except ValueError as error:
-        # Not its own words, which may hold the password.
-        raise StoreAddressInvalid("The store's address cannot be read.") from error
+    parts = _parts(address)
     match parts.scheme:
         case "":
             if address:
@@ -64,11 +61,7 @@ async def open_storage(
                 ) from error
             opened = open_postgres(address, directory, announce, push, limits, owner, heard or push)
         case "firestore":
-            if not parts.netloc or parts.path.count("/") > 1:
-                raise StoreAddressInvalid("The store's address must be firestore://project[/database].")
-            # A slip of the pen must not lead from the emulator to what is real.
-            if not _EMULATOR.fullmatch(parts.query):
-                raise StoreAddressInvalid("Behind a ? the store's address may only say emulator=host:port.")
+            _check_firestore(parts)
             try:
                 from casekeeper.storage.firestore_opening import open_firestore
             except ModuleNotFoundError as error:
@@ -77,9 +70,7 @@ async def open_storage(
                 ) from error
             opened = open_firestore(address, directory, announce, push, limits, owner)
         case scheme:
-            raise StoreAddressInvalid(
-                f"The store's scheme “{scheme}” is not known; sqlite, postgresql and firestore are."
-            )
+            raise _unknown(scheme)
     async with opened as storage:
         yield storage
 
@@ -98,3 +89,53 @@ async def migrate_shared(address: str, directory: Path, limits: StoreLimits) -> 
             changed = await migrate_postgres(address, limits)
     async with open_storage(address, directory, lambda _: None, limits=limits):
         return changed
+
+
+async def shared_version(address: str, limits: StoreLimits) -> tuple[str | None, str]:
+    """At which schema or layout a store of several processes is, None where nothing is in it yet, and the newest.
+
+    It changes nothing.
+
+    Raises:
+        StoreAddressInvalid: There is no such store, or its library is not installed.
+        StoreUnavailable: It does not answer.
+    """
+    parts = _parts(address)
+    try:
+        match parts.scheme:
+            case "postgresql" | "postgres":
+                from casekeeper.storage.postgres_opening import postgres_version
+
+                return await postgres_version(address, limits), NEWEST
+            case "firestore":
+                _check_firestore(parts)
+                from casekeeper.storage.firestore_opening import firestore_layout
+
+                layout, newest = await firestore_layout(address, limits)
+                return None if layout is None else str(layout), str(newest)
+            case scheme:
+                raise _unknown(scheme)
+    except ModuleNotFoundError as error:
+        raise StoreAddressInvalid(f"Its library {error.name} is not installed.") from error
+
+
+def _parts(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        # Not its own words, which may hold the password.
+        raise StoreAddressInvalid("The store's address cannot be read.") from error
+
+
+def _check_firestore(parts: SplitResult) -> None:
+    if not parts.netloc or parts.path.count("/") > 1:
+        raise StoreAddressInvalid("The store's address must be firestore://project[/database].")
+    # A slip of the pen must not lead from the emulator to what is real.
+    if not _EMULATOR.fullmatch(parts.query):
+        raise StoreAddressInvalid("Behind a ? the store's address may only say emulator=host:port.")
+
+
+def _unknown(scheme: str) -> StoreAddressInvalid:
+    return StoreAddressInvalid(
+        f"The store's scheme “{scheme}” is not known; sqlite, postgresql and firestore are."
+    )

@@ -1,8 +1,8 @@
 """Opens a PostgreSQL store: connections, schema, listener; and closes it again."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from casekeeper.journal.events import Sealed
 from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.blob_opening import open_blobs
 from casekeeper.storage.limits import StoreLimits
-from casekeeper.storage.postgres import PostgresStore, guarded
+from casekeeper.storage.postgres import OUTAGES, PostgresStore, guarded
 from casekeeper.storage.postgres_presence import PostgresEvents, Presence
 from casekeeper.storage.postgres_search import PostgresSearch
 from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
@@ -112,20 +112,7 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
         SchemaTooNew: It is newer than this version knows.
         StoreUnavailable: It does not answer, or lets nobody in.
     """
-    with guarded("be reached"):
-        try:
-            connection: Any = await _driver.connect(**_options(address, limits))
-        except _MISTAKEN as error:
-            raise StoreAddressInvalid(f"The store's address asks for what cannot be: {error}") from error
-        except (ValueError, OverflowError) as error:
-            # Not its own words, which may hold the password.
-            raise StoreAddressInvalid(
-                "The store's address has a host or port that cannot be read."
-            ) from error
-        try:
-            version = await _version(connection)
-        finally:
-            connection.terminate()
+    version = await postgres_version(address, limits)
     if version == NEWEST:
         return False
     if version is not None and version > NEWEST:
@@ -156,6 +143,39 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
     finally:
         await engine.dispose()
     return True
+
+
+async def postgres_version(address: str, limits: StoreLimits) -> str | None:
+    """The schema that a database is at; None if it has none of ours yet.
+
+    Raises:
+        StoreAddressInvalid: There can be no such address, or it asks for something that the server does not know.
+        StoreUnavailable: It does not answer, or lets nobody in.
+    """
+    with _reaching():
+        try:
+            connection: Any = await _driver.connect(**_options(address, limits))
+        except _MISTAKEN as error:
+            raise StoreAddressInvalid(f"The store's address asks for what cannot be: {error}") from error
+        except (ValueError, OverflowError) as error:
+            # Not its own words, which may hold the password.
+            raise StoreAddressInvalid(
+                "The store's address has a host or port that cannot be read."
+            ) from error
+        try:
+            return await _version(connection)
+        finally:
+            connection.terminate()
+
+
+@contextmanager
+def _reaching() -> Generator[None]:
+    """As `guarded`, for the first connection: only the operator reads what the server or the system answers."""
+    try:
+        yield
+    except OUTAGES as error:
+        said = str(error) if isinstance(error, asyncpg.PostgresError | OSError) else ""
+        raise StoreUnavailable(f"The store cannot be reached: {said or type(error).__name__}.") from error
 
 
 async def _nothing(_connection: Any) -> None:
