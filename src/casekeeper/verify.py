@@ -214,6 +214,9 @@ def verify(lines: Iterable[str | bytes], heads: Mapping[str, tuple[int, str]] | 
 
 def _head(text: str) -> tuple[str, tuple[int, str]]:
     session_id, seq, digest = text.split(":")
+    # A shortened hash is no head; taken for one, it would look like a record that was rewritten.
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise ValueError
     return session_id, (int(seq), digest.lower())
 
 
@@ -234,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for s in report.sessions:
         counts = f"facts {s.facts}, erased {s.erased}, open {s.open}"
-        print(f"session {s.casefile_id}: {counts}, head {s.session_id}:{s.head_seq}:{s.head_hash}")
+        print(f"session of {s.casefile_id}: {counts}, head {s.session_id}:{s.head_seq}:{s.head_hash}")
     for finding in report.findings:
         where = f"{finding.session_id} fact {finding.seq}: " if finding.session_id else ""
         print(f"{finding.kind}: {where}{finding.message}")

@@ -65,6 +65,7 @@ def test_help_comes_without_the_libraries_of_a_server() -> None:
         (["import", "cf_260101_000000", "absent.mbox"], 2, "no file absent.mbox"),
         (["verify", "absent.jsonl"], 2, "cannot be read"),
         (["verify", "--head", "nonsense"], 2, "ID:SEQ:HASH"),
+        (["verify", "--head", "ts_260101_x_000000:1:0123456789ab"], 2, "all 64 digits"),
         (["casefile", "list", "--url", "http://x", "--data", "y"], 2, "either --url or --data"),
         (["casefile", "list", "--url", "x.example"], 10, "casekeeper login http://x.example"),
         (["casefile", "list", "--user", "nobody@example.com"], 10, "no active account"),

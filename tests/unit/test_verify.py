@@ -685,7 +685,7 @@ def test_a_copy_runs_alone_with_nothing_installed(tmp_path: Path) -> None:
     assert (code, printed.splitlines()) == (
         30,
         [
-            f"session {CASEFILE}: facts 6, erased 1, open 0, head {VECTORS['head']}",
+            f"session of {CASEFILE}: facts 6, erased 1, open 0, head {VECTORS['head']}",
             "intact, with payloads erased: sessions 1, findings 0, code 30",
         ],
     )
@@ -735,7 +735,9 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "heads", [["nonsense"], [VECTORS["head"], VECTORS["head"]]], ids=["ill-formed", "two"]
+    "heads",
+    [["nonsense"], [VECTORS["head"][:-1]], [VECTORS["head"], VECTORS["head"]]],
+    ids=["ill-formed", "shortened", "two"],
 )
 def test_a_head_that_would_not_be_checked_is_refused(heads: list[str]) -> None:
     with pytest.raises(SystemExit) as refused:

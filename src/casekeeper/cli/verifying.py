@@ -1,5 +1,6 @@
 """`verify`: whether the record is whole and unchanged, and every document still what was filed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Longer records go through a file; the verifier itself reads line by line.
 _IN_MEMORY = 16 * 1024 * 1024
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,7 +43,9 @@ async def verify(
     ] = None,
     head: Annotated[
         list[str] | None,
-        typer.Option(help="A fact that must be there: ID:SEQ:HASH, as printed before.", show_default=False),
+        typer.Option(
+            help="A fact that must be there: ID:SEQ:HASH, as --json shows them.", show_default=False
+        ),
     ] = None,
     documents: Annotated[
         bool, typer.Option("--documents/--no-documents", help="Read all documents, too.")
@@ -175,7 +179,11 @@ def _heads(given: Sequence[str]) -> dict[str, tuple[int, str]]:
     for text in given:
         session_id, _, rest = text.partition(":")
         seq, _, digest = rest.partition(":")
-        if not seq.isdecimal() or not digest:
-            raise Stop(f"--head takes ID:SEQ:HASH, not {text!r}.", USAGE)
+        # A shortened hash, as the table shows it, would look like a record that was rewritten.
+        if not seq.isdecimal() or not _DIGEST.fullmatch(digest):
+            raise Stop(
+                f"--head takes ID:SEQ:HASH with all 64 digits of the hash, as --json shows it, not {text!r}.",
+                USAGE,
+            )
         heads[session_id] = (int(seq), digest.lower())
     return heads
