@@ -28,6 +28,7 @@ from casekeeper.execution.outcomes import Operations
 from casekeeper.execution.receipts import Stopping
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
+from casekeeper.execution.session_changes import SessionChanges
 from casekeeper.execution.sizes import Sizes
 from casekeeper.identity.accounts import Accounts
 from casekeeper.identity.api_keys import ApiKeys
@@ -213,10 +214,9 @@ def wire(
         manager,
         executor,
         operations,
-        runner,
+        SessionChanges(manager, operations, commits, requests, clock),
         reading,
         storage.sessions,
-        commits,
         requests,
         logins,
         cursors,

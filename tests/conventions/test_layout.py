@@ -18,7 +18,6 @@ LONG = {
     "documents/mail.py",
     "errors.py",
     "execution/executor.py",
-    "execution/service.py",
 }
 """Longer than the aim. This list only shrinks: a module that came below it leaves, none is added."""
 
@@ -36,7 +35,7 @@ CATCHES_ALL = {
 """Where everything may be caught, and why there."""
 
 MAKES_CONTEXTS = {
-    "execution/service.py": "the context of the operation that was just written, no longer planned",
+    "execution/following.py": "the context of the operation that was just written, no longer planned",
     "sessions/manager.py": "the manager itself",
 }
 

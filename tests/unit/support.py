@@ -38,6 +38,7 @@ from casekeeper.execution.outcomes import Operations
 from casekeeper.execution.receipts import Stopping
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
+from casekeeper.execution.session_changes import SessionChanges
 from casekeeper.execution.sizes import Sizes
 from casekeeper.identity.accounts import Account, Accounts, PutAccount, StoredAccount
 from casekeeper.identity.api_keys import ApiKeys
@@ -368,10 +369,9 @@ def _wire(
         manager,
         executor,
         operations,
-        runner,
+        SessionChanges(manager, operations, commits, requests, clock),
         reading,
         storage.sessions,
-        commits,
         requests,
         logins,
         cursors,

@@ -153,6 +153,17 @@ class Operations:
         with suppress(OperationEnded):
             await self._commits.commit(Commit((), (OperationIsOpen(event_id),), (asked,)))
 
+    async def stop_all(self, context: SessionContext, reason: str) -> None:
+        """Ask all that runs in a session to end, and wait until it has, 15 seconds at most."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CANCEL_WAIT_S
+        for opened in await self._reading.open(context):
+            await self.stop(context.access.casefile_id, opened.event_id, reason)
+        # Another process may run some of them, so the store is asked.
+        with self._reading.watch(context.session.session_id) as watch:
+            while await self._reading.open(context) and loop.time() < until:
+                await watch.wait(_LOOK_S)
+
     async def _when_ended(
         self, caller: Principal, event_id: str, session_id: str, within_s: float
     ) -> Sequence[StoredFact]:

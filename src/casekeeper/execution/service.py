@@ -11,19 +11,18 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import to_json
 
-from casekeeper.casefiles.casefile import FenceBroken
 from casekeeper.clock import Clock, to_us
-from casekeeper.errors import Quota, SessionBusy, SessionClosed, SessionNotFound, StoreUnavailable
+from casekeeper.errors import Quota, SessionNotFound
 from casekeeper.execution.executor import Call, Executor, Outcome, Started
+from casekeeper.execution.following import follow
 from casekeeper.execution.outcomes import Executed, Operations, UpdatedScopes, not_ended, updated_scopes
-from casekeeper.execution.runner import Runner
+from casekeeper.execution.session_changes import SessionChanges
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal
-from casekeeper.ids import CasefileId, SessionId, new_event_id
-from casekeeper.journal.events import TERMINAL, Fact, Kind, Payload
+from casekeeper.ids import CasefileId, SessionId
+from casekeeper.journal.events import Fact, Kind
 from casekeeper.journal.feed import Watch
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, IdTaken
 from casekeeper.operations.operation import OperationCall
 from casekeeper.paging import Cursors, Page
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
@@ -31,22 +30,16 @@ from casekeeper.sessions.reading import EventPage, FactPage, OpenView, Reading
 from casekeeper.sessions.session import (
     CloseSession,
     CreateSession,
-    EndSession,
     ListSessions,
     SessionClosedAnswer,
     SessionFilter,
-    SessionIsIdle,
-    SessionIsOpen,
     SessionStore,
     UnifiedSession,
     statistics,
 )
-from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, StreamedRefusal
+from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
 from casekeeper.values import value
 
-_CANCEL_WAIT_S = 15.0
-_LOOK_S = 0.25
-_TRIES = 8
 _OF_THE_SESSION = [f.name for f in fields(UnifiedSession) if f.name != "metadata"]
 
 
@@ -116,10 +109,9 @@ class SessionService:
         manager: CasefileSessionManager,
         executor: Executor,
         operations: Operations,
-        runner: Runner,
+        changes: SessionChanges,
         reading: Reading,
         sessions: SessionStore,
-        commits: Commits,
         requests: Requests,
         logins: Logins,
         cursors: Cursors,
@@ -128,10 +120,9 @@ class SessionService:
         self._manager = manager
         self._executor = executor
         self._operations = operations
-        self._runner = runner
+        self._changes = changes
         self._reading = reading
         self._sessions = sessions
-        self._commits = commits
         self._requests = requests
         self._logins = logins
         self._cursors = cursors
@@ -145,7 +136,7 @@ class SessionService:
         planned = await self._manager.plan(caller, command)
 
         async def make() -> SessionContext:
-            return await self._open(planned, command, ask)
+            return await self._changes.open(planned, command, ask)
 
         async def again(session_id: str) -> SessionContext:
             return await self._manager.validate_and_get_session(caller, At(session_id), Purpose.READ)
@@ -203,29 +194,14 @@ class SessionService:
                 yield await self._operations.executed(outcome, context)
                 return
             try:
-                async with aclosing(self._follow(started, watches[0])) as stream:
+                async with aclosing(follow(self._reading, started, watches[0])) as stream:
                     async for item in stream:
                         yield item
-                outcome = await _wait(started)
+                outcome = await asyncio.shield(started.running.ended)
             except (GeneratorExit, asyncio.CancelledError):
                 _client_gone(started)
                 raise
             yield await self._operations.executed(outcome, context, created=context.is_new)
-
-    async def _follow(
-        self, started: Started, watch: Watch
-    ) -> AsyncGenerator[StreamedFact | StreamedDelta | None]:
-        written = SessionContext(started.context.access, started.context.session)
-        family = {started.fact.event_id}
-        async with aclosing(self._reading.follow(written, started.seq - 1, watched=watch)) as stream:
-            async for item in stream:
-                # A refusal of the reader has ended the operation as well: how, its own last fact says.
-                if isinstance(item, StreamedBreak | StreamedRefusal):
-                    continue
-                if item is None or _belongs(item, family):
-                    yield item
-                if isinstance(item, StreamedFact) and _ends(item, started):
-                    return
 
     async def get_session(self, caller: Principal, command: GetSession) -> SessionDetail:
         """A session with a page of its record. Costs the same on a long session as on a short one."""
@@ -272,71 +248,10 @@ class SessionService:
 
         async def make() -> SessionClosedAnswer:
             if context.session.active:
-                await self._close(caller, place, command, ask)
+                await self._changes.close(caller, place, command, ask)
             return await self._closed(command.session_id)
 
         return await self._requests.once(ask, make, self._closed)
-
-    async def _open(self, context: SessionContext, command: CreateSession, ask: Ask) -> SessionContext:
-        for _ in range(_TRIES):
-            opening, claim = context.opening, self._requests.claim(ask, context.session.session_id)
-            conditions = (*claim, context.access.fence, *opening.conditions)
-            try:
-                await self._commits.commit(Commit(opening.facts, conditions, (*claim, *opening.records)))
-            except (FenceBroken, IdTaken) as lost:
-                overtaken = isinstance(lost, FenceBroken)
-                context = await self._manager.plan(context.caller, command, again=overtaken)
-            else:
-                return context
-        raise StoreUnavailable("The permission changed again and again; try once more.")
-
-    async def _close(self, caller: Principal, place: At, command: CloseSession, ask: Ask) -> None:
-        overtaken = False
-        for attempt in range(_TRIES):
-            context = await self._manager.validate_and_get_session(
-                caller, place, Purpose.CLOSE, again=overtaken
-            )
-            if command.cancel:
-                await self._cancel_all(context, command.reason)
-            session, claim = context.session, self._requests.claim(ask, context.session.session_id)
-            idle = (SessionIsOpen(session.session_id), SessionIsIdle(session.session_id))
-            now = self._clock()
-            fact = Fact(
-                casefile_id=session.casefile_id,
-                session_id=session.session_id,
-                event_id=new_event_id(now),
-                kind=Kind.CLOSED,
-                actor=caller.pseudonym,
-                request_id=ask.request_id,
-                started_at=now,
-                permission=context.access.permission,
-                payload=Payload.of_fields(inputs={"reason": command.reason} if command.reason else {}),
-            )
-            records = (*claim, EndSession(session.session_id, now))
-            try:
-                await self._commits.commit(Commit((fact,), (*claim, context.access.fence, *idle), records))
-            except FenceBroken:
-                overtaken = True
-            except SessionBusy:
-                if not command.cancel or attempt == _TRIES - 1:
-                    raise
-            except SessionClosed:
-                # Another call closed it meanwhile, which is what this one wanted.
-                return
-            else:
-                return
-        raise StoreUnavailable("The permission changed again and again; try once more.")
-
-    async def _cancel_all(self, context: SessionContext, reason: str | None) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _CANCEL_WAIT_S
-        for opened in await self._reading.open(context):
-            casefile_id = context.access.casefile_id
-            await self._operations.stop(casefile_id, opened.event_id, reason or "The session was closed.")
-        # Another process may run some of them, so the store is asked.
-        with self._reading.watch(context.session.session_id) as watch:
-            while await self._reading.open(context) and loop.time() < until:
-                await watch.wait(_LOOK_S)
 
     async def _closed(self, session_id: str) -> SessionClosedAnswer:
         session = await self._sessions.session(session_id)
@@ -370,25 +285,7 @@ def _call(
     )
 
 
-async def _wait(started: Started) -> Outcome:
-    try:
-        return await asyncio.shield(started.running.ended)
-    except asyncio.CancelledError:
-        _client_gone(started)
-        raise
-
-
 def _client_gone(started: Started) -> None:
     # A request that can be repeated will be asked for again; nobody will ever see the end of any other.
     if not started.call.outlives_caller:
         started.running.stop(Kind.CANCELLED, "client_gone", "The client went away.")
-
-
-def _belongs(item: StreamedFact | StreamedDelta, family: set[str]) -> bool:
-    if isinstance(item, StreamedFact) and item.parent_event_id in family:
-        family.add(item.event_id)
-    return item.event_id in family
-
-
-def _ends(item: StreamedFact, started: Started) -> bool:
-    return item.event_id == started.fact.event_id and item.kind in TERMINAL
