@@ -6,7 +6,6 @@ anything has changed meanwhile, nothing is written and the batch is judged again
 """
 
 import asyncio
-import logging
 import random
 import secrets
 from collections import deque
@@ -45,7 +44,6 @@ _BATCH_BYTES = 3 * 1024 * 1024
 _TRIES_S = 8.0
 _LOST_S = 3.0
 
-_log = logging.getLogger("casekeeper.storage")
 
 Answer = Sequence[Sealed] | Exception
 
