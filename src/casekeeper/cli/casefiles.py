@@ -10,7 +10,6 @@ from casekeeper.cli.command import client_command
 from casekeeper.cli.output import Column, Output, when
 
 if TYPE_CHECKING:
-    from casekeeper.casefiles.permissions import ChangedGrant
     from casekeeper.client import Casekeeper
 
 casefile = typer.Typer(help="Casefiles and who may enter them.", no_args_is_help=True, rich_markup_mode=None)
@@ -131,22 +130,14 @@ async def grant(
     expires_at = until.astimezone() if until else None
     granted = await ck.permissions.grant(casefile_id, user_id, role.value, expires_at=expires_at, note=note)
     ends = f" until {when(granted.expires_at)}" if granted.expires_at else ""
-    _tell(out, granted, f"{granted.user_id} is {granted.role} of {casefile_id}{ends}.")
+    out.receipt(granted, f"{granted.user_id} is {granted.role} of {casefile_id}{ends}.")
 
 
 @client_command(casefile, "revoke")
 async def revoke(ck: "Casekeeper", out: Output, casefile_id: CasefileId, user_id: UserId) -> None:
     """Take a user's role away; what they run there is stopped."""
     revoked = await ck.permissions.revoke(casefile_id, user_id)
-    _tell(out, revoked, f"{revoked.user_id} has no role in {casefile_id} any more.")
-
-
-def _tell(out: Output, changed: "ChangedGrant", told: str) -> None:
-    if changed.stopped:
-        told += f" Stopped: {', '.join(changed.stopped)}."
-    out.answer(changed, told)
-    for worker, event_ids in changed.unconfirmed.items():
-        out.remark(f"Not heard of yet from {worker}: {', '.join(event_ids)}. They can do nothing any more.")
+    out.receipt(revoked, f"{revoked.user_id} has no role in {casefile_id} any more.")
 
 
 @client_command(casefile, "delete")

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +23,13 @@ class Column:
     title: str
     fixed: bool = False
     right: bool = False
+
+
+class Receipt(Protocol):
+    """What ended with a right: operations that ran and have ended, and by worker those not heard of."""
+
+    stopped: list[str]
+    unconfirmed: dict[str, list[str]]
 
 
 class Output:
@@ -47,6 +54,16 @@ class Output:
             self.json(value)
         else:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def receipt(self, ended: Receipt, text: str) -> None:
+        """An answer that tells what ran for somebody who lost a right, and what has not been heard of."""
+        if ended.stopped:
+            text += f" Stopped: {', '.join(ended.stopped)}."
+        self.answer(ended, text)
+        for worker, event_ids in ended.unconfirmed.items():
+            self.remark(
+                f"Not heard of yet from {worker}: {', '.join(event_ids)}. They can do nothing any more."
+            )
 
     def remark(self, text: str) -> None:
         """A line beside the answer; nothing with `--json`."""

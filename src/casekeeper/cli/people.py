@@ -184,8 +184,7 @@ async def log_out(
 ) -> None:
     """End all tokens of an account everywhere, and what it has running: for a key that was stolen, say."""
     ended = await ck.accounts.log_out(user_id, keys=keys)
-    told = f" Stopped: {', '.join(ended.stopped)}." if ended.stopped else ""
-    out.answer(ended, f"{ended.user_id} is logged out everywhere.{told}")
+    out.receipt(ended, f"{ended.user_id} is logged out everywhere.")
 
 
 @client_command(user, "password")
