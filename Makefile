@@ -21,19 +21,19 @@ serve: setup ## Start a server on ./.casekeeper (ARGS="--port 9000 --data DIR")
 
 test: setup ## Set up and run all tests, with coverage
 	@rm -f .coverage .coverage.*
-	$(RUN) pytest -n auto --cov --cov-report= $(ARGS)
+	$(RUN) pytest -n auto --dist worksteal --cov --cov-report= $(ARGS)
 	@$(RUN) coverage report --skip-covered --fail-under=85 > .report-coverage || (cat .report-coverage; exit 1)
 	@tail -n 1 .report-coverage
 	@$(RUN) coverage report --fail-under=100 \
 		--include='src/casekeeper/casefiles/*,src/casekeeper/identity/*,src/casekeeper/execution/executor.py'
 
 stores: setup ## Run the doors and the crashes on PostgreSQL, the most of them on Firestore
-	TEST_STORE=postgresql $(RUN) pytest -n auto tests/doors tests/journeys/test_crash.py $(ARGS)
-	TEST_STORE=firestore $(RUN) pytest -n auto --timeout=120 $(ON_FIRESTORE) $(ARGS)
+	TEST_STORE=postgresql $(RUN) pytest -n auto --dist worksteal tests/doors tests/journeys/test_crash.py $(ARGS)
+	TEST_STORE=firestore $(RUN) pytest -n auto --dist worksteal --timeout=120 $(ON_FIRESTORE) $(ARGS)
 
 soak: setup ## The long runs: crashes, faults, fuzzing, a rain of grants; every door on Firestore
 	SOAK=1 $(RUN) pytest -n 0 tests/journeys $(ARGS)
-	TEST_STORE=firestore $(RUN) pytest -n auto --timeout=300 tests/doors $(ARGS)
+	TEST_STORE=firestore $(RUN) pytest -n auto --dist worksteal --timeout=300 tests/doors $(ARGS)
 
 check: lint types imports docs test ## Everything that CI checks
 
