@@ -60,4 +60,5 @@ def from_us(us: int) -> datetime:
 
 def rfc3339(instant: datetime) -> str:
     """The instant as the record writes it: UTC, six fractional digits, `Z` (RFC 3339 §5.6)."""
-    return instant.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"

@@ -133,31 +133,41 @@ class Fact:
 
     def header(self, seq: int) -> dict[str, Any]:
         """Everything but the payload; keys without a value are left out."""
-        fields = {
+        header: dict[str, Any] = {
             "v": 1,
             "casefile_id": self.casefile_id,
             "session_id": self.session_id,
             "seq": seq,
             "event_id": self.event_id,
-            "parent_event_id": self.parent_event_id,
             "kind": self.kind.value,
-            "operation_type": self.operation_type,
-            "operation_name": self.operation_name,
             "actor": self.actor,
-            "request_id": self.request_id,
             "started_at": rfc3339(self.started_at),
-            "ended_at": rfc3339(self.ended_at) if self.ended_at else None,
-            "duration_ms": self.duration_ms,
-            "usage": self.usage,
-            "permission": self.permission.header() if self.permission else None,
-            # The canonical form knows no booleans.
-            "tainted": 1 if self.is_tainted else None,
-            "error_type": self.error_type,
-            "started_seq": self.started_seq,
-            "inputs_commit": self.inputs_commit,
-            "conversation": self.conversation,
         }
-        return {k: v for k, v in fields.items() if v is not None}
+        for name in _WHERE_THERE_IS_ONE:
+            if (held := getattr(self, name)) is not None:
+                header[name] = held
+        if self.ended_at:
+            header["ended_at"] = rfc3339(self.ended_at)
+            header["duration_ms"] = self.duration_ms
+        if self.permission:
+            header["permission"] = self.permission.header()
+        if self.is_tainted:
+            # The canonical form knows no booleans.
+            header["tainted"] = 1
+        return header
+
+
+_WHERE_THERE_IS_ONE = (
+    "parent_event_id",
+    "operation_type",
+    "operation_name",
+    "request_id",
+    "usage",
+    "error_type",
+    "started_seq",
+    "inputs_commit",
+    "conversation",
+)
 
 
 @value

@@ -5,6 +5,8 @@ keeps the statements portable and the hot path short.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func, select
@@ -69,7 +71,9 @@ class Bulk:
     def __init__(self, table: Table, finish: Callable[[Insert], ClauseElement] = lambda new: new) -> None:
         self._table = table
         self._finish = finish
-        self.columns = [column for column in table.c if column.name != "rid"]
+        self._columns = [column for column in table.c if column.name != "rid"]
+        self._names = [column.name for column in self._columns]
+        self._values = itemgetter(*self._names)
         self._texts: dict[int, str] = {}
 
     def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, list[Any]]]:
@@ -83,12 +87,12 @@ class Bulk:
             while size > len(rows) - at:
                 size //= 2
             chunk = rows[at : at + size]
-            yield self._of_size(size), [row[column.name] for row in chunk for column in self.columns]
+            yield self._of_size(size), [*chain.from_iterable(map(self._values, chunk))]
             at += size
 
     def _of_size(self, size: int) -> str:
         if size not in self._texts:
-            names = [column.name for column in self.columns]
+            names = self._names
             rows: list[dict[str, Any]] = [
                 {name: bindparam(f"{name}_{n}") for name in names} for n in range(size)
             ]
@@ -100,14 +104,14 @@ class Bulk:
     def unnested(self, dialect: Dialect, rows: Sequence[Parameters]) -> tuple[str, list[list[Any]]]:
         """One statement for any number of rows for PostgreSQL, and their values as one list for each column."""
         if 0 not in self._texts:
-            names = [column.name for column in self.columns]
-            lists = [cast(bindparam(column.name), ARRAY(column.type)) for column in self.columns]
+            names = self._names
+            lists = [cast(bindparam(column.name), ARRAY(column.type)) for column in self._columns]
             new = func.unnest(*lists).table_valued(*names, name="new").render_derived()
             adding = insert(self._table).from_select(names, select(*(new.c[name] for name in names)))
             text, places, _ = numbered(self._finish(adding), dialect)
             assert list(places) == names
             self._texts[0] = text
-        return self._texts[0], [[row[column.name] for row in rows] for column in self.columns]
+        return self._texts[0], [[row[name] for row in rows] for name in self._names]
 
 
 class IsInJson(ColumnElement[Any]):
