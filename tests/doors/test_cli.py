@@ -264,6 +264,8 @@ def test_accounts_and_keys_are_looked_after(cli: Cli, data: Path) -> None:
     assert cli("token", "sam@example.com", "--json", *here).json["user_id"] == "sam@example.com"
     assert cli("user", "deactivate", "sam@example.com", *here).code == 0
     assert cli("token", "sam@example.com", *here).code == 10
+    assert cli("user", "activate", "sam@example.com", *here).out == "sam@example.com is active.\n"
+    assert cli("token", "sam@example.com", *here).code == 0
     rotated = cli("key", "rotate", "--json", *here).json
     assert (data / "keys" / f"{rotated['kid']}.pem").stat().st_mode & 0o077 == 0
 

@@ -175,6 +175,13 @@ async def deactivate(ck: "Casekeeper", out: Output, user_id: UserId) -> None:
     out.answer(account, f"{account.user_id} is deactivated.")
 
 
+@client_command(user, "activate")
+async def activate(ck: "Casekeeper", out: Output, user_id: UserId) -> None:
+    """Let a deactivated account in again, or one that came with a bundle. Its keys work again, its tokens do not."""
+    account = await ck.accounts.update(user_id, is_active=True)
+    out.answer(account, f"{account.user_id} is active.")
+
+
 @client_command(user, "logout")
 async def log_out(
     ck: "Casekeeper",
