@@ -37,6 +37,8 @@ class MoreThanOnce(Exception):
 class Once:
     """A connection for a read of one statement, which sees one state by itself and is spared two round trips.
 
+    It has what reads use and nothing to write with.
+
     Raises:
         MoreThanOnce: There is a second statement; nothing of it has been sent.
     """

@@ -53,9 +53,8 @@ class BatchClaims:
     def live(self, claim: Claim) -> str | None:
         """What the same request has made, if it came first and is remembered still."""
         made, expires_us = self._known.get(claim.key, ("", 0))
-        expires_us = (
-            self._released.get(made, 0) if expires_us is None and made in self._released else expires_us
-        )
+        if expires_us is None:
+            expires_us = self._released.get(made)
         return made if expires_us is None or expires_us > to_us(claim.now) else None
 
     def put(self, claim: Claim) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from casekeeper.acl_feed import Change
 from casekeeper.errors import Overloaded, SessionNotFound, StoreUnavailable
 from casekeeper.identity.accounts import Account, AccountAbsent, PutAccount, StoredAccount
 from casekeeper.journal.events import Fact, Kind, Payload, Sealed
+from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
 from casekeeper.journal.stream import Commit, PermissionChanged, Record
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
 from casekeeper.storage.sql_statements import Tx
@@ -396,3 +398,21 @@ def test_a_lock_makes_its_directory_for_its_owner_only(tmp_path: Path):
     DirectoryLock(tmp_path / "new" / "data").release()
 
     assert (tmp_path / "new" / "data").stat().st_mode & 0o077 == 0
+
+
+async def test_a_claim_that_is_released_in_its_own_transaction_holds_until_its_time(store: SqliteStore):
+    made = Claim("k", "fingerprint", "evt_1", NOW, None)
+    again = Claim("k", "fingerprint", "evt_2", NOW, None)
+    late = Claim("k", "fingerprint", "evt_3", NOW + timedelta(hours=1), None)
+
+    # All at once is one transaction, in this order.
+    results = await asyncio.gather(
+        store.commit(Commit((), (made,), (made,))),
+        store.commit(Commit(records=(ReleaseClaim("evt_1", NOW + timedelta(hours=1)),))),
+        store.commit(Commit((), (again,), (again,))),
+        store.commit(Commit((), (late,), (late,))),
+        return_exceptions=True,
+    )
+
+    assert [type(result) for result in results] == [list, list, AlreadyClaimed, list]
+    assert await store.point(lambda tx: tx.text("SELECT made, expires_us FROM requests")) == [("evt_3", None)]
