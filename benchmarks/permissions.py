@@ -14,9 +14,9 @@ from casekeeper.casefiles.commands import CreateCasefile
 from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_pseudonym
+from casekeeper.journal.commits import Commit, PermissionChanged, Record
 from casekeeper.journal.events import Kind, OperationType
 from casekeeper.journal.requests import Ask
-from casekeeper.journal.stream import Commit, PermissionChanged, Record
 from casekeeper.server import open_server
 from casekeeper.settings import Settings
 from casekeeper.wiring import Server

@@ -20,8 +20,8 @@ from benchmarks.figures import Row, Sample, Series, figure, ratio, ratio_by_cpu
 from benchmarks.floors import Copies, PostgresFloor, SqliteFloor
 from benchmarks.workers import workers
 from casekeeper.clock import utc_now
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.stream import Commit
 from casekeeper.sessions.reading import EventPage
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage

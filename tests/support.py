@@ -31,7 +31,7 @@ from casekeeper.documents.document import NewDocument
 from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import ToolCall
 from casekeeper.operations.tools import Tool, tool

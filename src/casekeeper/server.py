@@ -31,8 +31,8 @@ from casekeeper.identity.accounts import (
 )
 from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
+from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
-from casekeeper.journal.stream import Commit, ForgetExpired
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
 from casekeeper.settings import Settings

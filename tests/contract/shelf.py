@@ -14,14 +14,9 @@ from casekeeper.casefiles.casefile import Casefile, Fence, PutCasefile, PutGrant
 from casekeeper.documents.document import AddDocument, Document
 from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.ids import new_document_id, new_event_id, new_pseudonym, new_session_id
+from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Sealed, StoredFact
-from casekeeper.journal.stream import (
-    CloseOperation,
-    Commit,
-    OpenOperation,
-    OperationIsOpen,
-    PermissionChanged,
-)
+from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
 from casekeeper.storage.store import Storage

@@ -11,7 +11,7 @@ import pytest
 
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import StoreUnavailable
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.storage.addresses import BlobsAddressInvalid
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage

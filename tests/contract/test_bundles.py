@@ -22,8 +22,8 @@ from casekeeper.errors import CasefileExists, CasefileNotFound, StoreUnavailable
 from casekeeper.execution.sizes import Sizes
 from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.journal.adoption import ChainEndsAt, ChainHasGoneOn
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind, Sealed
-from casekeeper.journal.stream import Commit
 from casekeeper.sessions.recording import Recording
 from casekeeper.sessions.session import EndSession, PutConversation, SessionFilter
 from casekeeper.storage.opening import open_storage

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import create_engine
 
 from casekeeper.errors import Overloaded, StoreUnavailable
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.stream import Commit
 from casekeeper.storage.embedded import open_embedded
 from casekeeper.storage.sql_ddl import SQLITE_SEARCH, SQLITE_TRIGGERS
 from casekeeper.storage.sql_schema import metadata

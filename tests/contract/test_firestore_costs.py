@@ -13,8 +13,8 @@ import pytest
 from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import DeleteCasefile, EraseContents, Status
 from casekeeper.clock import to_us
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.stream import Commit
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import SessionFilter
 from tests.contract.conftest import Opening

@@ -7,8 +7,8 @@ import pytest
 
 from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import DeleteCasefile, EraseContents
+from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.requests import ReleaseClaim
-from casekeeper.journal.stream import Commit, ForgetExpired
 from casekeeper.sessions.reading import QueryEvents
 from casekeeper.sessions.session import SessionFilter, SessionIsIdle
 from tests.contract.conftest import Opening

@@ -12,9 +12,9 @@ import pytest
 from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import FenceBroken, RemoveGrant
 from casekeeper.errors import StoreUnavailable
+from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Claim
-from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import migrate_shared, open_storage
 from casekeeper.storage.store import Storage

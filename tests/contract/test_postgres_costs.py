@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from casekeeper.acl import Role
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.stream import Commit
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import SessionFilter
 from casekeeper.storage.opening import open_storage

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy.util import await_only
 
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.stream import Commit
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.sql_statements import Tx
 from tests.contract.shelf import Shelf

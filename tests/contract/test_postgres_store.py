@@ -16,9 +16,9 @@ from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, Change
 from casekeeper.casefiles.casefile import FenceBroken
 from casekeeper.errors import Overloaded, StoreUnavailable
+from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Kind, Sealed
 from casekeeper.journal.requests import Claim
-from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.postgres_locks import lock_number

@@ -15,16 +15,10 @@ from casekeeper.acl_feed import ANY
 from casekeeper.casefiles.casefile import Fence, FenceBroken, RemoveGrant
 from casekeeper.clock import to_us
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
+from casekeeper.journal.commits import Commit, ForgetExpired, IdTaken
 from casekeeper.journal.events import Kind, Payload, Sealed
+from casekeeper.journal.operations import AskToStop, OperationEnded, OperationIsOpen
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
-from casekeeper.journal.stream import (
-    AskToStop,
-    Commit,
-    ForgetExpired,
-    IdTaken,
-    OperationEnded,
-    OperationIsOpen,
-)
 from casekeeper.sessions.session import (
     AutoSessionExists,
     AutoSessionIsAbsent,

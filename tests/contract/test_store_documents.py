@@ -5,7 +5,7 @@ from dataclasses import replace
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.storage.store import Storage
 from tests.contract.conftest import Opening
 from tests.contract.shelf import LATER, NOW, OWNER, Shelf

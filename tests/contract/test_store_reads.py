@@ -22,8 +22,8 @@ from casekeeper.documents.document import DropUpload, PutUpload, Upload
 from casekeeper.documents.query import Word
 from casekeeper.documents.search import Order, Place
 from casekeeper.errors import BodyTooLarge
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.stream import Commit
 from casekeeper.sessions.reading import EventPage, QueryEvents
 from casekeeper.sessions.session import SessionFilter, Visibility
 from tests.contract.shelf import GUEST, LATER, NOW, OWNER, Shelf

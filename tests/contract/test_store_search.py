@@ -12,7 +12,7 @@ from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Facet, Hit, Order, Place, SearchDocuments, find
 from casekeeper.documents.threads import thread_of
 from casekeeper.errors import CursorInvalid
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.paging import Cursors
 from tests.contract.shelf import LATER, NOW, OWNER, Shelf
 

@@ -12,7 +12,7 @@ import pytest
 
 from casekeeper.casefiles.casefile import DeleteCasefile, EraseContents
 from casekeeper.errors import StoreUnavailable
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import LATER, Shelf

@@ -8,7 +8,7 @@ import pytest
 from casekeeper.acl import Grant, Role
 from casekeeper.acl_feed import ANY
 from casekeeper.casefiles.casefile import PutGrant
-from casekeeper.journal.stream import Commit, PermissionChanged
+from casekeeper.journal.commits import Commit, PermissionChanged
 from tests.doors.problems import assert_problem
 from tests.support import Api, House
 

@@ -14,9 +14,10 @@ from casekeeper.casefiles.casefile import Fence
 from casekeeper.execution.facts import Asked, started_fact, terminal_fact
 from casekeeper.execution.runner import Ending
 from casekeeper.ids import new_event_id
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Sealed
+from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
 from casekeeper.journal.requests import KEPT, Claim, ReleaseClaim
-from casekeeper.journal.stream import CloseOperation, Commit, OpenOperation, OperationIsOpen
 from casekeeper.operations.operation import Finished
 from casekeeper.server import Server
 from casekeeper.sessions.manager import At, SessionContext

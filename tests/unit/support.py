@@ -48,10 +48,10 @@ from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.ids import new_pseudonym
+from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Sealed, StoredFact
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits
 from casekeeper.operations.operation import OperationSource, ToolCall
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool

@@ -26,8 +26,8 @@ from casekeeper.documents.document import DocumentSummary
 from casekeeper.errors import CasefileNotFound
 from casekeeper.identity.accounts import Account
 from casekeeper.ids import new_event_id
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Fact, Kind, Payload
-from casekeeper.journal.stream import Commit
 from casekeeper.sessions.recording import Recording
 from casekeeper.sessions.session import SessionFilter, UnifiedSession
 from casekeeper.storage.store import Storage

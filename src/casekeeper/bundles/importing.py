@@ -22,8 +22,8 @@ from casekeeper.errors import CasefileExists
 from casekeeper.identity.accounts import Account, AccountAbsent, PutAccount, StoredAccount
 from casekeeper.ids import new_event_id
 from casekeeper.journal.adoption import ChainBroken, ChainEndsAt
+from casekeeper.journal.commits import Commit, PermissionChanged, Superseded
 from casekeeper.journal.events import Fact, Kind, Payload
-from casekeeper.journal.stream import Commit, PermissionChanged, Superseded
 from casekeeper.sessions.recording import Recording
 from casekeeper.storage.store import Storage
 from casekeeper.verify import verify

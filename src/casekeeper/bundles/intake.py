@@ -11,7 +11,7 @@ from casekeeper.bundles.people import People
 from casekeeper.documents.document import INLINE_BYTES, AddDocument
 from casekeeper.execution.sizes import INLINE_MAX
 from casekeeper.journal.adoption import Adopted, AdoptFacts, ChainEndsAt, ChainHasGoneOn, adopted
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.sessions.adoption import AdoptSession, SessionIdIsFreeIn
 from casekeeper.sessions.session import PutConversation, UnifiedSession
 from casekeeper.storage.store import Storage

@@ -16,8 +16,8 @@ from casekeeper.clock import Clock, utc_now
 from casekeeper.errors import CasefileNotFound, Denied, RoleTooLow
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
+from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Permission
-from casekeeper.journal.stream import Commit, Commits
 
 _security = logging.getLogger("casekeeper.security")
 

@@ -11,7 +11,7 @@ from casekeeper.acl import Grant, Role
 from casekeeper.clock import Clock, utc_now
 from casekeeper.errors import CasefileArchived, CasefileExists, CasefileNotFound, StaleVersion
 from casekeeper.ids import CasefileId, UserId
-from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
+from casekeeper.journal.commits import Condition, IdTaken, Record, Superseded
 from casekeeper.values import value
 
 

@@ -23,9 +23,9 @@ from casekeeper.clock import Clock
 from casekeeper.errors import CasefileArchived, CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, new_event_id
+from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, Record
 
 T = TypeVar("T")
 

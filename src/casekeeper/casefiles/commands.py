@@ -24,9 +24,9 @@ from casekeeper.clock import Clock, to_us
 from casekeeper.errors import CasefileArchived, CasefileNotFound, OperatorOnly
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, new_casefile_id, new_session_id
+from casekeeper.journal.commits import Commit, Commits, IdTaken, PermissionChanged, Record
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, IdTaken, PermissionChanged, Record
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
 # No control characters: titles are shown in terminals, logs and headers.

@@ -16,9 +16,9 @@ from casekeeper.errors import ArgumentsInvalid, FieldError, OwnerRequired
 from casekeeper.identity.accounts import AccountStore
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
+from casekeeper.journal.commits import PermissionChanged, Record
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask
-from casekeeper.journal.stream import PermissionChanged, Record
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
 Wait = Annotated[

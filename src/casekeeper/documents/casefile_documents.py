@@ -25,7 +25,7 @@ from casekeeper.documents.search import Found, Search, SearchDocuments, find
 from casekeeper.documents.threads import thread_of
 from casekeeper.errors import CasefileFull, DocumentNotFound
 from casekeeper.ids import DocumentId, new_document_id
-from casekeeper.journal.stream import Record
+from casekeeper.journal.commits import Record
 from casekeeper.paging import Cursors, Page
 
 _AT_A_TIME = 10

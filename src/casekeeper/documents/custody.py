@@ -29,9 +29,9 @@ from casekeeper.documents.filing import GetDocument
 from casekeeper.errors import CasefileNotFound, DocumentNotFound, StoreUnavailable
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, DocumentId, new_event_id
+from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask
-from casekeeper.journal.stream import Commit, Commits, Record
 
 # What every store writes in one commit.
 _AT_ONCE = 200

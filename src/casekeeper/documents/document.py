@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from casekeeper.clock import to_us
 from casekeeper.ids import CasefileId, DocumentId, UserId
-from casekeeper.journal.stream import Record
+from casekeeper.journal.commits import Record
 from casekeeper.paging import Cursors, Page
 
 INLINE_BYTES = 256 * 1024

@@ -23,8 +23,8 @@ from casekeeper.documents.document import (
 from casekeeper.errors import ArgumentsInvalid, DocumentNotFound, FieldError
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, DocumentId, new_upload_id
+from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
 UPLOAD_KEPT = timedelta(hours=24)

@@ -21,18 +21,10 @@ from casekeeper.execution.limits import Limits
 from casekeeper.execution.runner import Ending, MayGoOn, Runner, Running
 from casekeeper.execution.sizes import Sizes
 from casekeeper.identity.principal import Principal
+from casekeeper.journal.commits import Commit, Commits, IdTaken, Record
 from casekeeper.journal.events import Fact, Failure, Kind, OperationType
+from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationEnded, OperationIsOpen
 from casekeeper.journal.requests import KEPT, AlreadyClaimed, Ask, ReleaseClaim, Requests
-from casekeeper.journal.stream import (
-    CloseOperation,
-    Commit,
-    Commits,
-    IdTaken,
-    OpenOperation,
-    OperationEnded,
-    OperationIsOpen,
-    Record,
-)
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import Operation, OperationCall
 from casekeeper.operations.registry import Registry

@@ -20,10 +20,11 @@ from casekeeper.errors import NotFound, Refused
 from casekeeper.execution.executor import Call, Executor, Outcome, Parent, Started
 from casekeeper.execution.facts import Asked, denied_fact
 from casekeeper.execution.sizes import Sizes, parsed
+from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Kind, OperationType
 from casekeeper.journal.feed import Delta, LiveFeed
+from casekeeper.journal.operations import OperationEnded, OperationIsOpen
 from casekeeper.journal.requests import Ask
-from casekeeper.journal.stream import Commit, Commits, OperationEnded, OperationIsOpen, Record
 from casekeeper.operations.context import MDSContext, NestedFailed, RightsLost, TooDeep
 from casekeeper.operations.operation import Operation, OperationCall
 from casekeeper.operations.registry import Registry

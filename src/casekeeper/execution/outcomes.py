@@ -18,8 +18,9 @@ from casekeeper.execution.sizes import Sizes
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import EventId
+from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
-from casekeeper.journal.stream import AskToStop, Commit, Commits, OperationEnded, OperationIsOpen
+from casekeeper.journal.operations import AskToStop, OperationEnded, OperationIsOpen
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.reading import Reading
 from casekeeper.values import value

@@ -9,7 +9,7 @@ from casekeeper.acl import Role
 from casekeeper.acl_feed import Receipt
 from casekeeper.casefiles.freshness import LEASE_S
 from casekeeper.execution.runner import Runner
-from casekeeper.journal.stream import OpenedOperation, OpenOperation
+from casekeeper.journal.operations import OpenedOperation, OpenOperation
 from casekeeper.operations.registry import Registry
 from casekeeper.policy import Ruling
 

@@ -18,19 +18,10 @@ from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import Unavailable
 from casekeeper.identity.accounts import AccountStore, StoredAccount
 from casekeeper.ids import new_event_id
+from casekeeper.journal.commits import Commit, Commits, PermissionChanged, Record, Superseded
 from casekeeper.journal.events import Fact, Kind, Payload
+from casekeeper.journal.operations import CloseOperation, OpenedOperation, OperationEnded, OperationIsOpen
 from casekeeper.journal.requests import KEPT, ReleaseClaim
-from casekeeper.journal.stream import (
-    CloseOperation,
-    Commit,
-    Commits,
-    OpenedOperation,
-    OperationEnded,
-    OperationIsOpen,
-    PermissionChanged,
-    Record,
-    Superseded,
-)
 
 EVERY = timedelta(seconds=30)
 # Nobody waits long for what an outage has left behind.

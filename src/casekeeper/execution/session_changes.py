@@ -6,9 +6,9 @@ from casekeeper.errors import SessionBusy, SessionClosed, StoreUnavailable
 from casekeeper.execution.outcomes import Operations
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
+from casekeeper.journal.commits import Commit, Commits, IdTaken
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, IdTaken
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.session import CloseSession, CreateSession, EndSession, SessionIsIdle, SessionIsOpen
 

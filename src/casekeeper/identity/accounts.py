@@ -14,8 +14,8 @@ from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejecte
 from casekeeper.identity.passwords import Password, Passwords
 from casekeeper.identity.principal import Principal, must_be_operator
 from casekeeper.ids import UserId, new_pseudonym
+from casekeeper.journal.commits import Commit, Commits, Condition, PermissionChanged, Record, Superseded
 from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, Condition, PermissionChanged, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]

@@ -14,8 +14,8 @@ from casekeeper.identity.accounts import EndRefreshFamilies, Name
 from casekeeper.identity.credentials import ApiKey, CredentialStore, PutKey, digest_of
 from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import KeyId, UserId, new_key_id
+from casekeeper.journal.commits import Commit, Commits, PermissionChanged
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, PermissionChanged
 
 
 class NewApiKey(ApiKey):

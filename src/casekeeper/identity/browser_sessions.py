@@ -19,7 +19,7 @@ from casekeeper.identity.logins import Known
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import LIFETIME, Standing
-from casekeeper.journal.stream import Commit, Commits, Record, Superseded
+from casekeeper.journal.commits import Commit, Commits, Record, Superseded
 
 _RENEW = LIFETIME / 2
 _CACHE_SIZE = 10_000

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from casekeeper.identity.accounts import AccountStore
 from casekeeper.ids import KeyId, UserId
-from casekeeper.journal.stream import Condition, Record, Superseded
+from casekeeper.journal.commits import Condition, Record, Superseded
 
 
 class ApiKey(BaseModel):

@@ -38,7 +38,7 @@ from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import MAX_SCOPES, Minted, Tokens
 from casekeeper.ids import CasefileId, UserId, new_pseudonym
-from casekeeper.journal.stream import Commit, Commits, Superseded
+from casekeeper.journal.commits import Commit, Commits, Superseded
 
 REFRESH_LIFETIME = timedelta(days=14)
 REPLY_LOST = timedelta(seconds=10)

@@ -9,8 +9,8 @@ from casekeeper.identity.accounts import EndRefreshFamilies
 from casekeeper.identity.credentials import CredentialStore, EndFamily, PutKey, digest_of
 from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import UserId
+from casekeeper.journal.commits import Commit, Commits, PermissionChanged, Record
 from casekeeper.journal.requests import Ask, Requests
-from casekeeper.journal.stream import Commit, Commits, PermissionChanged, Record
 
 
 class LogOut(BaseModel):

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from casekeeper.journal.chain import canonical, commitment, genesis, link
+from casekeeper.journal.commits import Condition, Record, Superseded
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload
-from casekeeper.journal.stream import Condition, Record, Superseded
 from casekeeper.values import value
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from casekeeper.clock import Clock
 from casekeeper.errors import RequestIdReused
-from casekeeper.journal.stream import Condition, Record, Superseded
+from casekeeper.journal.commits import Condition, Record, Superseded
 from casekeeper.values import value
 
 T = TypeVar("T")

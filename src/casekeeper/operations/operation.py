@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from casekeeper.acl import Effect, Role
+from casekeeper.journal.commits import Record
 from casekeeper.journal.events import OperationType
-from casekeeper.journal.stream import Record
 from casekeeper.operations.context import MDSContext
 from casekeeper.values import value
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from casekeeper.journal.stream import Condition, IdTaken, Record
+from casekeeper.journal.commits import Condition, IdTaken, Record
 from casekeeper.sessions.session import UnifiedSession
 from casekeeper.values import value
 

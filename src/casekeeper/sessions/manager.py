@@ -17,8 +17,8 @@ from casekeeper.errors import (
 )
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id, new_session_id
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Fact, Kind, Payload
-from casekeeper.journal.stream import Commit
 from casekeeper.sessions.session import (
     AutoSessionIsAbsent,
     CreateSession,

@@ -17,7 +17,7 @@ from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, EventId, SessionId, UserId
 from casekeeper.journal.events import Kind, OperationType, StoredFact
 from casekeeper.journal.feed import Delta, LiveFeed, Watch
-from casekeeper.journal.stream import OpenedOperation
+from casekeeper.journal.operations import OpenedOperation
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.streamed import (

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.ids import CasefileId, SessionId, UserId
-from casekeeper.journal.stream import Condition, IdTaken, Record, Superseded
+from casekeeper.journal.commits import Condition, IdTaken, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Limit
 from casekeeper.values import value
 

@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Collection, Iterable
 from time import monotonic
 
-from casekeeper.journal.stream import Commit, OpenOperation
+from casekeeper.journal.commits import Commit
+from casekeeper.journal.operations import OpenOperation
 
 # A write whose answer was lost may still be under way; what is not there by then never comes.
 _LATEST_S = 60.0

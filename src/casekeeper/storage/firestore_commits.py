@@ -17,13 +17,8 @@ from casekeeper.casefiles.casefile import EraseContents, Fence
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.errors import Overloaded, Refused, StoreUnavailable
 from casekeeper.identity.accounts import AccountStands
+from casekeeper.journal.commits import Commit, ForgetExpired, PermissionChanged, Superseded
 from casekeeper.journal.events import Fact, Sealed
-from casekeeper.journal.stream import (
-    Commit,
-    ForgetExpired,
-    PermissionChanged,
-    Superseded,
-)
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.firestore_channels import Conflict, Firestore, Rejected
@@ -84,7 +79,7 @@ class FirestoreCommits:
         self._is_open = True
 
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
-        """See `journal.stream.Commits`."""
+        """See `journal.commits.Commits`."""
         if not self._is_open:
             raise StoreUnavailable("The store is closed.")
         if self._waiting >= _QUEUE_MAX:

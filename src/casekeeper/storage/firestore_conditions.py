@@ -11,8 +11,9 @@ from casekeeper.documents import document as doc
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import credentials as cred
 from casekeeper.journal import adoption as chain
+from casekeeper.journal import commits
+from casekeeper.journal import operations as ops
 from casekeeper.journal import requests as req
-from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import firestore_places as at
@@ -114,8 +115,8 @@ async def generation(view: View, user_id: str) -> int:
     return found["number"]
 
 
-CONDITIONS: dict[type[stream.Condition], Callable[[View, Any], Awaitable[Any]]] = {
-    stream.OperationIsOpen: lambda view, c: view.get(at.open_operation(c.event_id)),
+CONDITIONS: dict[type[commits.Condition], Callable[[View, Any], Awaitable[Any]]] = {
+    ops.OperationIsOpen: lambda view, c: view.get(at.open_operation(c.event_id)),
     req.Claim: _claimed,
     ses.SessionIsOpen: _closed_us,
     ses.SessionIsIdle: _open_in,
@@ -136,16 +137,12 @@ CONDITIONS: dict[type[stream.Condition], Callable[[View, Any], Awaitable[Any]]] 
 """What a condition's `refusal` is given."""
 
 
-def places(commit: stream.Commit) -> Iterable[str]:
+def places(commit: commits.Commit) -> Iterable[str]:
     """What a commit will certainly ask for, to be read at once."""
     known = {fact.session_id: fact.casefile_id for fact in commit.facts}
     for one in (*commit.conditions, *commit.records):
         match one:
-            case (
-                stream.OperationIsOpen(event_id)
-                | stream.CloseOperation(event_id)
-                | stream.AskToStop(event_id)
-            ):
+            case ops.OperationIsOpen(event_id) | ops.CloseOperation(event_id) | ops.AskToStop(event_id):
                 yield at.open_operation(event_id)
             case req.Claim():
                 yield at.request(one.key)
@@ -154,7 +151,7 @@ def places(commit: stream.Commit) -> Iterable[str]:
                     yield at.session(known[session_id], session_id)
             case cf.Fence(user_id, casefile_id):
                 yield from at.marks(user_id, casefile_id)
-            case stream.PermissionChanged(casefile_id, user_id):
+            case commits.PermissionChanged(casefile_id, user_id):
                 yield at.FEED_HEAD
                 yield at.mark(user_id, casefile_id)
             case cf.CasefileIsActive(casefile_id) | cf.CasefileIsAt(casefile_id):

@@ -8,7 +8,7 @@ from typing import Any
 
 from casekeeper.clock import to_us
 from casekeeper.journal.events import StoredFact
-from casekeeper.journal.stream import OpenedOperation
+from casekeeper.journal.operations import OpenedOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_casefiles import live_grants

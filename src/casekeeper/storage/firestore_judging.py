@@ -6,9 +6,10 @@ from typing import Any
 
 from casekeeper.journal.adoption import Adopted, AdoptFacts
 from casekeeper.journal.chain import canonical, genesis, link
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
+from casekeeper.journal.operations import OpenOperation
 from casekeeper.journal.requests import Claim
-from casekeeper.journal.stream import Commit, OpenOperation
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_conditions import CONDITIONS
 from casekeeper.storage.firestore_records import MAKES_SESSIONS, RECORDS

@@ -2,8 +2,8 @@
 
 from casekeeper.documents.document import AddDocument
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
+from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.journal.events import Fact
-from casekeeper.journal.stream import Commit, PermissionChanged
 from casekeeper.sessions.adoption import AdoptSession
 from casekeeper.sessions.session import EndSession, PutSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage.firestore_rows import INLINE_BYTES

@@ -9,8 +9,9 @@ from casekeeper.clock import to_us
 from casekeeper.documents import document as doc
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import credentials as cred
+from casekeeper.journal import commits
+from casekeeper.journal import operations as ops
 from casekeeper.journal import requests as req
-from casekeeper.journal import stream
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import firestore_places as at
@@ -48,13 +49,13 @@ async def _release_claim(view: View, r: req.ReleaseClaim) -> None:
             await view.put(path, {**claim, "expires_us": to_us(r.expires_at)})
 
 
-async def _ask_to_stop(view: View, r: stream.AskToStop) -> None:
+async def _ask_to_stop(view: View, r: ops.AskToStop) -> None:
     opened = await view.get(at.open_operation(r.event_id))
     if opened is not None:
         await view.put(at.open_operation(r.event_id), {**opened, "stop": r.reason})
 
 
-async def _change(view: View, r: stream.PermissionChanged) -> None:
+async def _change(view: View, r: commits.PermissionChanged) -> None:
     head = await view.get(at.FEED_HEAD)
     assert head is not None, "an open store has a feed"
     number = head["number"] + 1
@@ -172,7 +173,7 @@ async def _delete_documents(view: View, r: doc.DeleteDocuments) -> None:
     view.documents.append(r)
 
 
-RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
+RECORDS: dict[type[commits.Record], Callable[[View, Any], Awaitable[None]]] = {
     # Those first on which others of the same commit rely.
     cf.PutCasefile: _put_casefile,
     cf.OpenRecordSession: _open_record_session,
@@ -180,7 +181,7 @@ RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
     ado.AdoptSession: _adopt_session,
     req.Claim: _put_claim,
     req.ReleaseClaim: _release_claim,
-    stream.PermissionChanged: _change,
+    commits.PermissionChanged: _change,
     acc.PutAccount: _put_account,
     acc.EndRefreshFamilies: _end_families,
     cred.PutKey: lambda view, r: view.put(at.api_key(r.key.key_id), key_row(r)),
@@ -192,8 +193,8 @@ RECORDS: dict[type[stream.Record], Callable[[View, Any], Awaitable[None]]] = {
     cf.RemoveGrant: lambda view, r: view.delete(at.grant(r.casefile_id, r.user_id)),
     ses.EndSession: _end_session,
     ses.PutConversation: _put_conversation,
-    stream.CloseOperation: lambda view, r: view.delete(at.open_operation(r.event_id)),
-    stream.AskToStop: _ask_to_stop,
+    ops.CloseOperation: lambda view, r: view.delete(at.open_operation(r.event_id)),
+    ops.AskToStop: _ask_to_stop,
     doc.AddDocument: _add_document,
     doc.DeleteDocuments: _delete_documents,
     doc.PutUpload: lambda view, r: view.put(at.upload(r.upload.upload_id), upload_row(r.upload)),

@@ -13,7 +13,7 @@ from casekeeper.documents.document import Document, DocumentSummary, Upload
 from casekeeper.identity.accounts import Account, StoredAccount
 from casekeeper.identity.credentials import ApiKey, PutKey
 from casekeeper.journal.events import OperationType, Sealed
-from casekeeper.journal.stream import OpenedOperation, OpenOperation
+from casekeeper.journal.operations import OpenedOperation, OpenOperation
 from casekeeper.sessions.session import Head, SessionType, UnifiedSession, Visibility
 from casekeeper.storage.firestore_values import SERVER_TIME, Fields
 from casekeeper.storage.firestore_view import Tail

@@ -15,7 +15,7 @@ from casekeeper.clock import from_us
 from casekeeper.documents.document import AddDocument, CasefileCounts, DeleteDocuments
 from casekeeper.documents.query import Term
 from casekeeper.documents.search import Facets, Order, Place, Ranked
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.firestore_channels import Firestore

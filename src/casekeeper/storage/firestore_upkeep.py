@@ -9,7 +9,7 @@ from typing import Any
 
 from casekeeper.casefiles.casefile import EraseContents
 from casekeeper.clock import to_us
-from casekeeper.journal.stream import ForgetExpired
+from casekeeper.journal.commits import ForgetExpired
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Conflict, Firestore
 from casekeeper.storage.firestore_search import FirestoreSearch

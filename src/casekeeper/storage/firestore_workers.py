@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from casekeeper.clock import to_us
 from casekeeper.errors import StoreUnavailable
-from casekeeper.journal.stream import OpenedOperation
+from casekeeper.journal.operations import OpenedOperation
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.firestore_channels import Conflict, Firestore

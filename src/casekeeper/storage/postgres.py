@@ -23,8 +23,8 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable, Unavailable
+from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Sealed
-from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.postgres_queue import HeldUp, Shard, Waiting, place_of
 from casekeeper.storage.postgres_tx import MoreThanOnce, Once, PostgresTx
@@ -88,7 +88,7 @@ class PostgresStore:
         return not self._is_closed
 
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
-        """See `journal.stream.Commits`."""
+        """See `journal.commits.Commits`."""
         shard = self._shards[zlib.crc32(place_of(commit).encode()) % _SHARDS]
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")

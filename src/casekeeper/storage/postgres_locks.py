@@ -10,16 +10,9 @@ from typing import Literal
 
 from casekeeper.casefiles.casefile import CasefileIsActive, Fence
 from casekeeper.identity.accounts import AccountStands
+from casekeeper.journal.commits import Commit, Condition, PermissionChanged, Record
+from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
 from casekeeper.journal.requests import Claim, ReleaseClaim
-from casekeeper.journal.stream import (
-    CloseOperation,
-    Commit,
-    Condition,
-    OpenOperation,
-    OperationIsOpen,
-    PermissionChanged,
-    Record,
-)
 from casekeeper.sessions.session import SessionIsOpen
 
 # What looks at a casefile, or writes nothing but what belongs to one session of it, whose facts come with it.

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from casekeeper.acl_feed import Change
-from casekeeper.journal.stream import OpenedOperation
+from casekeeper.journal.operations import OpenedOperation
 from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.postgres import CHANNEL, OUTAGES, guarded
 from casekeeper.storage.postgres_locks import lock_number

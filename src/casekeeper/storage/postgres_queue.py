@@ -8,8 +8,8 @@ settings grant, and the shard goes on with those of other casefiles.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Sealed
-from casekeeper.journal.stream import Commit
 
 Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
 

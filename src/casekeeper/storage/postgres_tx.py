@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only
 
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.storage.postgres_locks import Locks
 from casekeeper.storage.postgres_words import vectors
 from casekeeper.storage.sql_statements import Bulk, Parameters, Row, Static, numbered

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from casekeeper.clock import to_us, utc_now
 from casekeeper.errors import StoreUnavailable
-from casekeeper.journal.stream import Commit, Commits, Condition, Record, Superseded
+from casekeeper.journal.commits import Commit, Commits, Condition, Record, Superseded
 from casekeeper.storage.database_blobs import Content
 from casekeeper.storage.sql_schema import metadata
 from casekeeper.storage.sql_statements import Reads, Static, Tx

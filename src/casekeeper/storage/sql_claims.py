@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.sql import ClauseElement
 
 from casekeeper.clock import to_us
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import Claim, ReleaseClaim
-from casekeeper.journal.stream import Commit
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
 from casekeeper.storage.sql_writing import us

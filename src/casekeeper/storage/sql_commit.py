@@ -19,18 +19,10 @@ from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.chain import canonical, genesis, link
+from casekeeper.journal.commits import Commit, Condition, PermissionChanged, Record
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
+from casekeeper.journal.operations import AskToStop, CloseOperation, OpenOperation, OperationIsOpen
 from casekeeper.journal.requests import Claim, ReleaseClaim
-from casekeeper.journal.stream import (
-    AskToStop,
-    CloseOperation,
-    Commit,
-    Condition,
-    OpenOperation,
-    OperationIsOpen,
-    PermissionChanged,
-    Record,
-)
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_claims import BatchClaims

@@ -10,7 +10,7 @@ from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import from_us, to_us
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import credentials as cred
-from casekeeper.journal import stream
+from casekeeper.journal import commits
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import sql_schema as t
@@ -72,7 +72,7 @@ def _grant_end(tx: Tx, c: cf.GrantEndsAt) -> datetime | None:
     return from_us(row[0]) if row and row[0] is not None else None
 
 
-CONDITIONS: dict[type[stream.Condition], Callable[[Tx, Any], Any]] = {
+CONDITIONS: dict[type[commits.Condition], Callable[[Tx, Any], Any]] = {
     ses.SessionIsIdle: lambda tx, c: [
         r[0] for r in tx.all(_SESSION_OPEN_OPERATIONS, session_id=c.session_id)
     ],

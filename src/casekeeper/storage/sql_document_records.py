@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from casekeeper.clock import to_us
 from casekeeper.documents import document as doc
 from casekeeper.documents.marks import marks_of
-from casekeeper.journal import stream
+from casekeeper.journal import commits
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_statements import Static, Tx
 from casekeeper.storage.sql_writing import insert_into, us
@@ -127,7 +127,7 @@ def _delete(tx: Tx, r: doc.DeleteDocuments) -> None:
         tx.run(_DROP_RAW, document_id=document_id)
 
 
-DOCUMENT_RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
+DOCUMENT_RECORDS: dict[type[commits.Record], Callable[[Tx, Any], object]] = {
     doc.AddDocument: _add_document,
     doc.DeleteDocuments: _delete,
     doc.PutUpload: _add_upload,

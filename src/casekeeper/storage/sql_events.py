@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 from casekeeper.clock import from_us, to_us
 from casekeeper.journal.events import TERMINAL, OperationType, StoredFact
-from casekeeper.journal.stream import OpenedOperation, OpenOperation
+from casekeeper.journal.operations import OpenedOperation, OpenOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_sessions import seen_by

@@ -20,7 +20,7 @@ from casekeeper.acl_feed import ANY, Change
 from casekeeper.casefiles.casefile import Fence
 from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
-from casekeeper.journal.stream import Commit, PermissionChanged
+from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_statements import Bulk, Static, Tx
 

@@ -11,7 +11,7 @@ from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import to_us
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import credentials as cred
-from casekeeper.journal import stream
+from casekeeper.journal import commits
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import sql_schema as t
@@ -200,13 +200,13 @@ def _erase(tx: Tx, r: cf.EraseContents) -> None:
     tx.run(_ERASED, id_=r.casefile_id)
 
 
-def _forget(tx: Tx, r: stream.ForgetExpired) -> None:
+def _forget(tx: Tx, r: commits.ForgetExpired) -> None:
     for statement in _FORGET:
         tx.run(statement, now=to_us(r.now))
 
 
-RECORDS: dict[type[stream.Record], Callable[[Tx, Any], object]] = {
-    stream.ForgetExpired: _forget,
+RECORDS: dict[type[commits.Record], Callable[[Tx, Any], object]] = {
+    commits.ForgetExpired: _forget,
     acc.PutAccount: _put_account,
     acc.EndRefreshFamilies: lambda tx, r: tx.run(_END_FAMILIES, user_id=r.user_id),
     cred.PutKey: _put_key,

@@ -5,7 +5,7 @@ from typing import Any
 
 from casekeeper.clock import to_us
 from casekeeper.journal.events import Fact, Sealed
-from casekeeper.journal.stream import OpenOperation
+from casekeeper.journal.operations import OpenOperation
 from casekeeper.storage.sql_statements import Parameters
 
 

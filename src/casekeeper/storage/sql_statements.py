@@ -18,7 +18,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
 
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 
 T = TypeVar("T")
 

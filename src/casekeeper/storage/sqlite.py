@@ -26,8 +26,8 @@ from typing import TypeVar
 
 from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable
+from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Sealed
-from casekeeper.journal.stream import Commit, Superseded
 from casekeeper.storage.sql_commit import Batch
 from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.sqlite_tx import SqliteTx
@@ -111,7 +111,7 @@ class SqliteStore:
         self._writer.start()
 
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
-        """See `journal.stream.Commits`."""
+        """See `journal.commits.Commits`."""
         if self._broken is not None:
             raise StoreUnavailable(self._broken)
         if len(self._waiting) >= _QUEUE_MAX:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ClauseElement
 
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.storage.sql_statements import SQLITE, Bulk, Parameters, Row, Static
 
 _INDEXED = ("title", "sender", "recipients", "cc", "bcc", "filenames", "body", "scope")

@@ -17,8 +17,8 @@ from casekeeper.execution.receipts import OpenStore
 from casekeeper.execution.recovery import OrphanStore
 from casekeeper.execution.stops import StopStore
 from casekeeper.identity.credentials import CredentialStore
+from casekeeper.journal.commits import Commits
 from casekeeper.journal.requests import Claims
-from casekeeper.journal.stream import Commits
 from casekeeper.sessions.reading import EventStore
 from casekeeper.sessions.recording import RecordStore
 from casekeeper.sessions.session import SessionStore

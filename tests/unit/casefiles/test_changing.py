@@ -14,8 +14,8 @@ from casekeeper.casefiles.commands import DeleteTheCasefile, UpdateCasefile
 from casekeeper.errors import CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
 from casekeeper.identity.accounts import DeactivateAccount
 from casekeeper.identity.principal import Principal
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import Claims, Requests
-from casekeeper.journal.stream import Commit
 from tests.unit.support import ANNA, BEN, CARA, ROOT, House
 
 Happens = Callable[[Commit], Awaitable[None]]

@@ -25,7 +25,7 @@ from casekeeper.errors import (
     StaleVersion,
 )
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.sessions.manager import At
 from tests.unit.support import ANNA, BEN, CARA, NOW, ROOT, House, open_house
 

@@ -9,7 +9,7 @@ from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
 from casekeeper.casefiles.freshness import LEASE_S, Freshness
 from casekeeper.identity.accounts import UpdateAccount
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit, PermissionChanged
+from casekeeper.journal.commits import Commit, PermissionChanged
 from tests.unit.support import ANNA, BEN, NOW, ROOT, House
 
 CASEFILE, OTHER = "cf_251023_000001", "cf_251023_000002"

@@ -12,7 +12,7 @@ from casekeeper.casefiles.freshness import LEASE_S, POLL_S, SOONEST_POLL_S, Fres
 from casekeeper.casefiles.grants import FreshGrants
 from casekeeper.errors import StoreUnavailable, TokenRejected
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit, PermissionChanged
+from casekeeper.journal.commits import Commit, PermissionChanged
 from tests.unit.support import ANNA, BEN, NOW, House
 
 CASEFILE = "cf_251023_000001"

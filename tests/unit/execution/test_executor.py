@@ -22,8 +22,8 @@ from casekeeper.errors import (
 )
 from casekeeper.execution.executor import Outcome, Started
 from casekeeper.identity.principal import Principal
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Fact
-from casekeeper.journal.stream import Commit
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.tools import tool
 from casekeeper.sessions.manager import At

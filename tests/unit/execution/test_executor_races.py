@@ -15,7 +15,7 @@ from casekeeper.errors import (
 )
 from casekeeper.execution.recovery import Recovery
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import PutSession
 from tests.unit.support import ANNA, BEN, House

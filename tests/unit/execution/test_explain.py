@@ -8,7 +8,7 @@ from casekeeper.errors import CasefileNotFound, Refused, RoleTooLow
 from casekeeper.execution.explain import CheckPermission, Verdict
 from casekeeper.identity.accounts import DeactivateAccount
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.operations.operation import ToolCall
 from casekeeper.sessions.manager import At
 from tests.unit.support import ANNA, BEN, CARA, NOW, ROOT, House

@@ -13,7 +13,7 @@ from casekeeper.documents.document import NewDocument
 from casekeeper.errors import RoleTooLow
 from casekeeper.execution.executor import Outcome
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit, PermissionChanged
+from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.operations.context import MDSContext, NestedFailed
 from casekeeper.operations.operation import ToolCall
 from casekeeper.operations.tools import Tool, tool

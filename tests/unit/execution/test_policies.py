@@ -17,8 +17,8 @@ from casekeeper.execution.executor import Call, Started
 from casekeeper.execution.explain import CheckPermission, Verdict
 from casekeeper.execution.rights import Rights
 from casekeeper.identity.principal import Principal
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import OperationType
-from casekeeper.journal.stream import Commit
 from casekeeper.operations.context import MDSContext, NestedFailed
 from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, ToolCall
 from casekeeper.operations.tools import tool

@@ -10,7 +10,8 @@ from casekeeper.casefiles.casefile import CasefileView, PutGrant
 from casekeeper.errors import StoreUnavailable
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import CloseOperation, Commit
+from casekeeper.journal.commits import Commit
+from casekeeper.journal.operations import CloseOperation
 from casekeeper.sessions.manager import At
 from tests.unit.support import ANNA, BEN, NOW, House
 

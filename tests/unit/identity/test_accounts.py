@@ -16,7 +16,7 @@ from casekeeper.identity.accounts import (
 from casekeeper.identity.logins import Login
 from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.sessions.manager import At
 from tests.unit.support import (
     ANNA,

@@ -11,7 +11,7 @@ from casekeeper.identity.browser_sessions import BrowserSessions
 from casekeeper.identity.logins import Known, Login
 from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import LIFETIME
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from tests.unit.support import ANNA, PASSWORD, ROOT, House
 
 HOURS = timedelta(hours=2)

@@ -10,7 +10,7 @@ from casekeeper.identity.accounts import DeactivateAccount
 from casekeeper.identity.api_keys import CreateKey, ListKeys, NewApiKey, RevokeKey
 from casekeeper.identity.logins import Login
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from tests.unit.support import ANNA, BEN, NOW, ROOT, House
 
 

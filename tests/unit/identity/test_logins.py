@@ -22,7 +22,7 @@ from casekeeper.identity.logins import (
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import LIFETIME
 from casekeeper.issuer import Issuer
-from casekeeper.journal.stream import Commit
+from casekeeper.journal.commits import Commit
 from tests.unit.identity.issuing import AUDIENCE, URL, Site, claims, signed
 from tests.unit.support import ANNA, BEN, NOW, PASSWORD, ROOT, House, fast_passwords
 

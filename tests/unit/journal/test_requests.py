@@ -4,8 +4,8 @@ from datetime import timedelta
 import pytest
 
 from casekeeper.errors import RequestIdReused
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import KEPT, AlreadyClaimed, Ask, ReleaseClaim
-from casekeeper.journal.stream import Commit
 from tests.unit.support import House
 
 FIRST = Ask("sam@example.com", "/v1/casefiles/create", "req_1", b"body", is_repeatable=True)

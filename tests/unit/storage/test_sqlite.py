@@ -11,9 +11,9 @@ import pytest
 from casekeeper.acl_feed import Change
 from casekeeper.errors import Overloaded, SessionNotFound, StoreUnavailable
 from casekeeper.identity.accounts import Account, AccountAbsent, PutAccount, StoredAccount
+from casekeeper.journal.commits import Commit, PermissionChanged, Record
 from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
-from casekeeper.journal.stream import Commit, PermissionChanged, Record
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
 from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock, SqliteStore, connect
