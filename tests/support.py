@@ -294,7 +294,12 @@ def _project_of(directory: Path) -> str:
 
 @asynccontextmanager
 async def open_test_server(
-    directory: Path, *, workshop: Workshop | None = None, clock: Clock = utc_now, **settings: Any
+    directory: Path,
+    *,
+    workshop: Workshop | None = None,
+    clock: Clock = utc_now,
+    sweep_every: timedelta = timedelta(seconds=30),
+    **settings: Any,
 ) -> AsyncGenerator[Server]:
     """A server on this data directory, made if missing, with the workshop's tools on top of the built-in ones.
 
@@ -312,7 +317,10 @@ async def open_test_server(
         shutil.copytree(_migrated(), directory)
     chosen = Settings(data=directory, **values)
     tools = (workshop or Workshop()).tools()
-    async with open_server(chosen, clock=clock, tools=tools, passwords=cheap_passwords()) as server:
+    passwords = cheap_passwords()
+    async with open_server(
+        chosen, clock=clock, tools=tools, passwords=passwords, sweep_every=sweep_every
+    ) as server:
         yield server
 
 

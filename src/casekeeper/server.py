@@ -102,7 +102,10 @@ async def open_server(
         if not storage.is_shared:
             # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
             await recovery.run()
-        sweeper = asyncio.create_task(_sweeper(server, recovery, sweep_every).run())
+        # In a task of its own: a sweep may take long, and what a dead process left open is waited for.
+        recovering = asyncio.create_task(_recovering(storage, recovery, sweep_every).run())
+        recovering.add_done_callback(_tell_if_it_failed)
+        sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
         sweeper.add_done_callback(_tell_if_it_failed)
         rights = Rights(runner, storage.casefiles, live, clock, is_shared=storage.is_shared)
         pushes.listen(rights.changed)
@@ -113,6 +116,7 @@ async def open_server(
         try:
             yield server
         finally:
+            recovering.cancel()
             sweeper.cancel()
             judging.cancel()
             heeding.cancel()
@@ -167,7 +171,16 @@ def _tell_if_it_failed(task: "asyncio.Task[None]") -> None:
         _log.critical("a task of the server has stopped; restart the server", exc_info=error)
 
 
-def _sweeper(server: Server, recovery: Recovery, every: timedelta) -> Sweeper:
+def _recovering(storage: Storage, recovery: Recovery, every: timedelta) -> Sweeper:
+    """Does every so often, and as soon as somebody has died, what `recovery` does."""
+
+    async def is_everybodys() -> bool:
+        return True
+
+    return Sweeper([recovery.run], [], is_everybodys, storage.is_sweep_due, every)
+
+
+def _sweeper(server: Server, every: timedelta) -> Sweeper:
     storage, clock = server.storage, server.clock
     expiry = Expiry(storage.casefiles, storage.accounts, storage.commits, clock)
     erasure = Erasure(storage.casefiles, storage.blobs, storage.commits)
@@ -179,10 +192,10 @@ def _sweeper(server: Server, recovery: Recovery, every: timedelta) -> Sweeper:
         await storage.blobs.sweep(clock() - UPLOAD_KEPT)
 
     return Sweeper(
-        [recovery.run, storage.tidy],
+        [storage.tidy],
         [expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear],
         storage.is_our_turn,
-        storage.is_sweep_due,
+        asyncio.Event(),
         every,
     )
 

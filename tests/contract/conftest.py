@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from casekeeper.storage.embedded import migrate
+from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.store import Storage
 from tests.contract.indexes import declared, watched_queries
@@ -70,7 +72,9 @@ async def opening(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenera
         return
     server: Postgres = request.getfixturevalue("postgres")
     url = await server.migrated()
-    yield lambda: open_storage(url, tmp_path / "data", lambda _: None)
+    # The server has not been up for long; nobody was there before it.
+    limits = StoreLimits(settle=timedelta(0))
+    yield lambda: open_storage(url, tmp_path / "data", lambda _: None, limits=limits)
     await server.drop(url)
 
 

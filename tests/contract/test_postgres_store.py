@@ -218,39 +218,6 @@ async def test_another_process_hears_of_a_permission_change(database: str, tmp_p
         assert (await stores[1].accounts.changes(guests[0].number - 1))[0] == guests[0]
 
 
-async def test_only_what_a_dead_process_left_open_is_an_orphan(database: str, tmp_path: Path):
-    async with open_storage(database, tmp_path, lambda _: None, owner="alive") as here:
-        shelf = await Shelf.filled(here)
-        async with open_storage(database, tmp_path, lambda _: None, owner="other") as there:
-            for owner in ("alive", "other", "dead"):
-                await here.commits.commit(shelf.opening(shelf.started(), owner=owner))
-
-            found = await there.events.orphans("other", 10)
-
-            assert [orphan.row.owner for orphan in found] == ["dead"]
-        # It has left in order, but what it left open will not be ended by anybody. The server may notice a little later.
-        async with asyncio.timeout(60):
-            while {o.row.owner for o in await here.events.orphans("alive", 10)} != {"dead", "other"}:
-                await asyncio.sleep(0.1)
-
-
-async def test_a_process_whose_connection_is_cut_is_not_taken_for_dead(database: str, tmp_path: Path):
-    async with (
-        open_storage(database, tmp_path, lambda _: None, owner="cut off") as one,
-        open_storage(database, tmp_path, lambda _: None, owner="here") as other,
-    ):
-        shelf = await Shelf.filled(one)
-        await one.commits.commit(shelf.opening(shelf.started(), owner="cut off"))
-        connection = await _driver.connect(database)
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid()"
-        )
-        await connection.close()
-
-        assert await other.events.orphans("here", 10) == []
-
-
 async def test_all_processes_are_told_the_same_time(database: str, tmp_path: Path):
     async with processes(database, tmp_path) as (_, stores):
         told = [await store.now() for store in stores if store.now]
@@ -258,26 +225,6 @@ async def test_all_processes_are_told_the_same_time(database: str, tmp_path: Pat
 
     assert [*told, after[0][0]] == sorted([*told, after[0][0]])
     assert len(told) == 2
-
-
-async def test_a_start_of_which_nobody_knows_is_an_orphan_though_its_process_lives(
-    database: str, tmp_path: Path
-):
-    async with open_storage(database, tmp_path, lambda _: None, owner="here") as store:
-        shelf = await Shelf.filled(store)
-        known, lost = shelf.started(), shelf.started()
-        for fact in (known, lost):
-            await store.commits.commit(shelf.opening(fact, owner="here"))
-        before = await store.events.orphans("here", 10)
-
-        # As when the server goes away after it was told to commit and before it has answered.
-        commits: Any = store.commits
-        commits.doubts.add([shelf.opening(lost, owner="here"), shelf.opening(shelf.started(), owner="here")])
-        found = await store.events.orphans("here", 10)
-
-        assert before == []
-        assert [orphan.row.event_id for orphan in found] == [lost.event_id]
-        assert store.is_sweep_due.is_set()
 
 
 async def test_texts_with_nul_are_kept_without_it(database: str, tmp_path: Path):

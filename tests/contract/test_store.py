@@ -17,7 +17,7 @@ from casekeeper.clock import to_us
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.journal.commits import Commit, ForgetExpired, IdTaken
 from casekeeper.journal.events import Kind, Payload, Sealed
-from casekeeper.journal.operations import AskToStop, OperationEnded, OperationIsOpen
+from casekeeper.journal.operations import AskToStop, OpenOperation, OperationEnded, OperationIsOpen
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
 from casekeeper.sessions.session import (
     AutoSessionExists,
@@ -425,6 +425,15 @@ async def test_orphans_are_what_other_processes_left_open_children_first(shelf: 
 
     assert [orphan.row.operation_name for orphan in orphans] == ["child", "agent"]
     assert [len(await shelf.storage.events.orphans("alive", 1))] == [1]
+
+
+async def test_what_waits_belongs_to_nobody_and_is_no_orphan(shelf: Shelf):
+    commit = shelf.opening(shelf.started(), owner="")
+    [row] = commit.records
+    assert isinstance(row, OpenOperation)
+    await shelf.commit(replace(commit, records=(replace(row, state="waiting"),)))
+
+    assert await shelf.storage.events.orphans("alive", 10) == []
 
 
 async def test_an_orphan_that_was_closed_is_one_no_more(shelf: Shelf):

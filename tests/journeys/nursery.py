@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,7 +47,17 @@ def marking_tools(marks: Path) -> list[Tool]:
         await asyncio.sleep(pause_ms / 1000)
         return marker
 
-    return [mark]
+    @tool(effects={Effect.WRITE})
+    async def hog(call: MDSContext, marker: str, busy_ms: int, pause_ms: int) -> str:
+        """Leave a mark, let nobody else in the process have a turn for a while, then wait."""
+        marks.with_name(marker).touch()
+        busy_until_s = time.monotonic() + busy_ms / 1000
+        while time.monotonic() < busy_until_s:
+            pass
+        await asyncio.sleep(pause_ms / 1000)
+        return marker
+
+    return [mark, hog]
 
 
 def serve(data: Path, port: int, marks: Path) -> None:

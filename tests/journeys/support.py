@@ -42,7 +42,8 @@ class Nursery:
     def __init__(self, data: Path, marks: Path, store: str = "") -> None:
         """`store` is the address of the store, if it is not in the data directory."""
         self.port = free_port()
-        self._pid = 0
+        self.pid = 0
+        """The server that lives, 0 for none."""
         command = [sys.executable, "-m", "tests.journeys.nursery", str(data), str(self.port), str(marks)]
         self._process = subprocess.Popen(
             command,
@@ -55,19 +56,19 @@ class Nursery:
 
     async def start(self) -> None:
         """Start a server and return when it answers."""
-        self._pid = await asyncio.to_thread(self._fork)
+        self.pid = await asyncio.to_thread(self._fork)
         async with asyncio.timeout(_START_S):
             while not await self._is_there():
                 await asyncio.sleep(0.01)
 
     def kill(self) -> None:
         """End the server as a power cut would, as far as a process can tell."""
-        os.kill(self._pid, signal.SIGKILL)
-        self._pid = 0
+        os.kill(self.pid, signal.SIGKILL)
+        self.pid = 0
 
     def close(self) -> None:
         """End the server and the process behind it."""
-        if self._pid:
+        if self.pid:
             self.kill()
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -17,3 +17,5 @@ class StoreLimits:
     search: Path | None = None
     blobs: str = ""
     """Address of the blob store; empty is a folder of the data directory."""
+    settle: timedelta = timedelta(seconds=15)
+    """For how long after a restart of a PostgreSQL server no process is taken for dead: all have to come back first."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -71,37 +71,52 @@ async def open_postgres(
             command_timeout=limits.statement.total_seconds(),
         )
     store = PostgresStore(pool, announce, push, limits.connect.total_seconds())
+    try:
+        async with _present(options, owner, heard, store.doubts.arose, limits) as presence:
+            try:
+                yield Storage(
+                    store,
+                    accounts=SqlAccounts(store),
+                    casefiles=SqlCasefiles(store),
+                    sessions=SqlSessions(store),
+                    events=PostgresEvents(store, presence, store.doubts),
+                    documents=SqlDocuments(store),
+                    search=PostgresSearch(store),
+                    blobs=await open_blobs(limits, directory, SqlParts(store, store)),
+                    directory=directory,
+                    is_shared=True,
+                    is_our_turn=presence.sweeps,
+                    is_sweep_due=store.doubts.arose,
+                    now=partial(store.point, _now),
+                )
+            finally:
+                # What waits is written while others can still see that this process lives.
+                await store.close()
+    finally:
+        pool.terminate()
+
+
+@asynccontextmanager
+async def _present(
+    options: dict[str, Any],
+    owner: str,
+    heard: Callable[[Sequence[Change]], None],
+    is_sweep_due: asyncio.Event,
+    limits: StoreLimits,
+) -> AsyncGenerator[Presence]:
+    # Known by its name among the connections of the server.
+    named = options["server_settings"] | {"application_name": "casekeeper presence"}
 
     async def connect() -> Any:
-        return await _driver.connect(**options)
+        return await _driver.connect(**{**options, "server_settings": named})
 
-    presence = Presence(connect, owner, heard)
+    presence = Presence(connect, owner, heard, is_sweep_due, limits.settle)
     with guarded("be reached"):
         await presence.begin()
-    keeping = asyncio.create_task(presence.keep())
     try:
-        yield Storage(
-            store,
-            accounts=SqlAccounts(store),
-            casefiles=SqlCasefiles(store),
-            sessions=SqlSessions(store),
-            events=PostgresEvents(store, presence, store.doubts),
-            documents=SqlDocuments(store),
-            search=PostgresSearch(store),
-            blobs=await open_blobs(limits, directory, SqlParts(store, store)),
-            directory=directory,
-            is_shared=True,
-            is_our_turn=presence.sweeps,
-            is_sweep_due=store.doubts.arose,
-            now=partial(store.point, _now),
-        )
+        yield presence
     finally:
-        await store.close()
-        keeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeping
-        presence.end()
-        pool.terminate()
+        await presence.end()
 
 
 async def migrate_postgres(address: str, limits: StoreLimits) -> bool:

@@ -102,6 +102,12 @@ _ORPHANS = Static(
     .order_by(_o.started_us.desc(), _o.started_seq.desc())
     .limit(bindparam("n"))
 )
+_RUNNING_OF = Static(
+    select(t.open_operations)
+    .where(IsInJson(_o.owner, "owners"), _o.state == "running")
+    .order_by(_o.started_us.desc(), _o.started_seq.desc())
+    .limit(bindparam("n"))
+)
 _OPENED = Static(select(t.open_operations).where(IsInJson(_o.event_id, "event_ids")))
 _ASKED_TO_STOP = Static(
     select(_o.event_id, _o.stop).where(_o.owner == bindparam("owner"), _o.stop.is_not(None))
@@ -183,6 +189,11 @@ class SqlEvents:
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         rows = await self._reads.scan(lambda tx: tx.all(_ORPHANS, owner=owner, n=limit))
+        return [_opened(row) for row in rows]
+
+    async def running_of(self, owners: Sequence[str], limit: int) -> Sequence[OpenedOperation]:
+        """What these processes run, or ran, children before their parents."""
+        rows = await self._reads.scan(lambda tx: tx.all(_RUNNING_OF, owners=json.dumps(owners), n=limit))
         return [_opened(row) for row in rows]
 
     async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
