@@ -1,6 +1,8 @@
 """Which processes on one PostgreSQL live, and whose operations are left behind."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from casekeeper.storage.postgres_locks import lock_number
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, Shelf
 from tests.fakes.postgres import running_postgres, selected
-from tests.fakes.proxy import proxy_to
+from tests.fakes.proxy import Proxy, proxy_to
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -167,21 +169,48 @@ async def test_until_all_can_have_come_back_to_a_server_nobody_is_taken_for_dead
     assert (after, seen_by_the_new, once_it_is_back) == (set(), set(), [set(), set()])
 
 
-async def test_a_connection_that_says_nothing_is_given_up(database: str, tmp_path: Path):
+@asynccontextmanager
+async def by_proxy(database: str) -> AsyncGenerator[tuple[str, Proxy]]:
+    """Another address of the database, behind a proxy."""
     parts = urlsplit(database)
-    async with proxy_to(parts.netloc.rpartition("@")[2]) as proxy:
-        user, at, _ = parts.netloc.rpartition("@")
-        address = parts._replace(netloc=f"{user}{at}{proxy.host}").geturl()
-        async with process(address, tmp_path, "here") as store:
-            before = await connections_of(database, "here")
-            proxy.is_mute = True
-            async with asyncio.timeout(40):
-                while await connections_of(database, "here") >= before:
-                    await asyncio.sleep(0.05)
-            proxy.is_mute = False
-            await back(database, "here", set())
+    user, at, host = parts.netloc.rpartition("@")
+    async with proxy_to(host) as proxy:
+        yield parts._replace(netloc=f"{user}{at}{proxy.host}").geturl(), proxy
 
-            assert await store.is_our_turn()
+
+async def test_a_process_whose_way_is_cut_for_a_moment_is_not_taken_for_dead(database: str, tmp_path: Path):
+    async with (
+        by_proxy(database) as (address, proxy),
+        process(address, tmp_path, "cut off") as one,
+        process(database, tmp_path, "here") as other,
+    ):
+        shelf = await Shelf.filled(one)
+        await one.commits.commit(shelf.opening(shelf.started(), owner="cut off"))
+        before = await connections_of(database, "cut off")
+
+        await proxy.cut()
+        await asyncio.sleep(0.2)
+        await proxy.mend()
+        found = [await owners_of_orphans(other, "here") for _ in range(25) if not await asyncio.sleep(0.1)]
+        await back(database, "cut off", before)
+
+    assert found == [set[str]()] * 25
+
+
+async def test_a_connection_that_says_nothing_is_given_up(database: str, tmp_path: Path):
+    async with (
+        by_proxy(database) as (address, proxy),
+        process(address, tmp_path, "here") as store,
+    ):
+        before = await connections_of(database, "here")
+        proxy.is_mute = True
+        async with asyncio.timeout(40):
+            while await connections_of(database, "here") >= before:
+                await asyncio.sleep(0.05)
+        proxy.is_mute = False
+        await back(database, "here", set())
+
+        assert await store.is_our_turn()
 
 
 async def test_a_start_of_which_nobody_knows_is_an_orphan_though_its_process_lives(

@@ -132,17 +132,17 @@ class _Watch:
         """Look for the dead until cancelled, and have what they left taken care of."""
         told, told_s = frozenset[str](), 0.0
         while True:
-            pause_s = _EVERY_S
             try:
                 await self._look()
             except (*OUTAGES, asyncpg.PostgresError):
-                pause_s = _AFTER_OUTAGE_S
+                await asyncio.sleep(_AFTER_OUTAGE_S)
+                continue
             if self._dead and (self._dead - told or self._now_s() - told_s > _WAKE_AGAIN_S):
                 self._wake()
                 told_s = self._now_s()
             told = self._dead
             unsure = self._gone_since_s.keys() - self._dead
-            await asyncio.sleep(min([pause_s, *(self._sure_in_s(owner) for owner in unsure)]))
+            await asyncio.sleep(min([_EVERY_S, *(self._sure_in_s(owner) for owner in unsure)]))
 
     async def _look(self) -> None:
         async with self._turn:
