@@ -38,6 +38,14 @@ _MISTAKEN = (
 )
 # So that two processes that start at once do not both migrate.
 _MIGRATION_LOCK = 7_205_339_281
+# A machine that has vanished holds its locks until the server notices, for which it would take two hours by itself.
+_OF_PRESENCE = {
+    "application_name": "casekeeper presence",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
 
 
 @asynccontextmanager
@@ -104,11 +112,10 @@ async def _present(
     is_sweep_due: asyncio.Event,
     limits: StoreLimits,
 ) -> AsyncGenerator[Presence]:
-    # Known by its name among the connections of the server.
-    named = options["server_settings"] | {"application_name": "casekeeper presence"}
+    settings = options["server_settings"] | _OF_PRESENCE
 
     async def connect() -> Any:
-        return await _driver.connect(**{**options, "server_settings": named})
+        return await _driver.connect(**{**options, "server_settings": settings})
 
     presence = Presence(connect, owner, heard, is_sweep_due, limits.settle)
     with guarded("be reached"):

@@ -33,12 +33,9 @@ _AFTER_OUTAGE_S = 0.1
 _WAKE_AGAIN_S = 5.0
 # Connections lost this close together were lost to the same cause, such as a restart of the server.
 _TOGETHER_S = 5.0
+# A server with a limit on idle connections, which there is from this version on, must not take these for forgotten.
+_CUTS_IDLE = 14
 _SWEEPER = lock_number("the one that sweeps")
-# A server with a limit on idle connections must not take these for forgotten; not every version has one. And it has to
-# notice a machine that has vanished: by itself it would wait for two hours before it lets go of the locks.
-_SETTINGS = """SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES ('idle_session_timeout', '0'),
-('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '15000')
-) AS wanted (name, value) USING (name)"""
 _UP_S = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 # What waits has no owner: it belongs to nobody on purpose.
 _OWNERS = "SELECT DISTINCT owner FROM open_operations WHERE state = 'running' AND owner NOT IN ('', $1)"
@@ -83,8 +80,10 @@ class _Watch:
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError: The server lets nobody in.
         """
-        await self._hearing.open()
-        await self._looking.open()
+        opened = await asyncio.gather(self._hearing.open(), self._looking.open(), return_exceptions=True)
+        for failure in opened:
+            if failure is not None:
+                raise failure
         [(up_s,)] = await self._looking.fetch(_UP_S)
         self._settled_from_s = self._now_s() + self._settle_s - up_s
         work = [self._hearing.keep(), self._looking.keep()]
@@ -116,7 +115,8 @@ class _Watch:
             line.end()
 
     async def _prepare(self, connection: Any) -> None:
-        await connection.execute(_SETTINGS)
+        if connection.get_server_version().major >= _CUTS_IDLE:
+            await connection.execute("SET idle_session_timeout = 0")
         if self._owner:
             await connection.execute("SELECT pg_advisory_lock_shared($1)", _lock_of(self._owner))
 
