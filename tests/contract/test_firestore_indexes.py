@@ -58,6 +58,11 @@ async def _read_everything(shelf: Shelf) -> None:
             await shelf.facts(None, order=order, **wanted)
     await storage.events.operation(fact.event_id)
     await storage.events.open_operations(shelf.session_id)
+    await storage.events.children(fact.event_id)
+    await storage.events.opened([fact.event_id])
+    await storage.events.due(10)
+    await storage.events.open_of(shelf.casefile_id, OWNER)
+    await storage.events.asked_to_stop("alive")
     await storage.events.orphans("alive", 10)
     await shelf.check()
     for user_id in (OWNER, GUEST):

@@ -1,7 +1,7 @@
 """How an operation ended, as the SDK's callers get it."""
 
 from casekeeper.client.errors import OperationFailed
-from casekeeper.execution.outcomes import Executed
+from casekeeper.execution.status import Executed
 from casekeeper.values import value
 
 

@@ -157,9 +157,9 @@ CLOSE_SESSION: "Verb[SessionClosedAnswer]" = Verb(
     changes=True,
 )
 
-GET_OPERATION: "Verb[Result]" = Verb("/v1/operations/get", "execution.outcomes:GetOperation", _RESULT)
+GET_OPERATION: "Verb[Result]" = Verb("/v1/operations/get", "execution.status:GetOperation", _RESULT)
 CANCEL_OPERATION: "Verb[Result]" = Verb(
-    "/v1/operations/cancel", "execution.outcomes:CancelOperation", _RESULT, changes=True
+    "/v1/operations/cancel", "execution.status:CancelOperation", _RESULT, changes=True
 )
 QUERY_EVENTS: "Verb[Page[ExecutionEvent]]" = Verb(
     "/v1/events/query", "sessions.reading:QueryEvents", "journal.events:ExecutionEvent", paged=True

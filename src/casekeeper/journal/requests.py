@@ -26,17 +26,24 @@ class AlreadyClaimed(Superseded):
 
 @value
 class Ask:
-    """A request as idempotency sees it. One whose id the server made cannot be repeated, so nothing is claimed."""
+    """A request as idempotency sees it. One whose id the server made cannot be repeated, so nothing is claimed.
+
+    `within`: the operation that asks, and the key by which it names this call. Such a claim is kept as long as the record,
+    since the operation may go on at any time.
+    """
 
     user_id: str
     route: str
     request_id: str
     body: bytes = b""
     is_repeatable: bool = False
+    within: tuple[str, str] | None = None
 
     @property
     def key(self) -> str:
         """Under which the claim is stored."""
+        if self.within is not None:
+            return hashlib.sha256("\n".join(("within", *self.within)).encode()).hexdigest()
         return hashlib.sha256("\n".join((self.user_id, self.route, self.request_id)).encode()).hexdigest()
 
     @property

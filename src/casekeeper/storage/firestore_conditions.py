@@ -46,6 +46,11 @@ async def _auto(view: View, c: ses.AutoSessionIsAbsent) -> str | None:
     return pointer["session_id"] if used >= to_us(c.active_since) else None
 
 
+async def _owner(view: View, c: ops.OwnedBy) -> tuple[str, int] | None:
+    opened = await view.get(at.open_operation(c.operation.event_id))
+    return None if opened is None else (opened["owner"], opened.get("attempt", 1))
+
+
 async def _claimed(view: View, c: req.Claim) -> str | None:
     claim = await view.get(at.request(c.key))
     if claim is None or (claim["expires_us"] is not None and claim["expires_us"] <= to_us(c.now)):
@@ -116,7 +121,8 @@ async def generation(view: View, user_id: str) -> int:
 
 
 CONDITIONS: dict[type[commits.Condition], Callable[[View, Any], Awaitable[Any]]] = {
-    ops.OperationIsOpen: lambda view, c: view.get(at.open_operation(c.event_id)),
+    ops.OperationIsOpen: lambda view, c: view.get(at.open_operation(c.operation.event_id)),
+    ops.OwnedBy: _owner,
     req.Claim: _claimed,
     ses.SessionIsOpen: _closed_us,
     ses.SessionIsIdle: _open_in,
@@ -142,8 +148,16 @@ def places(commit: commits.Commit) -> Iterable[str]:
     known = {fact.session_id: fact.casefile_id for fact in commit.facts}
     for one in (*commit.conditions, *commit.records):
         match one:
-            case ops.OperationIsOpen(event_id) | ops.CloseOperation(event_id) | ops.AskToStop(event_id):
-                yield at.open_operation(event_id)
+            case (
+                ops.OperationIsOpen()
+                | ops.OwnedBy()
+                | ops.CloseOperation()
+                | ops.ParkOperation()
+                | ops.TakeOver()
+                | ops.Wake()
+                | ops.AskToStop()
+            ):
+                yield at.open_operation(one.operation.event_id)
             case req.Claim():
                 yield at.request(one.key)
             case ses.SessionIsOpen(session_id) | ses.EndSession(session_id):

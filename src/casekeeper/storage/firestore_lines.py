@@ -4,6 +4,7 @@ from casekeeper.documents.document import AddDocument
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.journal.events import Fact
+from casekeeper.journal.operations import OperationIsOpen, OwnedBy
 from casekeeper.sessions.adoption import AdoptSession
 from casekeeper.sessions.session import EndSession, PutSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage.firestore_rows import INLINE_BYTES
@@ -23,6 +24,8 @@ def line_of(commit: Commit) -> str:
                 return session.session_id
             case AdoptFacts() | ChainEndsAt():
                 return one.session_id
+            case OwnedBy() | OperationIsOpen():
+                return one.operation.session_id
             case AddDocument(document):
                 return document.casefile_id
             case _:

@@ -11,7 +11,16 @@ from typing import Literal
 from casekeeper.casefiles.casefile import CasefileIsActive, Fence
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.commits import Commit, Condition, PermissionChanged, Record
-from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
+from casekeeper.journal.operations import (
+    AskToStop,
+    CloseOperation,
+    OpenOperation,
+    OperationIsOpen,
+    OwnedBy,
+    ParkOperation,
+    TakeOver,
+    Wake,
+)
 from casekeeper.journal.requests import Claim, ReleaseClaim
 from casekeeper.sessions.session import SessionIsOpen
 
@@ -23,11 +32,16 @@ _BESIDE_OTHERS = (
     OperationIsOpen,
     OpenOperation,
     CloseOperation,
+    OwnedBy,
+    ParkOperation,
+    TakeOver,
+    Wake,
+    AskToStop,
     Claim,
     ReleaseClaim,
 )
 # Where a record keeps what it writes.
-_HOLDERS = ("casefile", "grant", "session", "document", "upload", "row")
+_HOLDERS = ("casefile", "grant", "session", "document", "upload", "row", "operation")
 
 
 class Locks:

@@ -21,7 +21,17 @@ from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.chain import canonical, genesis, link
 from casekeeper.journal.commits import Commit, Condition, PermissionChanged, Record
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
-from casekeeper.journal.operations import AskToStop, CloseOperation, OpenOperation, OperationIsOpen
+from casekeeper.journal.operations import (
+    NOBODY,
+    AskToStop,
+    CloseOperation,
+    OpenOperation,
+    OperationIsOpen,
+    OwnedBy,
+    ParkOperation,
+    TakeOver,
+    Wake,
+)
 from casekeeper.journal.requests import Claim, ReleaseClaim
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
@@ -32,6 +42,7 @@ from casekeeper.storage.sql_records import RECORDS
 from casekeeper.storage.sql_rows import event_row, open_row, total_row
 from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
 
+_o = t.open_operations.c
 _HEADS = Static(
     select(
         t.sessions.c.session_id,
@@ -40,15 +51,8 @@ _HEADS = Static(
         func.coalesce(t.sessions.c.closed_us, 0),
     ).where(IsInJson(t.sessions.c.session_id, "session_ids"))
 )
-_OPEN = Static(
-    select(t.open_operations.c.event_id).where(IsInJson(t.open_operations.c.event_id, "event_ids"))
-)
-_ASK_TO_STOP = Static(
-    update(t.open_operations)
-    .where(t.open_operations.c.event_id == bindparam("event_id"))
-    .values(stop=bindparam("reason"))
-)
-_CLOSE = Static(delete(t.open_operations).where(IsInJson(t.open_operations.c.event_id, "event_ids")))
+_OPEN = Static(select(_o.event_id, _o.owner, _o.attempt).where(IsInJson(_o.event_id, "event_ids")))
+_CLOSE = Static(delete(t.open_operations).where(IsInJson(_o.event_id, "event_ids")))
 _SET_HEAD = Static(
     update(t.sessions)
     .where(t.sessions.c.session_id == bindparam("id_"))
@@ -98,7 +102,7 @@ class Batch:
     _totals: dict[tuple[Any, ...], dict[str, Any]] = field(
         default_factory=dict[tuple[Any, ...], dict[str, Any]]
     )
-    _open: set[str] = field(default_factory=set[str])
+    _open: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     _opened: dict[str, Parameters] = field(default_factory=dict[str, Parameters])
     _closed: list[str] = field(default_factory=list[str])
     _feed: BatchFeed = field(init=False)
@@ -121,14 +125,15 @@ class Batch:
                 match condition:
                     case SessionIsOpen(session_id) | ChainEndsAt(session_id=session_id):
                         sessions.add(session_id)
-                    case OperationIsOpen(event_id):
-                        operations.add(event_id)
+                    case OperationIsOpen(operation) | OwnedBy(operation=operation):
+                        operations.add(operation.event_id)
                     case _:
                         pass
         for session_id, *head in self.tx.all(_HEADS, session_ids=_json(sessions)) if sessions else ():
             self._heads[session_id] = _Head(*head)
         if operations:
-            self._open.update(row[0] for row in self.tx.all(_OPEN, event_ids=_json(operations)))
+            rows = self.tx.all(_OPEN, event_ids=_json(operations))
+            self._open = {event_id: (owner, attempt) for event_id, owner, attempt in rows}
 
     def add(self, commit: Commit) -> Sequence[Sealed]:
         """Judge one commit, which was prepared, and take it in.
@@ -185,8 +190,8 @@ class Batch:
             case ChainEndsAt():
                 head = self._head(condition.session_id)
                 return head.seq, head.hash
-            case OperationIsOpen(event_id):
-                return event_id in self._open
+            case OperationIsOpen(operation) | OwnedBy(operation=operation):
+                return self._open.get(operation.event_id)
             case Fence() | AccountStands():
                 return self._feed.newest(condition)
             case Claim():
@@ -201,14 +206,15 @@ class Batch:
         match record:
             case OpenOperation():
                 self._opened[record.event_id] = open_row(record, sealed[-1])
-                self._open.add(record.event_id)
-            case CloseOperation(event_id):
-                self._open.discard(event_id)
-                if self._opened.pop(event_id, None) is None:
-                    self._closed.append(event_id)
-            case AskToStop():
+                self._open[record.event_id] = record.owner, record.attempt
+            case CloseOperation(operation):
+                self._open.pop(operation.event_id, None)
+                if self._opened.pop(operation.event_id, None) is None:
+                    self._closed.append(operation.event_id)
+            case ParkOperation() | TakeOver() | Wake() | AskToStop():
                 self._flush_open()
-                self.tx.run(_ASK_TO_STOP, event_id=record.event_id, reason=record.reason)
+                self._hand_on(record)
+                RECORDS[type(record)](self.tx, record)
             case PermissionChanged():
                 self._feed.add(record)
             case Claim():
@@ -222,6 +228,18 @@ class Batch:
                 RECORDS[type(record)](self.tx, record)
             case _:
                 RECORDS[type(record)](self.tx, record)
+
+    def _hand_on(self, record: Record) -> None:
+        """Who has it from now on, for those commits of the batch that are judged after this one."""
+        match record:
+            case ParkOperation(operation):
+                _, attempt = self._open[operation.event_id]
+                self._open[operation.event_id] = NOBODY, attempt
+            case TakeOver(operation, owner):
+                _, attempt = self._open[operation.event_id]
+                self._open[operation.event_id] = owner, attempt + 1
+            case _:
+                pass
 
     def _flush_open(self) -> None:
         if self._closed:

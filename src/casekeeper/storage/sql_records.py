@@ -17,6 +17,7 @@ from casekeeper.sessions import session as ses
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_blobs import BLOB_RECORDS
 from casekeeper.storage.sql_document_records import DOCUMENT_RECORDS
+from casekeeper.storage.sql_operations import OPERATION_RECORDS
 from casekeeper.storage.sql_statements import Static, Tx
 from casekeeper.storage.sql_writing import insert_into, put_into, us
 
@@ -225,6 +226,7 @@ RECORDS: dict[type[commits.Record], Callable[[Tx, Any], object]] = {
     ses.PutConversation: lambda tx, r: tx.run(
         _PUT_CONVERSATION, session_id=r.session_id, event_id=r.event_id, blob=r.blob
     ),
+    **OPERATION_RECORDS,
     **DOCUMENT_RECORDS,
     **BLOB_RECORDS,
 }
