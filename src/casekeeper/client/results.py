@@ -7,13 +7,13 @@ from casekeeper.values import value
 
 @value
 class Result(Executed):
-    """How an operation ended; with status `running`, that it has not.
+    """How an operation ended; with status `running`, that it has not; with `pending`, that it waits (`waiting_for`).
 
     A failed operation is a result as well: `success` is False and `error` says why.
     """
 
     def raise_for_failure(self) -> "Result":
-        """This result, if the operation succeeded or still runs.
+        """This result, if the operation succeeded, still runs, or waits.
 
         Raises:
             OperationFailed: It ran and failed.
