@@ -15,7 +15,15 @@ from casekeeper.identity.account_commands import CreateAccount, DeactivateAccoun
 from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal, must_be_operator
 from casekeeper.ids import UserId, new_pseudonym
-from casekeeper.journal.commits import Commit, Commits, Condition, PermissionChanged, Record, Superseded
+from casekeeper.journal.commits import (
+    About,
+    Commit,
+    Commits,
+    Condition,
+    PermissionChanged,
+    Record,
+    Superseded,
+)
 from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
 from casekeeper.paging import Cursors, Page
 
@@ -47,6 +55,10 @@ class AccountAbsent(Condition):
 
     user_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("account", self.user_id, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         return AccountExists() if found else None
 
@@ -58,6 +70,10 @@ class AccountStands(Condition):
     user_id: str
     asof: int
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("account", self.user_id, alone=True), About("feed", "", alone=False)
+
     def refusal(self, found: Any) -> Exception | None:
         return Superseded() if found > self.asof else None
 
@@ -68,12 +84,20 @@ class PutAccount(Record):
 
     stored: StoredAccount
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("account", self.stored.account.user_id, alone=True),)
+
 
 @dataclass(frozen=True, slots=True)
 class EndRefreshFamilies(Record):
     """No refresh token of this user works any more."""
 
     user_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("account", self.user_id, alone=True),)
 
 
 class AccountStore(Protocol):

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from casekeeper.journal.chain import canonical, commitment, genesis, link
-from casekeeper.journal.commits import Condition, Record, Superseded
+from casekeeper.journal.commits import About, Condition, Record, Superseded
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload
 from casekeeper.values import value
 
@@ -41,6 +41,10 @@ class AdoptFacts(Record):
     session_id: str
     facts: Sequence[Adopted]
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
+
 
 class ChainHasGoneOn(Superseded):
     """The session's record does not end where it was said to."""
@@ -54,6 +58,10 @@ class ChainEndsAt(Condition):
     session_id: str
     seq: int
     hash: bytes
+
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found == (self.seq, self.hash) else ChainHasGoneOn(self.session_id)

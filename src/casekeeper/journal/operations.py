@@ -1,10 +1,11 @@
 """The rows of operations that have started and not ended."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from datetime import datetime
 from typing import Any
 
-from casekeeper.journal.commits import Condition, Record, Superseded
+from casekeeper.journal.commits import About, Condition, Record, Superseded
 from casekeeper.journal.events import OperationType
 from casekeeper.values import value
 
@@ -32,12 +33,21 @@ class OpenOperation(Record):
     started_at: datetime
     state: str = "running"
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=False), About("session", self.session_id, alone=True)
+
 
 @value
 class OperationIsOpen(Condition):
     """The operation has not ended: neither its terminal fact nor a write of its own may come after its end."""
 
     event_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        # What goes with it names the session or has the casefile alone.
+        return ()
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found else OperationEnded(self.event_id)
@@ -49,6 +59,11 @@ class CloseOperation(Record):
 
     event_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        # The terminal fact has the session alone.
+        return ()
+
 
 @value
 class AskToStop(Record):
@@ -57,6 +72,10 @@ class AskToStop(Record):
     event_id: str
     casefile_id: str
     reason: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
 
 
 @value

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.ids import CasefileId, SessionId, UserId
-from casekeeper.journal.commits import Condition, IdTaken, Record, Superseded
+from casekeeper.journal.commits import About, Condition, IdTaken, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Limit
 from casekeeper.values import value
 
@@ -190,6 +190,10 @@ class SessionIsOpen(Condition):
 
     session_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         if found is None:
             return SessionNotFound(self.session_id)
@@ -202,6 +206,10 @@ class SessionIsIdle(Condition):
 
     session_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
+
     def refusal(self, found: Sequence[str]) -> Exception | None:
         return SessionBusy(tuple(found)) if found else None
 
@@ -211,6 +219,10 @@ class SessionIdIsFree(Condition):
     """The session id is not taken."""
 
     session_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
 
     def refusal(self, found: Any) -> Exception | None:
         return IdTaken() if found else None
@@ -228,6 +240,10 @@ class AutoSessionIsAbsent(Condition):
     casefile_id: str
     active_since: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         return AutoSessionExists() if found else None
 
@@ -238,6 +254,15 @@ class PutSession(Record):
 
     session: UnifiedSession
 
+    @property
+    def about(self) -> Sequence[About]:
+        # The casefile alone, so that nobody finds a user's auto session missing beside this one.
+        session = self.session
+        return (
+            About("casefile", session.casefile_id, alone=True),
+            About("session", session.session_id, alone=True),
+        )
+
 
 @value
 class EndSession(Record):
@@ -245,6 +270,10 @@ class EndSession(Record):
 
     session_id: str
     at: datetime
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
 
 
 @value
@@ -254,3 +283,7 @@ class PutConversation(Record):
     session_id: str
     event_id: str
     blob: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)

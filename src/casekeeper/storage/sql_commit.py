@@ -109,8 +109,10 @@ class Batch:
         self._claims = BatchClaims(self.tx)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
-        """Read what these commits will ask for: where sessions stand, which operations are open, and the like."""
-        self.tx.hold(commits, feed=self.holds_feed)
+        """Read what these commits will ask for: where sessions stand, which operations are open, and the like.
+
+        Nobody else may write what they are about from here on, which is the caller's business.
+        """
         self._claims.prepare(commits)
         self._feed.prepare(commits)
         sessions: set[str] = set()
