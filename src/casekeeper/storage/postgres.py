@@ -174,7 +174,8 @@ class PostgresStore:
         except (Overtaken, asyncpg.DeadlockDetectedError):
             # Overtaken once, it would be again where permissions change all the time.
             changes, answers = self._attempt(connection, batch, is_in_hurry, holds_feed=True)
-        self._push(changes)
+        if changes:
+            self._push(changes)
         return answers
 
     def _attempt(
