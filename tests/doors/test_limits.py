@@ -69,7 +69,9 @@ async def test_a_stranger_learns_nothing_of_a_casefiles_limit(tmp_path: Path) ->
     assert "RateLimit" not in refused.headers
 
 
-async def test_a_call_inside_another_is_limited_too_and_leaves_no_denial_since_it_may_come_again(tmp_path: Path) -> None:
+async def test_a_call_inside_another_is_limited_too_and_leaves_no_denial_since_it_may_come_again(
+    tmp_path: Path,
+) -> None:
     async with limited(tmp_path / "data", limit_tools={"noop": 1}) as api:
         house = await api.house()
         await api.run(house["owner"], "noop", casefile_id=house.casefile_id)

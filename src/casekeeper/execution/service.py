@@ -37,8 +37,8 @@ from casekeeper.sessions.session import (
     SessionFilter,
     SessionStore,
     UnifiedSession,
-    statistics,
 )
+from casekeeper.sessions.statistics import statistics
 from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
 from casekeeper.values import value
 

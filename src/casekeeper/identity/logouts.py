@@ -46,7 +46,9 @@ class LoggedOut(BaseModel):
     user_id: str
     everywhere: bool
     stopped: list[str] = Field(default=[], description="Operations that ran and have ended; 1,000 at most.")
-    waiting: list[str] = Field(default=[], description="Operations that waited and have ended; 1,000 at most.")
+    waiting: list[str] = Field(
+        default=[], description="Operations that waited and have ended; 1,000 at most."
+    )
     unconfirmed: dict[str, list[str]] = Field(
         default={}, description="Operations that have not ended yet, by worker. They can do nothing any more."
     )

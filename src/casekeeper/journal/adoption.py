@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from casekeeper.journal.chain import canonical, commitment, genesis, link
-from casekeeper.journal.commits import Condition, Record, Superseded
+from casekeeper.journal.commits import About, Condition, Record, Superseded
 from casekeeper.journal.events import Fact, Payload, fact_of
 from casekeeper.values import value
 
@@ -40,6 +40,10 @@ class AdoptFacts(Record):
     session_id: str
     facts: Sequence[Adopted]
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
+
 
 class ChainHasGoneOn(Superseded):
     """The session's record does not end where it was said to."""
@@ -53,6 +57,10 @@ class ChainEndsAt(Condition):
     session_id: str
     seq: int
     hash: bytes
+
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found == (self.seq, self.hash) else ChainHasGoneOn(self.session_id)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from pydantic_core import from_json, to_json
 
 from casekeeper.clock import from_us, to_us
-from casekeeper.journal.commits import Condition, Record, Superseded
+from casekeeper.journal.commits import About, Condition, Record, Superseded
 from casekeeper.journal.events import Fact, OperationType
 from casekeeper.values import value
 
@@ -42,6 +42,11 @@ class OperationRef:
     event_id: str
     session_id: str
     casefile_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        """What a part of a commit is about that looks at this operation, or changes it: its session, beside others."""
+        return About("casefile", self.casefile_id, alone=False), About("session", self.session_id, alone=True)
 
 
 def operation_of(fact: Fact) -> OperationRef:
@@ -168,6 +173,10 @@ class OpenOperation(Record):
     held: Held | None = None
 
     @property
+    def about(self) -> Sequence[About]:
+        return self.ref.about
+
+    @property
     def ref(self) -> OperationRef:
         """Which one it is."""
         return OperationRef(self.event_id, self.session_id, self.casefile_id)
@@ -191,6 +200,10 @@ class OperationIsOpen(Condition):
 
     operation: OperationRef
 
+    @property
+    def about(self) -> Sequence[About]:
+        return self.operation.about
+
     def refusal(self, found: Any) -> Exception | None:
         return None if found else OperationEnded(self.operation.event_id)
 
@@ -202,6 +215,10 @@ class OwnedBy(Condition):
     operation: OperationRef
     owner: str
     attempt: int
+
+    @property
+    def about(self) -> Sequence[About]:
+        return self.operation.about
 
     def refusal(self, found: Any) -> Exception | None:
         if found is None:
@@ -219,6 +236,10 @@ class CloseOperation(Record):
 
     operation: OperationRef
 
+    @property
+    def about(self) -> Sequence[About]:
+        return self.operation.about
+
 
 @value
 class ParkOperation(Record):
@@ -231,6 +252,10 @@ class ParkOperation(Record):
     held: Held
     wake_at: datetime | None
 
+    @property
+    def about(self) -> Sequence[About]:
+        return self.operation.about
+
 
 @value
 class TakeOver(Record):
@@ -239,6 +264,10 @@ class TakeOver(Record):
     operation: OperationRef
     owner: str
     held: Held
+
+    @property
+    def about(self) -> Sequence[About]:
+        return self.operation.about
 
 
 @value
@@ -251,6 +280,10 @@ class Wake(Record):
     operation: OperationRef
     at: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return self.operation.about
+
 
 @value
 class AskToStop(Record):
@@ -261,6 +294,10 @@ class AskToStop(Record):
 
     operation: OperationRef
     reason: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return self.operation.about
 
 
 @value

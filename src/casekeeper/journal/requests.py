@@ -5,13 +5,13 @@ are never stored. Key = hash(user, route, request id), at the top level of the s
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from casekeeper.clock import Clock
 from casekeeper.errors import RequestIdReused
-from casekeeper.journal.commits import Condition, Record, Superseded
+from casekeeper.journal.commits import About, Condition, Record, Superseded
 from casekeeper.values import value
 
 T = TypeVar("T")
@@ -62,6 +62,10 @@ class Claim(Record, Condition):
     now: datetime
     expires_at: datetime | None
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("claim", self.key, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         return AlreadyClaimed(self.key) if found else None
 
@@ -72,6 +76,11 @@ class ReleaseClaim(Record):
 
     made: str
     expires_at: datetime
+
+    @property
+    def about(self) -> Sequence[About]:
+        # A live claim is written by nobody but the end of its operation, whose fact has the session alone.
+        return ()
 
 
 class Claims(Protocol):
