@@ -4,6 +4,7 @@ from casekeeper.documents.document import AddDocument
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
 from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.journal.events import Fact
+from casekeeper.journal.things import Drop, IsAt, Put
 from casekeeper.sessions.adoption import AdoptSession
 from casekeeper.sessions.session import EndSession, PutSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage.firestore_rows import INLINE_BYTES
@@ -25,6 +26,10 @@ def line_of(commit: Commit) -> str:
                 return one.session_id
             case AddDocument(document):
                 return document.casefile_id
+            case IsAt(topic=topic) | Drop(topic=topic):
+                return topic.id
+            case Put(thing):
+                return thing.about.id
             case _:
                 pass
     return "others"
@@ -40,4 +45,5 @@ def size_of(commit: Commit) -> int:
     """About how many bytes of a write a commit takes."""
     facts = facts_of(commit)
     bodies = sum(min(len(fact.payload.body or b""), INLINE_BYTES) for fact in facts)
+    bodies += sum(len(record.body) for record in commit.records if isinstance(record, Put))
     return bodies + 2000 * (len(facts) + len(commit.records) + len(commit.conditions))

@@ -1,7 +1,8 @@
 """Which locks a transaction takes, so that it is judged and numbered as if nobody else wrote.
 
 Whoever adds facts to a session has the session alone and shares its casefile with others that do so elsewhere in it:
-several processes work in one casefile at once. Whoever changes anything else of a casefile has it alone.
+several processes work in one casefile at once. Likewise for a thing. Whoever changes anything else of a casefile has it
+alone.
 """
 
 import hashlib
@@ -13,9 +14,11 @@ from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.commits import Commit, Condition, PermissionChanged, Record
 from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
 from casekeeper.journal.requests import Claim, ReleaseClaim
+from casekeeper.journal.things import Drop, IsAt, Put
 from casekeeper.sessions.session import SessionIsOpen
 
-# What looks at a casefile, or writes nothing but what belongs to one session of it, whose facts come with it.
+_OF_THINGS = (IsAt, Put, Drop)
+# What looks at a casefile, or writes nothing but one thing of it, or what belongs to one session, whose facts come along.
 _BESIDE_OTHERS = (
     CasefileIsActive,
     Fence,
@@ -25,6 +28,7 @@ _BESIDE_OTHERS = (
     CloseOperation,
     Claim,
     ReleaseClaim,
+    *_OF_THINGS,
 )
 # Where a record keeps what it writes.
 _HOLDERS = ("casefile", "grant", "session", "document", "upload", "row")
@@ -69,6 +73,9 @@ class Locks:
                 self._want(f"casefile {casefile_id}", alone=alone)
             if session_id := getattr(one, "session_id", None):
                 self._want(f"session {session_id}", alone=True)
+        if isinstance(part, _OF_THINGS):
+            kind, id_ = part.name
+            self._want(f"thing {kind} {id_}", alone=True)
         if key := getattr(part, "key", None):
             self._want(f"claim {key}", alone=True)
         if type(part).__module__.startswith("casekeeper.identity"):

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.sql import ClauseElement
 
 from casekeeper.acl_feed import Change
-from casekeeper.casefiles.casefile import Fence
+from casekeeper.casefiles.casefile import EraseContents, Fence
 from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
@@ -23,6 +23,7 @@ from casekeeper.journal.commits import Commit, Condition, PermissionChanged, Rec
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
 from casekeeper.journal.operations import AskToStop, CloseOperation, OpenOperation, OperationIsOpen
 from casekeeper.journal.requests import Claim, ReleaseClaim
+from casekeeper.journal.things import Drop, IsAt, Put, Topic
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_claims import BatchClaims
@@ -31,6 +32,7 @@ from casekeeper.storage.sql_feed import BatchFeed
 from casekeeper.storage.sql_records import RECORDS
 from casekeeper.storage.sql_rows import event_row, open_row, total_row
 from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
+from casekeeper.storage.sql_things import BatchThings
 
 _HEADS = Static(
     select(
@@ -103,10 +105,12 @@ class Batch:
     _closed: list[str] = field(default_factory=list[str])
     _feed: BatchFeed = field(init=False)
     _claims: BatchClaims = field(init=False)
+    _things: BatchThings = field(init=False)
 
     def __post_init__(self) -> None:
         self._feed = BatchFeed(self.tx, is_held=self.holds_feed)
         self._claims = BatchClaims(self.tx)
+        self._things = BatchThings(self.tx)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
         """Read what these commits will ask for: where sessions stand, which operations are open, and the like."""
@@ -115,6 +119,7 @@ class Batch:
         self._feed.prepare(commits)
         sessions: set[str] = set()
         operations: set[str] = set()
+        things: list[IsAt] = []
         for commit in commits:
             sessions.update(fact.session_id for fact in commit.facts)
             for condition in commit.conditions:
@@ -123,10 +128,14 @@ class Batch:
                         sessions.add(session_id)
                     case OperationIsOpen(event_id):
                         operations.add(event_id)
+                    case IsAt():
+                        things.append(condition)
                     case _:
                         pass
         for session_id, *head in self.tx.all(_HEADS, session_ids=_json(sessions)) if sessions else ():
             self._heads[session_id] = _Head(*head)
+        if things:
+            self._things.prepare(things)
         if operations:
             self._open.update(row[0] for row in self.tx.all(_OPEN, event_ids=_json(operations)))
 
@@ -155,6 +164,7 @@ class Batch:
         """
         tx = self.tx
         self._claims.settle()
+        self._things.settle()
         self._flush_open()
         if self._events:
             tx.bulk(_ADD_EVENTS, self._events)
@@ -191,6 +201,8 @@ class Batch:
                 return self._feed.newest(condition)
             case Claim():
                 return self._claims.live(condition)
+            case IsAt():
+                return self._things.find(condition)
             case SessionIsIdle():
                 self._flush_open()
             case _:
@@ -215,6 +227,13 @@ class Batch:
                 self._claims.put(record)
             case ReleaseClaim():
                 self._claims.release(record)
+            case Put():
+                self._things.put(record)
+            case Drop():
+                self._things.drop(record)
+            case EraseContents(casefile_id):
+                self._things.forget(Topic("casefile", casefile_id))
+                RECORDS[type(record)](self.tx, record)
             case AdoptFacts():
                 self._adopt(record)
             case EndSession(session_id, at):
