@@ -241,6 +241,18 @@ async def test_commits_that_come_together_see_what_those_before_them_wrote(stora
     assert await all_of(storage, [putting(other)]) == [refused]
 
 
+async def test_what_a_commit_found_missing_is_missing_when_it_is_written(pair: tuple[Storage, Storage]):
+    for number in range(10):
+        one, two = permit(number), permit(number, kind="badge")
+        commits = [
+            Commit((), (IsAt.before(absent),), (Put(made),)) for absent, made in ((one, two), (two, one))
+        ]
+
+        answers = await asyncio.gather(all_of(pair[0], commits[:1]), all_of(pair[1], commits[1:]))
+
+        assert sorted(answers) == [["ThingChanged"], ["ok"]]
+
+
 # Together with the rest of a commit
 
 
