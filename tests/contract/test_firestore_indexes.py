@@ -9,6 +9,7 @@ from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import DeleteCasefile, EraseContents
 from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.requests import ReleaseClaim
+from casekeeper.journal.things import Topic
 from casekeeper.sessions.reading import QueryEvents
 from casekeeper.sessions.session import SessionFilter, SessionIsIdle
 from tests.contract.conftest import Opening
@@ -81,6 +82,10 @@ async def _read_everything(shelf: Shelf) -> None:
     await shelf.commit(Commit(records=(shelf.document("text"),)))
     await storage.documents.counts(shelf.casefile_id)
     await storage.documents.old_uploads(NOW, 10)
+    for state in (None, "asked"):
+        await storage.things.page("parking_permit", Topic("casefile", shelf.casefile_id), state, None, 10)
+    for thing_kind in (None, "parking_permit"):
+        await storage.things.due(thing_kind, NOW, 10)
     await shelf.commit(Commit((), (SessionIsIdle(shelf.session_id),)))
     await shelf.commit(Commit(records=(ReleaseClaim("evt_1", LATER),)))
     await shelf.commit(Commit(records=(ForgetExpired(NOW + timedelta(days=1)),)))

@@ -14,9 +14,11 @@ from casekeeper.journal import adoption as chain
 from casekeeper.journal import commits
 from casekeeper.journal import operations as ops
 from casekeeper.journal import requests as req
+from casekeeper.journal.things import Drop, IsAt, Put
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_things import THING_CONDITIONS
 from casekeeper.storage.firestore_values import Query
 from casekeeper.storage.firestore_view import View
 
@@ -139,6 +141,7 @@ CONDITIONS: dict[type[commits.Condition], Callable[[View, Any], Awaitable[Any]]]
     acc.AccountAbsent: lambda view, c: view.get(at.account(c.user_id)),
     acc.AccountStands: _account_changed,
     cred.FamilyLives: _lives,
+    **THING_CONDITIONS,
 }
 """What a condition's `refusal` is given."""
 
@@ -179,5 +182,7 @@ def places(commit: commits.Commit) -> Iterable[str]:
                 yield at.digest(document.casefile_id, document.sha256)
             case doc.DeleteDocuments(casefile_id, document_ids):
                 yield from (at.document(casefile_id, document_id) for document_id in document_ids)
+            case IsAt() | Put() | Drop():
+                yield at.thing(*one.name)
             case _:
                 pass

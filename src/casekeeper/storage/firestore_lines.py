@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from casekeeper.journal.adoption import AdoptFacts
 from casekeeper.journal.commits import About, AboutKind, Commit
 from casekeeper.journal.events import Fact
+from casekeeper.journal.things import Put
 from casekeeper.storage.firestore_rows import INLINE_BYTES
 
 # What is in a commit's line with it: the same session before the same casefile.
@@ -46,4 +47,5 @@ def size_of(commit: Commit) -> int:
     """About how many bytes of a write a commit takes."""
     facts = facts_of(commit)
     bodies = sum(min(len(fact.payload.body or b""), INLINE_BYTES) for fact in facts)
+    bodies += sum(len(record.body) for record in commit.records if isinstance(record, Put))
     return bodies + 2000 * (len(facts) + len(commit.records) + len(commit.conditions))

@@ -28,6 +28,7 @@ from casekeeper.storage.firestore_rows import (
     upload_row,
     us,
 )
+from casekeeper.storage.firestore_things import THING_RECORDS
 from casekeeper.storage.firestore_values import Fields, Query
 from casekeeper.storage.firestore_view import View
 
@@ -237,6 +238,7 @@ RECORDS: dict[type[commits.Record], Callable[[View, Any], Awaitable[None]]] = {
     doc.DeleteDocuments: _delete_documents,
     doc.PutUpload: lambda view, r: view.put(at.upload(r.upload.upload_id), upload_row(r.upload)),
     doc.DropUpload: lambda view, r: view.delete(at.upload(r.upload_id)),
+    **THING_RECORDS,
 }
 """How each record is written, in the order in which those of one commit are."""
 

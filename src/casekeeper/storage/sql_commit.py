@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import delete, select
 
 from casekeeper.acl_feed import Change
-from casekeeper.casefiles.casefile import Fence
+from casekeeper.casefiles.casefile import EraseContents, Fence
 from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
@@ -30,6 +30,7 @@ from casekeeper.journal.operations import (
     Wake,
 )
 from casekeeper.journal.requests import Claim, ReleaseClaim
+from casekeeper.journal.things import Drop, IsAt, Put, Topic
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_claims import BatchClaims
@@ -39,6 +40,7 @@ from casekeeper.storage.sql_feed import BatchFeed
 from casekeeper.storage.sql_records import RECORDS
 from casekeeper.storage.sql_rows import open_row
 from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
+from casekeeper.storage.sql_things import BatchThings
 
 _o = t.open_operations.c
 _OPEN = Static(select(_o.event_id, _o.owner, _o.attempt).where(IsInJson(_o.event_id, "event_ids")))
@@ -63,11 +65,13 @@ class Batch:
     _facts: BatchFacts = field(init=False)
     _feed: BatchFeed = field(init=False)
     _claims: BatchClaims = field(init=False)
+    _things: BatchThings = field(init=False)
 
     def __post_init__(self) -> None:
         self._facts = BatchFacts(self.tx)
         self._feed = BatchFeed(self.tx, is_held=self.holds_feed)
         self._claims = BatchClaims(self.tx)
+        self._things = BatchThings(self.tx)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
         """Read what these commits will ask for: where sessions stand, which operations are open, and the like.
@@ -83,6 +87,8 @@ class Batch:
             for one in commit.conditions
             if isinstance(one, OperationIsOpen | OwnedBy)
         }
+        if things := [one for commit in commits for one in commit.conditions if isinstance(one, IsAt)]:
+            self._things.prepare(things)
         if operations:
             rows = self.tx.all(_OPEN, event_ids=_json(operations))
             self._open = {event_id: (owner, attempt) for event_id, owner, attempt in rows}
@@ -112,6 +118,7 @@ class Batch:
         """
         tx = self.tx
         self._claims.settle()
+        self._things.settle()
         self._flush_open()
         self._facts.settle()
         tx.settle()
@@ -131,6 +138,8 @@ class Batch:
                 return self._feed.newest(condition)
             case Claim():
                 return self._claims.live(condition)
+            case IsAt():
+                return self._things.find(condition)
             case SessionIsIdle():
                 self._flush_open()
             case _:
@@ -156,6 +165,13 @@ class Batch:
                 self._claims.put(record)
             case ReleaseClaim():
                 self._claims.release(record)
+            case Put():
+                self._things.put(record)
+            case Drop():
+                self._things.drop(record)
+            case EraseContents(casefile_id):
+                self._things.forget(Topic("casefile", casefile_id))
+                RECORDS[type(record)](self.tx, record)
             case AdoptFacts():
                 self._facts.adopt(record)
             case EndSession(session_id, at):

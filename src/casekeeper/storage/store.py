@@ -17,6 +17,7 @@ from casekeeper.execution.resuming import ResumeStore
 from casekeeper.identity.credentials import CredentialStore
 from casekeeper.journal.commits import Commits
 from casekeeper.journal.requests import Claims
+from casekeeper.journal.things import Things
 from casekeeper.sessions.reading import EventStore
 from casekeeper.sessions.recording import RecordStore
 from casekeeper.sessions.session import SessionStore
@@ -58,6 +59,7 @@ class Storage:
     events: Events
     documents: DocumentStore
     search: Search
+    things: Things
     blobs: BlobStore
     directory: Path
     """Where this process keeps its files: keys, and with the embedded store everything."""
