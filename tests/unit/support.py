@@ -174,6 +174,10 @@ class House:
     operations: Operations
     sessions: SessionService
     explain: Explain
+    announced: list[Callable[[Sequence[Sealed]], None]] = field(
+        default_factory=list[Callable[[Sequence[Sealed]], None]]
+    )
+    """Who hears of facts; filled by a test."""
     _asked: int = 0
 
     # WHO
@@ -473,7 +477,13 @@ async def open_house(
 ) -> AsyncGenerator[House]:
     """A house on a migrated directory; what still runs in it at the end is stopped."""
     live, pushes = LiveFeed(), Pushes()
-    async with open_embedded(directory, live.announce, pushes) as storage:
+    hearing = [live.announce]
+
+    def announce(sealed: Sequence[Sealed]) -> None:
+        for hear in hearing:
+            hear(sealed)
+
+    async with open_embedded(directory, announce, pushes) as storage:
         house = _wire(
             storage,
             clock or StepClock(),
@@ -486,6 +496,7 @@ async def open_house(
             agents,
             everybody_creates=everybody_creates,
         )
+        house.announced = hearing
         try:
             yield house
         finally:

@@ -99,7 +99,14 @@ class Runner:
         return self._running.get(event_id)
 
     def adopt(self, running: Running, task: "asyncio.Task[None]") -> None:
-        """Keep a task that lives for the operation until it is done."""
+        """Keep a task that lives for the operation until it is done.
+
+        A run of an earlier attempt that is still under way here is stopped: it has lost the operation, and whatever it does
+        is refused.
+        """
+        earlier = self._running.get(running.fact.event_id)
+        if earlier is not None and earlier is not running:
+            _interrupt(earlier)
         self._running[running.fact.event_id] = running
         self._tasks.add(task)
         if self.is_ending:
@@ -107,7 +114,8 @@ class Runner:
 
         def forget(done: asyncio.Task[Any]) -> None:
             self._tasks.discard(done)
-            self._running.pop(running.fact.event_id, None)
+            if self._running.get(running.fact.event_id) is running:
+                del self._running[running.fact.event_id]
             if not done.cancelled() and (error := done.exception()) and not running.ended.done():
                 running.ended.set_exception(error)
 

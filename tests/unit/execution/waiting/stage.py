@@ -54,7 +54,15 @@ def _pauses(stage: Stage) -> list[Tool]:
             raise Parked(stage.until, (WaitingFor("approval", "apr_1"),))
         return "written"
 
-    return [pauses, pauses_writing]
+    @tool(effects={Effect.READ}, parks=True, timeout=timedelta(seconds=60))
+    async def pauses_then_works(call: MDSContext) -> None:
+        """Wait, then work until the test says go."""
+        if call.resumed is None:
+            raise Parked
+        stage.runs["works_on"] += 1
+        await stage.go.wait()
+
+    return [pauses, pauses_writing, pauses_then_works]
 
 
 def _follows(stage: Stage) -> Tool:

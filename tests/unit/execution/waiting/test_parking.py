@@ -1,20 +1,33 @@
 """Parking, going on, and what callers are told."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from casekeeper.acl import Effect
 from casekeeper.casefiles.casefile import CasefileView
+from casekeeper.errors import ArgumentsInvalid, FieldError, ModelUnavailable, StoreUnavailable
+from casekeeper.execution.calls import Call, Started
+from casekeeper.execution.outcomes import Outcome
 from casekeeper.execution.service import Execute
 from casekeeper.execution.status import GetOperation
 from casekeeper.identity.principal import Principal
+from casekeeper.journal.commits import Commit
+from casekeeper.journal.events import OperationType
 from casekeeper.journal.operations import (
+    AT_ONCE,
     NOBODY,
+    ParkOperation,
 )
-from casekeeper.operations.operation import ToolCall
+from casekeeper.operations.context import MDSContext, Parked
+from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, ToolCall
+from casekeeper.operations.tools import Tool
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
 from tests.unit.execution.waiting.stage import Stage
@@ -301,3 +314,126 @@ async def test_a_snapshot_that_is_lost_is_a_failure(house: House, anna: Principa
     assert await house.wake() == []
 
     assert await ended_kind(house, outcome) == ("failed", "snapshot_lost")
+
+
+class Changing:
+    """A source whose one operation is, or is not, what it was."""
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        self.error: Exception | None = None
+
+    type: OperationType = OperationType.AGENT
+
+    def find(self, name: str) -> Operation | None:
+        return Moody(self) if name == "moody" else None
+
+    def operations(self) -> Sequence[Operation]:
+        return [Moody(self)]
+
+    def catalogue(self) -> Sequence[CatalogEntry]:
+        return []
+
+
+@dataclass
+class Moody:
+    """An agent that parks once, and whose parameters do not always fit."""
+
+    source: Changing
+    type: OperationType = OperationType.AGENT
+    name: str = "moody"
+    effects: frozenset[Effect] = frozenset({Effect.READ})
+    timeout: timedelta = timedelta(seconds=60)
+    limit: int | None = None
+    parks: bool = True
+    snapshot_version: int = 1
+
+    def parse(self, call: Any) -> Any:
+        if self.source.error is not None:
+            raise self.source.error
+        return call
+
+    async def run(self, context: MDSContext, parameters: Any) -> Finished:
+        if context.resumed is None:
+            await context.invoke(ToolCall(operation_type="tool", tool_name="echo"), key="a")
+            raise Parked
+        return Finished(parameters.prompt)
+
+    def entry(self) -> CatalogEntry:
+        raise AssertionError("nobody asks for the catalogue here")
+
+
+@asynccontextmanager
+async def moody(directory: Path, stage: Stage) -> AsyncGenerator[tuple[House, Changing, Outcome]]:
+    """An agent of which a run waits, woken."""
+    source = Changing(stage.tools()[0])
+    async with open_house(directory, tools=stage.tools(), agents=[source]) as house:
+        anna = await house.caller(ANNA)
+        casefile = await house.casefile(anna)
+        operation = AgentCall(operation_type="agent", agent_name="moody", prompt="hello")
+        call = Call(anna, At(casefile_id=casefile.casefile_id), operation, house.ask(anna))
+        _, started = await house.executor.execute(call)
+        assert isinstance(started, Started)
+        outcome = await started.running.ended
+        await wake(house, outcome.event_id)
+        yield house, source, outcome
+
+
+async def test_an_agent_goes_on_with_what_it_was_asked_and_tainted_by_what_it_read(
+    directory: Path, stage: Stage
+):
+    async with moody(directory, stage) as (house, _, _):
+        [ended] = await house.wake()
+
+    assert (ended.status, ended.outputs, ended.is_tainted) == ("completed", b'"hello"', True)
+
+
+async def test_what_cannot_run_at_present_waits_until_it_can(directory: Path, stage: Stage):
+    async with moody(directory, stage) as (house, source, outcome):
+        source.error = ModelUnavailable("No key.")
+        assert await house.wake() == []
+        row = await house.row(outcome.event_id)
+        assert row is not None
+        assert row.held is not None
+        assert [(one.kind, one.id) for one in row.held.waiting_for] == [("operation", "agent/moody")]
+        source.error = None
+        house.clock.advance(minutes=2)
+        [ended] = await house.wake()
+
+    assert ended.status == "completed"
+
+
+async def test_what_was_asked_and_fits_no_more_is_a_failure(directory: Path, stage: Stage):
+    async with moody(directory, stage) as (house, source, outcome):
+        source.error = ArgumentsInvalid(errors=(FieldError("payload.operation.prompt", "is too long now"),))
+
+        assert await house.wake() == []
+
+        assert await ended_kind(house, outcome) == ("failed", "arguments_invalid")
+
+
+async def test_an_outage_of_what_parameters_need_leaves_it_due(directory: Path, stage: Stage):
+    async with moody(directory, stage) as (house, source, outcome):
+        source.error = StoreUnavailable("The store cannot be reached.")
+        with pytest.raises(StoreUnavailable):
+            await house.resume(outcome.event_id)
+        source.error = None
+
+        [ended] = await house.wake()
+
+    assert ended.status == "completed"
+
+
+async def test_after_a_crash_the_children_on_the_record_tell_what_it_has_read(directory: Path, stage: Stage):
+    async with moody(directory, stage) as (house, _, outcome):
+        [opened] = await house.storage.events.opened([outcome.event_id])
+        held = opened.row.held
+        assert held is not None
+        # As a process leaves it that is lost before it can write down what it has read.
+        lost = replace(held, is_tainted=False, crashes=1)
+        park = ParkOperation(opened.row.ref, lost, AT_ONCE)
+        await house.commits.commit(Commit((), (opened.row.ownership,), (park,)))
+
+        [ended] = await house.wake()
+
+    assert ended.is_tainted

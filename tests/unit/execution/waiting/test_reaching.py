@@ -12,11 +12,12 @@ from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import CasefileView, PutCasefile, PutGrant, Status
 from casekeeper.casefiles.permissions import RevokeRole
 from casekeeper.errors import SessionBusy, StoreUnavailable
+from casekeeper.execution.runner import Ending
 from casekeeper.execution.status import CancelOperation
 from casekeeper.identity.accounts import DeactivateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Payload, fact_of
+from casekeeper.journal.events import Kind, Payload, fact_of
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
 from tests.unit.execution.waiting.stage import Stage
@@ -251,3 +252,29 @@ async def test_parking_twice_because_an_answer_was_lost_is_parking_once(
 
     assert outcome.status == "pending"
     assert [one.kind for one in outcome.waiting_for] == ["signal"]
+
+
+async def test_what_was_taken_up_in_the_meantime_is_not_ended_from_outside(
+    house: House, stage: Stage, anna: Principal, casefile: CasefileView
+):
+    outcome = await parked(house, anna, casefile, "pauses_then_works")
+    [opened] = await house.storage.events.opened([outcome.event_id])
+    successor = await house.resume(outcome.event_id)
+    assert successor is not None
+
+    assert not await house.life.end_other(opened, Ending(Kind.CANCELLED))
+
+    stage.go.set()
+    assert (await successor.running.ended).status == "completed"
+
+
+async def test_what_runs_when_it_is_asked_to_stop_is_stopped_after_it_was_taken_up(
+    house: House, stage: Stage, anna: Principal, casefile: CasefileView
+):
+    outcome = await parked(house, anna, casefile, "pauses_then_works")
+    successor = await house.resume(outcome.event_id)
+    assert successor is not None
+
+    await house.operations.cancel(anna, CancelOperation(event_id=outcome.event_id))
+
+    assert await ended_kind(house, outcome) == ("cancelled", "cancelled")
