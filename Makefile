@@ -25,7 +25,7 @@ test: setup ## Set up and run all tests, with coverage
 	@$(RUN) coverage report --skip-covered --fail-under=85 > .report-coverage || (cat .report-coverage; exit 1)
 	@tail -n 1 .report-coverage
 	@$(RUN) coverage report --fail-under=100 \
-		--include='src/casekeeper/casefiles/*,src/casekeeper/identity/*,src/casekeeper/execution/executor.py'
+		--include='src/casekeeper/casefiles/*,src/casekeeper/identity/*,src/casekeeper/execution/corridor.py,src/casekeeper/execution/life.py,src/casekeeper/operations/admitting.py'
 
 stores: setup ## Run the doors and the crashes on PostgreSQL, the most of them on Firestore
 	TEST_STORE=postgresql $(RUN) pytest -n auto --dist worksteal tests/doors tests/journeys/test_crash.py $(ARGS)

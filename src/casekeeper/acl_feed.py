@@ -98,11 +98,13 @@ class Receipt:
 
     Attributes:
         stopped: Operations that ran and have ended.
+        waiting: Operations that waited and have ended.
         unconfirmed: Operations that have not ended yet, by the worker that runs them. They can do nothing any more:
             every step of theirs is refused, and the worker's own caches have run out.
     """
 
     stopped: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
     unconfirmed: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
@@ -112,7 +114,7 @@ class Stops(Protocol):
     async def stop(
         self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True
     ) -> Receipt:
-        """End what runs for this user, in this casefile, or both.
+        """End what runs or waits for this user, in this casefile, or both.
 
         `waits`: until the change holds on every worker and what ran has ended, a second at most.
         """
@@ -121,10 +123,11 @@ class Stops(Protocol):
     async def lowered(
         self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
     ) -> Receipt:
-        """What becomes of the operations of this user that the new role does not cover; the others go on.
+        """What becomes of the operations of this user that the new role does not cover; the others go on."""
+        ...
 
-        What runs on the word of somebody else, and only for that needs an approval now, ends as well but is not named.
-        """
+    async def archived(self, casefile_id: str) -> None:
+        """End what waits to change something in this casefile."""
         ...
 
     async def settle(self) -> None:

@@ -12,7 +12,7 @@ CasekeeperError
 │   ├── Gone            410   RouteGone
 │   ├── Conflict        409   SessionClosed · SessionBusy · SessionReserved · CasefileArchived · StaleVersion ·
 │   │                         StillRunning · OwnerRequired · AccountExists · CasefileExists
-│   ├── TooLarge        413   BodyTooLarge · CasefileFull · HeadersTooLarge (431)
+│   ├── TooLarge        413   BodyTooLarge · CasefileFull · ThingTooLarge · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
 └── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
@@ -324,6 +324,11 @@ class BodyTooLarge(TooLarge):
 class CasefileFull(TooLarge):
     code = "casefile_full"
     title = "The casefile holds as many bytes as it may"
+
+
+class ThingTooLarge(TooLarge):
+    code = "thing_too_large"
+    title = "This is larger than it may be"
 
 
 class HeadersTooLarge(TooLarge):

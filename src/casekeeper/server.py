@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -19,9 +19,8 @@ from casekeeper.documents.readers import Readers
 from casekeeper.errors import AccountExists
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
-from casekeeper.execution.rights import Rights
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.stops import heed_stops
+from casekeeper.execution.stopping import Rights
 from casekeeper.execution.telling import Telling
 from casekeeper.identity.accounts import (
     Account,
@@ -32,6 +31,7 @@ from casekeeper.identity.accounts import (
 from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, ForgetExpired
+from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
@@ -67,7 +67,13 @@ async def open_server(
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
     owner = f"{os.getpid()}-{secrets.token_hex(6)}"
     helper = find_helper(_secret_of(settings.redis), owner, live, pushes, agreed)
-    announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
+    told, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
+    heard: list[Callable[[Sequence[Sealed]], None]] = [told]
+
+    def announce(sealed: Sequence[Sealed]) -> None:
+        for hear in heard:
+            hear(sealed)
+
     telling = Telling(helper) if helper else None
     limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
     async with (
@@ -98,7 +104,8 @@ async def open_server(
             limits,
             helper,
         )
-        recovery = Recovery(storage.events, storage.commits, clock, owner=owner)
+        heard.append(server.waker.announced)
+        recovery = Recovery(storage.events, server.life, owner=owner, hint=server.waker.hint)
         if not storage.is_shared:
             # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
             await recovery.run()
@@ -111,8 +118,10 @@ async def open_server(
         pushes.listen(rights.changed)
         judging = asyncio.create_task(rights.watch())
         judging.add_done_callback(_tell_if_it_failed)
-        heeding = asyncio.create_task(heed_stops(storage.events, runner, owner))
+        heeding = asyncio.create_task(server.stopping.heed(owner))
         heeding.add_done_callback(_tell_if_it_failed)
+        waking = asyncio.create_task(server.waker.run())
+        waking.add_done_callback(_tell_if_it_failed)
         try:
             yield server
         finally:
@@ -120,6 +129,7 @@ async def open_server(
             sweeper.cancel()
             judging.cancel()
             heeding.cancel()
+            waking.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
             await agents.close()
             readers.close()

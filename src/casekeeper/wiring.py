@@ -20,16 +20,21 @@ from casekeeper.documents.custody import Custody
 from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.filing import Filing
 from casekeeper.documents.readers import Readers
-from casekeeper.execution.executor import Executor
+from casekeeper.execution.corridor import Executor
 from casekeeper.execution.explain import Explain
+from casekeeper.execution.life import Life
 from casekeeper.execution.limits import Limits
 from casekeeper.execution.nesting import Nesting
-from casekeeper.execution.outcomes import Operations
-from casekeeper.execution.receipts import Stopping
+from casekeeper.execution.outcomes import Outcomes
+from casekeeper.execution.recovery import Recovery
+from casekeeper.execution.resuming import Resuming
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.session_changes import SessionChanges
 from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.status import Operations
+from casekeeper.execution.stopping import Stopping
+from casekeeper.execution.waking import Waker
 from casekeeper.identity.accounts import Accounts
 from casekeeper.identity.api_keys import ApiKeys
 from casekeeper.identity.browser_sessions import BrowserSessions
@@ -42,10 +47,12 @@ from casekeeper.identity.keys import SigningKeys, made_once
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.logouts import Logouts
 from casekeeper.identity.passwords import Passwords
+from casekeeper.identity.principal import Principal
 from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.requests import Requests
+from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.paging import Cursors
 from casekeeper.policy import Policy
@@ -94,6 +101,10 @@ class Server:
     freshness: Freshness
     explain: Explain
     registry: Registry
+    admitting: Admitting
+    life: Life
+    stopping: Stopping
+    waker: Waker
     runner: Runner
     clock: Clock
     first_login: FirstLogin | None
@@ -113,6 +124,18 @@ class Server:
         await asyncio.sleep(self.settings.stop_delay_s)
         self.reading.end()
         await self.runner.drain(timedelta(seconds=self.settings.drain_s))
+
+
+def life_on(storage: Storage, outcomes: Outcomes, runner: Runner, clock: Clock, owner: str) -> Life:
+    """The lives of operations in a store."""
+    requests, sizes = Requests(storage.accounts, clock), Sizes(storage.blobs)
+    return Life(runner, storage.commits, requests, sizes, storage.events, outcomes, clock, owner=owner)
+
+
+async def recover_alone(storage: Storage, clock: Clock, owner: str) -> None:
+    """Hand on or close what a former process left open, in a store that no server holds."""
+    outcomes = Outcomes(storage.events, Sizes(storage.blobs), LiveFeed())
+    await Recovery(storage.events, life_on(storage, outcomes, Runner(), clock, owner), owner=owner).run()
 
 
 def wire(
@@ -145,8 +168,12 @@ def wire(
     pushes.listen(freshness.push)
     authenticator = Authenticator(tokens, freshness)
     policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")
-    registry = Registry([tools, agents], policy)
-    stops = Stopping(runner, storage.events, registry, is_shared=storage.is_shared)
+    registry = Registry([tools, agents])
+    admitting = Admitting(registry, policy)
+    sizes = Sizes(blobs)
+    outcomes = Outcomes(storage.events, sizes, live)
+    life = life_on(storage, outcomes, runner, clock, owner)
+    stops = Stopping(runner, storage.events, admitting, life, commits, is_shared=storage.is_shared)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     fetch = Fetcher()
     issuers = Issuers(((issuer, IssuerKeys(issuer, fetch)) for issuer in settings.issuers), clock)
@@ -175,7 +202,6 @@ def wire(
         storage.sessions, gate, clock, timedelta(hours=settings.session_idle_hours)
     )
     # RUN
-    sizes = Sizes(blobs)
 
     def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
         return CasefileDocuments(
@@ -192,24 +218,32 @@ def wire(
             bytes_max=settings.casefile_bytes,
         )
 
-    nesting = Nesting(gate, commits, sizes, live, documents, registry, clock)
+    async def stored_user(user_id: str) -> Principal | None:
+        return await accounts.active_principal(user_id, freshness.epoch)
+
+    nesting = Nesting(
+        gate, commits, requests, sizes, live, documents, admitting, runner, outcomes, stops, clock
+    )
+    resuming = Resuming(manager, admitting, stored_user, life, sizes, storage.events, clock)
     executor = Executor(
         manager,
         gate,
         requests,
-        registry,
+        admitting,
         limits,
         runner,
         commits,
         sizes,
+        life,
+        resuming,
         nesting.context,
         clock,
-        owner=owner,
     )
+    waker = Waker(storage.events, executor, runner, clock)
     # RECORD, read
     poll = _POLL if storage.is_shared else None
     reading = Reading(storage.events, manager, gate, live, cursors, clock, poll=poll)
-    operations = Operations(manager, reading, runner, commits, sizes, logins)
+    operations = Operations(manager, reading, runner, stops, outcomes, sizes, logins)
     sessions = SessionService(
         manager,
         executor,
@@ -242,7 +276,7 @@ def wire(
         clock,
         records_reads=settings.record_reads,
     )
-    explain = Explain(gate, storage.casefiles, accounts, registry)
+    explain = Explain(gate, storage.casefiles, accounts, admitting)
     return Server(
         settings=settings,
         storage=storage,
@@ -282,6 +316,10 @@ def wire(
         freshness=freshness,
         explain=explain,
         registry=registry,
+        admitting=admitting,
+        life=life,
+        stopping=stops,
+        waker=waker,
         runner=runner,
         clock=clock,
         first_login=first,

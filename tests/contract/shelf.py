@@ -16,7 +16,7 @@ from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.ids import new_document_id, new_event_id, new_pseudonym, new_session_id
 from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Sealed, StoredFact
-from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
+from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen, operation_of
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
 from casekeeper.storage.store import Storage
@@ -148,7 +148,7 @@ class Shelf:
             started_seq=seq,
             inputs_commit=fact.payload.commit.hex(),
         )
-        return Commit((ended,), (OperationIsOpen(fact.event_id),), (CloseOperation(fact.event_id),))
+        return Commit((ended,), (OperationIsOpen(operation_of(fact)),), (CloseOperation(operation_of(fact)),))
 
     async def operation(self, name: str = "noop", kind: Kind = Kind.SUCCEEDED, **fields: Any) -> Fact:
         """An operation that started and ended."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from casekeeper.casefiles.casefile import DeleteCasefile, EraseContents, Status
 from casekeeper.clock import to_us
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
+from casekeeper.journal.things import IsAt, Put, Thing, Topic
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import SessionFilter
 from tests.contract.conftest import Opening
@@ -160,3 +161,34 @@ async def test_casefiles_that_are_gone_are_not_passed_over(opening: Opening):
 
     assert [casefile.casefile_id for casefile, _ in page] == [shelf.casefile_id]
     assert listed == Cost(calls=2, documents=2)
+
+
+async def test_things_cost_what_is_found_however_many_others_there_are(opening: Opening):
+    here, there = Topic("casefile", "cf_260301_abc123"), Topic("casefile", "cf_260301_ffffff")
+    thing = Thing(
+        kind="parking_permit", id="", about=here, state="asked", created_at=NOW, updated_at=NOW, body={}
+    )
+    mine = [replace(thing, id=f"pp_{n}", due_at=NOW) for n in range(2 * PAGE)]
+    others = [replace(thing, id=f"pq_{n}", about=there, due_at=LATER) for n in range(MANY)]
+    async with opening() as storage:
+        await storage.commits.commit(Commit(records=[*map(Put, mine), *map(Put, others)]))
+        costs = list[Cost]()
+        for state in (None, "asked"):
+            for before in (None, mine[PAGE].place):
+                with counted() as listed:
+                    page = await storage.things.page("parking_permit", here, state, before, PAGE)
+                assert len(page) == PAGE
+                costs.append(listed)
+        for kind in (None, "parking_permit"):
+            with counted() as due:
+                assert len(await storage.things.due(kind, NOW, PAGE)) == PAGE
+            costs.append(due)
+        with counted() as changed:
+            versions = [one.changed(LATER) for one in mine]
+            await storage.commits.commit(
+                Commit((), [IsAt.before(one) for one in versions], [*map(Put, versions)])
+            )
+
+    assert costs == [Cost(calls=1, documents=PAGE)] * 6
+    # What is relied on is read at once.
+    assert changed == Cost(calls=1, documents=2 * PAGE)

@@ -9,6 +9,7 @@ from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import DeleteCasefile, EraseContents
 from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.requests import ReleaseClaim
+from casekeeper.journal.things import Topic
 from casekeeper.sessions.reading import QueryEvents
 from casekeeper.sessions.session import SessionFilter, SessionIsIdle
 from tests.contract.conftest import Opening
@@ -58,6 +59,11 @@ async def _read_everything(shelf: Shelf) -> None:
             await shelf.facts(None, order=order, **wanted)
     await storage.events.operation(fact.event_id)
     await storage.events.open_operations(shelf.session_id)
+    await storage.events.children(fact.event_id)
+    await storage.events.opened([fact.event_id])
+    await storage.events.due(10)
+    await storage.events.open_of(shelf.casefile_id, OWNER)
+    await storage.events.asked_to_stop("alive")
     await storage.events.orphans("alive", 10)
     await shelf.check()
     for user_id in (OWNER, GUEST):
@@ -76,6 +82,10 @@ async def _read_everything(shelf: Shelf) -> None:
     await shelf.commit(Commit(records=(shelf.document("text"),)))
     await storage.documents.counts(shelf.casefile_id)
     await storage.documents.old_uploads(NOW, 10)
+    for state in (None, "asked"):
+        await storage.things.page("parking_permit", Topic("casefile", shelf.casefile_id), state, None, 10)
+    for thing_kind in (None, "parking_permit"):
+        await storage.things.due(thing_kind, NOW, 10)
     await shelf.commit(Commit((), (SessionIsIdle(shelf.session_id),)))
     await shelf.commit(Commit(records=(ReleaseClaim("evt_1", LATER),)))
     await shelf.commit(Commit(records=(ForgetExpired(NOW + timedelta(days=1)),)))

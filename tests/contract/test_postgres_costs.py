@@ -9,12 +9,14 @@ import pytest
 from casekeeper.acl import Role
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
+from casekeeper.journal.things import Put, Thing, Topic
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import SessionFilter
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_sessions import SqlSessions
+from casekeeper.storage.sql_things import SqlThings
 from tests.contract.explained import Explained
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
 
@@ -73,3 +75,42 @@ async def test_a_page_of_casefiles_costs_the_same_however_many_there_are(databas
         costs[user_id].append(reads.taken())
 
     assert costs[OWNER] == costs[GUEST]
+
+
+async def test_things_cost_the_same_however_many_others_there_are(database: str, tmp_path: Path):
+    here, there = Topic("casefile", "cf_260301_abc123"), Topic("casefile", "cf_260301_ffffff")
+    reads, costs = Explained(database), list[list[tuple[int, int]]]()
+    async with open_storage(database, tmp_path, lambda _: None) as storage:
+        for others in (0, LONG):
+            await storage.commits.commit(Commit(records=_things(2 * PAGE, here)))
+            await storage.commits.commit(Commit(records=_things(others, there)))
+            costs.append([])
+            for state in (None, "asked"):
+                page = await SqlThings(reads).page("parking_permit", here, state, None, PAGE)
+                assert len(page) == PAGE
+                assert await SqlThings(reads).page("parking_permit", here, state, page[-1].place, PAGE)
+                costs[-1].append(reads.taken())
+            for kind in (None, "parking_permit"):
+                assert len(await SqlThings(reads).due(kind, NOW, PAGE)) == PAGE
+                costs[-1].append(reads.taken())
+
+    assert costs[0] == costs[1] == [(2, 2 * PAGE), (2, 2 * PAGE), (1, PAGE), (1, PAGE)]
+
+
+def _things(number: int, about: Topic) -> list[Put]:
+    """Things of two ages; the first ten are due and of one state, the others of another."""
+    return [
+        Put(
+            Thing(
+                kind="parking_permit",
+                id=f"{about.id}_{n}",
+                about=about,
+                state="asked" if n < 2 * PAGE else "given",
+                due_at=NOW if n < 2 * PAGE else NOW + timedelta(days=1) if n % 2 else None,
+                created_at=NOW + timedelta(seconds=n % 2),
+                updated_at=NOW,
+                body={},
+            )
+        )
+        for n in range(number)
+    ]

@@ -21,10 +21,10 @@ from casekeeper.journal.events import Kind, Sealed
 from casekeeper.journal.requests import Claim
 from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.postgres_locks import lock_number
 from casekeeper.storage.postgres_opening import migrate_postgres
 from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.store import Storage
+from tests.contract.holding import holding
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
 from tests.fakes.postgres import Postgres, running_postgres, selected
 
@@ -264,24 +264,6 @@ async def test_a_fact_of_a_session_that_is_not_there_is_refused(database: str, t
 
 
 # Somebody holds it up
-
-
-@asynccontextmanager
-async def holding(database: str, *casefile_ids: str, session_id: str = "") -> AsyncGenerator[None]:
-    """As if a transaction of another process were at work in these casefiles and did not end.
-
-    `session_id`: it only adds facts to this session of theirs.
-    """
-    holder = await _driver.connect(database)
-    shared = "_shared" if session_id else ""
-    for casefile_id in casefile_ids:
-        await holder.execute(f"SELECT pg_advisory_lock{shared}($1)", lock_number(f"casefile {casefile_id}"))
-    if session_id:
-        await holder.execute("SELECT pg_advisory_lock($1)", lock_number(f"session {session_id}"))
-    try:
-        yield
-    finally:
-        await holder.close()
 
 
 async def test_a_casefile_that_somebody_holds_holds_up_no_other(database: str, tmp_path: Path):

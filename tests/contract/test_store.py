@@ -17,7 +17,12 @@ from casekeeper.clock import to_us
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.journal.commits import Commit, ForgetExpired, IdTaken
 from casekeeper.journal.events import Kind, Payload, Sealed
-from casekeeper.journal.operations import AskToStop, OpenOperation, OperationEnded, OperationIsOpen
+from casekeeper.journal.operations import (
+    AskToStop,
+    OperationEnded,
+    OperationIsOpen,
+    operation_of,
+)
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
 from casekeeper.sessions.session import (
     AutoSessionExists,
@@ -410,7 +415,7 @@ async def test_nothing_is_written_for_an_operation_that_has_ended(shelf: Shelf):
     fact = await shelf.operation()
 
     with pytest.raises(OperationEnded):
-        await shelf.commit(Commit((shelf.fact(Kind.DENIED),), (OperationIsOpen(fact.event_id),)))
+        await shelf.commit(Commit((shelf.fact(Kind.DENIED),), (OperationIsOpen(operation_of(fact)),)))
 
 
 async def test_orphans_are_what_other_processes_left_open_children_first(shelf: Shelf):
@@ -425,15 +430,6 @@ async def test_orphans_are_what_other_processes_left_open_children_first(shelf: 
 
     assert [orphan.row.operation_name for orphan in orphans] == ["child", "agent"]
     assert [len(await shelf.storage.events.orphans("alive", 1))] == [1]
-
-
-async def test_what_waits_belongs_to_nobody_and_is_no_orphan(shelf: Shelf):
-    commit = shelf.opening(shelf.started(), owner="")
-    [row] = commit.records
-    assert isinstance(row, OpenOperation)
-    await shelf.commit(replace(commit, records=(replace(row, state="waiting"),)))
-
-    assert await shelf.storage.events.orphans("alive", 10) == []
 
 
 async def test_an_orphan_that_was_closed_is_one_no_more(shelf: Shelf):
@@ -453,8 +449,8 @@ async def test_who_runs_an_operation_finds_that_it_was_asked_to_stop(shelf: Shel
         await shelf.commit(shelf.opening(fact, owner=owner))
 
     for fact in (asked, theirs):
-        stop = AskToStop(fact.event_id, shelf.casefile_id, "Enough.")
-        await shelf.commit(Commit((), (OperationIsOpen(fact.event_id),), (stop,)))
+        stop = AskToStop(operation_of(fact), "Enough.")
+        await shelf.commit(Commit((), (OperationIsOpen(operation_of(fact)),), (stop,)))
 
     assert await shelf.storage.events.asked_to_stop("me") == [(asked.event_id, "Enough.")]
 
@@ -463,10 +459,10 @@ async def test_what_has_ended_is_not_asked_to_stop(shelf: Shelf):
     fact = shelf.started()
     sealed = await shelf.commit(shelf.opening(fact, owner="me"))
     await shelf.commit(shelf.ending(fact, sealed[-1].seq, Kind.SUCCEEDED))
-    stop = AskToStop(fact.event_id, shelf.casefile_id, "Enough.")
+    stop = AskToStop(operation_of(fact), "Enough.")
 
     with pytest.raises(OperationEnded):
-        await shelf.commit(Commit((), (OperationIsOpen(fact.event_id),), (stop,)))
+        await shelf.commit(Commit((), (OperationIsOpen(operation_of(fact)),), (stop,)))
 
     assert await shelf.storage.events.asked_to_stop("me") == []
 

@@ -199,6 +199,7 @@ async def test_a_grant_tells_who_gave_it_until_when_and_why(api: Api, house: Hou
         "granted_by": house.users["admin"],
         "granted_at": IsDatetime(iso_string=True),
         "stopped": [],
+        "waiting": [],
         "unconfirmed": {},
     }
 

@@ -25,7 +25,13 @@ async def test_everything_of_an_account_ends_at_once(api: Api) -> None:
 
     ended = await api.ask("/v1/auth/logout", {}, token=one["access_token"])
 
-    assert ended == {"user_id": "sam@example.com", "everywhere": True, "stopped": [], "unconfirmed": {}}
+    assert ended == {
+        "user_id": "sam@example.com",
+        "everywhere": True,
+        "stopped": [],
+        "waiting": [],
+        "unconfirmed": {},
+    }
     for tokens in (one, two):
         assert_problem(await api.post("/v1/casefiles/list", {}, token=tokens["access_token"]), 401)
         renewed = await api.post("/v1/auth/refresh", {"refresh_token": tokens["refresh_token"]})

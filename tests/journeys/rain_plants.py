@@ -12,7 +12,7 @@ from casekeeper.casefiles.casefile import Fence
 from casekeeper.casefiles.freshness import Freshness
 from casekeeper.casefiles.grants import FreshGrants
 from casekeeper.clock import AgreedClock
-from casekeeper.execution.receipts import Stopping
+from casekeeper.execution.stopping import Stopping
 
 
 def _deaf(self: Freshness, changes: Any) -> None:

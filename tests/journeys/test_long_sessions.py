@@ -16,7 +16,7 @@ from casekeeper.execution.runner import Ending
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Sealed
-from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
+from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen, operation_of
 from casekeeper.journal.requests import KEPT, Claim, ReleaseClaim
 from casekeeper.operations.operation import Finished
 from casekeeper.server import Server
@@ -119,7 +119,13 @@ def _operation(context: SessionContext, now: datetime, seq: int) -> tuple[Fact, 
     started = started_fact(context.access, context.session.session_id, asked, payload, now)
     ending = Ending(Kind.SUCCEEDED, finished=Finished({}))
     return started, terminal_fact(
-        started, seq, ending, Payload.of(b'{"outputs":{}}'), now + timedelta(seconds=1)
+        started,
+        seq,
+        ending,
+        Payload.of(b'{"outputs":{}}'),
+        now + timedelta(seconds=1),
+        is_tainted=False,
+        waited=timedelta(),
     )
 
 
@@ -261,8 +267,8 @@ async def _commits(site: Site, size: int) -> dict[str, Commit]:
         "started": Commit((started,), (claim, fence, open_), (claim, row)),
         "ended": Commit(
             (ended,),
-            (OperationIsOpen(started.event_id),),
-            (CloseOperation(started.event_id), ReleaseClaim(started.event_id, now + KEPT)),
+            (OperationIsOpen(operation_of(started)),),
+            (CloseOperation(operation_of(started)), ReleaseClaim(started.event_id, now + KEPT)),
         ),
         "closed": Commit(
             (closed,),

@@ -30,16 +30,20 @@ from casekeeper.casefiles.permissions import (
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.readers import Readers
-from casekeeper.execution.executor import Call, Executor, Outcome, Started
+from casekeeper.execution.calls import Call, Started
+from casekeeper.execution.corridor import Executor
 from casekeeper.execution.explain import Explain
+from casekeeper.execution.life import Life
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
-from casekeeper.execution.outcomes import Operations
-from casekeeper.execution.receipts import Stopping
+from casekeeper.execution.outcomes import Outcome, Outcomes
+from casekeeper.execution.resuming import Resuming
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.session_changes import SessionChanges
 from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.status import Operations
+from casekeeper.execution.stopping import Stopping
 from casekeeper.identity.accounts import Account, Accounts, PutAccount, StoredAccount
 from casekeeper.identity.api_keys import ApiKeys
 from casekeeper.identity.keys import SigningKeys
@@ -51,7 +55,10 @@ from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Sealed, StoredFact
 from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.operations import OpenedOperation, OpenOperation
 from casekeeper.journal.requests import Ask, Requests
+from casekeeper.operations.admitting import Admitting
+from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import OperationSource, ToolCall
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool
@@ -155,14 +162,22 @@ class House:
     manager: CasefileSessionManager
     tools: ToolRegistry
     registry: Registry
+    admitting: Admitting
+    life: Life
+    stopping: Stopping
     runner: Runner
     sizes: Sizes
     live: LiveFeed
+    nesting: Nesting
     executor: Executor
     reading: Reading
     operations: Operations
     sessions: SessionService
     explain: Explain
+    announced: list[Callable[[Sequence[Sealed]], None]] = field(
+        default_factory=list[Callable[[Sequence[Sealed]], None]]
+    )
+    """Who hears of facts; filled by a test."""
     _asked: int = 0
 
     # WHO
@@ -259,6 +274,29 @@ class House:
         operation = ToolCall(operation_type="tool", tool_name=tool_name, parameters=parameters)
         return Call(caller, place, operation, self.ask(caller, request_id, route="execute"), timeout)
 
+    def context_of(self, started: Started) -> MDSContext:
+        """What a started operation may see and do, as its own code gets it."""
+        return self.nesting.context(self.executor, started)
+
+    async def resume(self, event_id: str) -> Started | None:
+        """Take up a waiting operation, due or not."""
+        [opened] = await self.storage.events.opened([event_id])
+        return await self.executor.resume(opened)
+
+    async def wake(self) -> list[Outcome]:
+        """Take up all that is due, and what becomes due by that, until nothing is; how each stretch of it ended."""
+        outcomes: list[Outcome] = []
+        while due := [one for one in await self.storage.events.due(100) if _is_due(one, self.clock())]:
+            for one in due:
+                if started := await self.executor.resume(one):
+                    outcomes.append(await asyncio.wait_for(started.running.ended, 10))
+        return outcomes
+
+    async def row(self, event_id: str) -> OpenOperation | None:
+        """The row of an open operation."""
+        found = await self.storage.events.opened([event_id])
+        return found[0].row if found else None
+
     async def start(self, caller: Principal, place: At, tool_name: str, /, **more: Any) -> Started:
         """Start a tool; it must not be a repeat."""
         _, started = await self.executor.execute(self.call(caller, place, tool_name, **more))
@@ -286,6 +324,10 @@ class House:
         return [fact["kind"] for fact in await self.facts(session_id or "")]
 
 
+def _is_due(opened: OpenedOperation, now: datetime) -> bool:
+    return opened.row.wake_at is not None and opened.row.wake_at <= now
+
+
 def _wire(
     storage: Storage,
     clock: StepClock,
@@ -307,8 +349,10 @@ def _wire(
     pushes.listen(freshness.push)
     passwords = fast_passwords()
     registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
-    registry, sizes = Registry([registered, *agents], policy), Sizes(blobs)
-    stops = Stopping(runner, storage.events, registry, is_shared=False)
+    registry, sizes = Registry([registered, *agents]), Sizes(blobs)
+    admitting, outcomes = Admitting(registry, policy), Outcomes(storage.events, sizes, live)
+    life = Life(runner, commits, requests, sizes, storage.events, outcomes, clock, owner="this")
+    stops = Stopping(runner, storage.events, admitting, life, commits, is_shared=False)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     api_keys = ApiKeys(storage.accounts, commits, requests, stops, clock)
     logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, api_keys, clock)
@@ -349,22 +393,29 @@ def _wire(
             write=write,
         )
 
-    nesting = Nesting(gate, commits, sizes, live, documents, registry, clock)
+    async def stored_user(user_id: str) -> Principal | None:
+        return await accounts.active_principal(user_id, freshness.epoch)
+
+    nesting = Nesting(
+        gate, commits, requests, sizes, live, documents, admitting, runner, outcomes, stops, clock
+    )
+    resuming = Resuming(manager, admitting, stored_user, life, sizes, storage.events, clock)
     executor = Executor(
         manager,
         gate,
         requests,
-        registry,
+        admitting,
         Limits(Rates(*limits), clock),
         runner,
         commits,
         sizes,
+        life,
+        resuming,
         nesting.context,
         clock,
-        owner="this",
     )
     reading = Reading(storage.events, manager, gate, live, cursors, clock)
-    operations = Operations(manager, reading, runner, commits, sizes, logins)
+    operations = Operations(manager, reading, runner, stops, outcomes, sizes, logins)
     sessions = SessionService(
         manager,
         executor,
@@ -397,14 +448,18 @@ def _wire(
         manager=manager,
         tools=registered,
         registry=registry,
+        admitting=admitting,
+        life=life,
+        stopping=stops,
         runner=runner,
         sizes=sizes,
         live=live,
+        nesting=nesting,
         executor=executor,
         reading=reading,
         operations=operations,
         sessions=sessions,
-        explain=Explain(gate, storage.casefiles, accounts, registry),
+        explain=Explain(gate, storage.casefiles, accounts, admitting),
     )
 
 
@@ -422,7 +477,13 @@ async def open_house(
 ) -> AsyncGenerator[House]:
     """A house on a migrated directory; what still runs in it at the end is stopped."""
     live, pushes = LiveFeed(), Pushes()
-    async with open_embedded(directory, live.announce, pushes) as storage:
+    hearing = [live.announce]
+
+    def announce(sealed: Sequence[Sealed]) -> None:
+        for hear in hearing:
+            hear(sealed)
+
+    async with open_embedded(directory, announce, pushes) as storage:
         house = _wire(
             storage,
             clock or StepClock(),
@@ -435,6 +496,7 @@ async def open_house(
             agents,
             everybody_creates=everybody_creates,
         )
+        house.announced = hearing
         try:
             yield house
         finally:

@@ -182,6 +182,16 @@ class AgentOperation:
         """None: agents have budgets of their own."""
         return None
 
+    @property
+    def parks(self) -> bool:
+        """False: a run lives in one process."""
+        return False
+
+    @property
+    def snapshot_version(self) -> int:
+        """Of no use as long as runs do not park."""
+        return 1
+
     def parse(self, call: Any) -> AgentCall:
         """The call itself, which the door has validated.
 

@@ -67,8 +67,8 @@ async def run_agent(
     """
     memory = Memory(registry.conversations, registry.blobs)
     history = await memory.recall(context, call.message_history)
-    if history and call.message_history is None:
-        # It holds what tools returned in earlier runs.
+    if history:
+        # It holds what tools returned in earlier runs, or what the caller took from somewhere.
         context.taint()
     tools = CasefileTools(registry.tools, operation.agent.tools, registry.budgets.tool_calls)
     agent = Agent(

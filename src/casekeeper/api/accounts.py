@@ -5,13 +5,8 @@ from fastapi import APIRouter, Response
 from casekeeper.api.dependencies import GuardedRoute, Inbound, OpenRoute
 from casekeeper.api.envelope import Envelope
 from casekeeper.api.verbs import verb
-from casekeeper.identity.accounts import (
-    Account,
-    CreateAccount,
-    DeactivateAccount,
-    ListAccounts,
-    UpdateAccount,
-)
+from casekeeper.identity.account_commands import CreateAccount, DeactivateAccount, ListAccounts, UpdateAccount
+from casekeeper.identity.accounts import Account
 from casekeeper.identity.api_keys import CreateKey, ListKeys, NewApiKey, RevokeKey
 from casekeeper.identity.credentials import ApiKey
 from casekeeper.identity.logins import Login, Refresh, TokenSet

@@ -13,8 +13,8 @@ from casekeeper.api.rates import rate_headers
 from casekeeper.api.sse import frames
 from casekeeper.api.verbs import EVENT_STREAM, verb
 from casekeeper.errors import Quota, ShuttingDown
-from casekeeper.execution.outcomes import CancelOperation, Executed, GetOperation
 from casekeeper.execution.service import Execute, GetSession, SessionCreated, SessionDetail, Streamed
+from casekeeper.execution.status import CancelOperation, Executed, GetOperation
 from casekeeper.ids import EventId, SessionId
 from casekeeper.paging import Page
 from casekeeper.sessions.manager import At, Purpose

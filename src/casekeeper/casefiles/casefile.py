@@ -11,7 +11,7 @@ from casekeeper.acl import Grant, Role
 from casekeeper.clock import Clock, utc_now
 from casekeeper.errors import CasefileArchived, CasefileExists, CasefileNotFound, StaleVersion
 from casekeeper.ids import CasefileId, UserId
-from casekeeper.journal.commits import Condition, IdTaken, Record, Superseded
+from casekeeper.journal.commits import About, Condition, IdTaken, Record, Superseded
 from casekeeper.values import value
 
 
@@ -127,6 +127,10 @@ class Fence(Condition):
     ends_at: datetime | None = None
     clock: Clock = utc_now
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=False), About("feed", "", alone=False)
+
     def refusal(self, found: Any) -> Exception | None:
         is_over = self.ends_at is not None and self.clock() >= self.ends_at
         return FenceBroken() if is_over or found > self.asof else None
@@ -137,6 +141,10 @@ class CasefileIsActive(Condition):
     """The casefile exists and is not archived."""
 
     casefile_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=False),)
 
     def refusal(self, found: Any) -> Exception | None:
         if found is None:
@@ -151,6 +159,10 @@ class CasefileIsAt(Condition):
     casefile_id: str
     version: int
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         if found is None:
             return CasefileNotFound(self.casefile_id)
@@ -164,6 +176,10 @@ class CasefileIdIsFree(Condition):
     casefile_id: str
     session_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
+
     def refusal(self, found: Any) -> Exception | None:
         return IdTaken() if found else None
 
@@ -173,6 +189,10 @@ class CasefileIsAbsent(Condition):
     """There is no such casefile and never was; a deleted one's tombstone counts, too."""
 
     casefile_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
 
     def refusal(self, found: Any) -> Exception | None:
         return CasefileExists(f"There is, or was, a casefile {self.casefile_id} here.") if found else None
@@ -184,6 +204,10 @@ class PutCasefile(Record):
 
     casefile: Casefile
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile.casefile_id, alone=True),)
+
 
 @value
 class DeleteCasefile(Record):
@@ -192,12 +216,20 @@ class DeleteCasefile(Record):
     casefile_id: str
     at: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
+
 
 @value
 class EraseContents(Record):
     """Removes documents, payloads and salts of a deleted casefile; headers stay, so its chains verify."""
 
     casefile_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
 
 
 @value
@@ -209,12 +241,20 @@ class OpenRecordSession(Record):
     user_id: str
     at: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
+
 
 @value
 class PutGrant(Record):
     """The user's grant as it is from now on."""
 
     grant: Grant
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.grant.casefile_id, alone=True),)
 
 
 @value
@@ -224,6 +264,10 @@ class RemoveGrant(Record):
     casefile_id: str
     user_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
+
 
 @value
 class GrantEndsAt(Condition):
@@ -232,6 +276,10 @@ class GrantEndsAt(Condition):
     casefile_id: str
     user_id: str
     expires_at: datetime | None
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found == self.expires_at else Superseded()

@@ -200,6 +200,8 @@ class Casefiles:
         async def answer(casefile_id: str) -> CasefileView:
             if not changes.keys().isdisjoint(("public_role", "tags")):
                 await self._stops.settle()
+            if changes.get("status") is Status.ARCHIVED:
+                await self._stops.archived(casefile_id)
             return await self.get(caller, GetCasefile(casefile_id=casefile_id))
 
         return await self._changing.change(caller, command, Action.EDIT, decide, ask, answer)

@@ -79,6 +79,9 @@ class ChangedGrant(GrantView):
     """A user's role now, and what came of the work that it does not cover any more."""
 
     stopped: list[str] = Field(default=[], description="Operations that ran and have ended; 1,000 at most.")
+    waiting: list[str] = Field(
+        default=[], description="Operations that waited and have ended; 1,000 at most."
+    )
     unconfirmed: dict[str, list[str]] = Field(
         default={},
         description="Operations that have not ended yet, by the worker that runs them. They can do nothing any more.",
@@ -236,7 +239,9 @@ class Permissions:
 
 def _told(grant: dict[str, Any], receipt: Receipt) -> ChangedGrant:
     unconfirmed = {worker: list(ids) for worker, ids in receipt.unconfirmed.items()}
-    return ChangedGrant(**grant, stopped=list(receipt.stopped), unconfirmed=unconfirmed)
+    return ChangedGrant(
+        **grant, stopped=list(receipt.stopped), waiting=list(receipt.waiting), unconfirmed=unconfirmed
+    )
 
 
 def _field(name: str, message: str) -> ArgumentsInvalid:

@@ -107,12 +107,12 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
     from casekeeper.bundles.archive import BundleUnfit
     from casekeeper.clock import utc_now
     from casekeeper.errors import CasefileExists, StoreUnavailable
-    from casekeeper.execution.recovery import Recovery
     from casekeeper.server import store_limits
     from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.opening import open_storage
     from casekeeper.storage.schema_version import SchemaTooNew
     from casekeeper.storage.sqlite import DirectoryInUse
+    from casekeeper.wiring import recover_alone
 
     if where.url:
         raise Stop("Bundles go from store to store, not through a server: use --data.", USAGE)
@@ -130,7 +130,7 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
             if not storage.is_shared:
                 # Nobody else holds the directory, so what is open was left behind by a process that is gone.
                 owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-                await Recovery(storage.events, storage.commits, utc_now, owner=owner).run()
+                await recover_alone(storage, utc_now, owner)
             yield storage, stored.account
     except DirectoryInUse as error:
         raise Stop(f"{settings.data} is in use. Stop its server first.", DATA) from error

@@ -26,9 +26,10 @@ class Column:
 
 
 class Receipt(Protocol):
-    """What ended with a right: operations that ran and have ended, and by worker those not heard of."""
+    """What ended with a right: operations that ran, those that waited, and by worker those that have not ended yet."""
 
     stopped: list[str]
+    waiting: list[str]
     unconfirmed: dict[str, list[str]]
 
 
@@ -59,6 +60,8 @@ class Output:
         """An answer that tells what ran for somebody who lost a right, and what has not been heard of."""
         if ended.stopped:
             text += f" Stopped: {', '.join(ended.stopped)}."
+        if ended.waiting:
+            text += f" Ended while waiting: {', '.join(ended.waiting)}."
         self.answer(ended, text)
         for worker, event_ids in ended.unconfirmed.items():
             self.remark(

@@ -188,7 +188,11 @@ def _conclude(result: "Result", out: Output) -> None:
         error = result.error
         message = f"{error.message} ({error.type})" if error else "It failed."
         raise Stop(f"{result.operation_name} failed: {printable(message)}", FAILED)
-    state = took(result.duration_ms) if result.success else "runs in the background"
+    if result.status == "pending":
+        named = (f"{one.kind} {one.id}" if one.id else one.kind for one in result.waiting_for)
+        state = f"waits for {', '.join(named) or 'its turn'}"
+    else:
+        state = took(result.duration_ms) if result.success else "runs in the background"
     usage = result.usage or {}
     tokens = int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0))
     counted = f" · {tokens} tokens" if tokens else ""

@@ -157,9 +157,9 @@ CLOSE_SESSION: "Verb[SessionClosedAnswer]" = Verb(
     changes=True,
 )
 
-GET_OPERATION: "Verb[Result]" = Verb("/v1/operations/get", "execution.outcomes:GetOperation", _RESULT)
+GET_OPERATION: "Verb[Result]" = Verb("/v1/operations/get", "execution.status:GetOperation", _RESULT)
 CANCEL_OPERATION: "Verb[Result]" = Verb(
-    "/v1/operations/cancel", "execution.outcomes:CancelOperation", _RESULT, changes=True
+    "/v1/operations/cancel", "execution.status:CancelOperation", _RESULT, changes=True
 )
 QUERY_EVENTS: "Verb[Page[ExecutionEvent]]" = Verb(
     "/v1/events/query", "sessions.reading:QueryEvents", "journal.events:ExecutionEvent", paged=True
@@ -183,16 +183,16 @@ DELETE_DOCUMENTS: "Verb[DocumentsDeleted]" = Verb(
 UPLOAD: "Verb[Uploaded]" = Verb("/v1/documents/upload", "", "documents.filing:Uploaded", changes=True)
 
 CREATE_ACCOUNT: "Verb[Account]" = Verb(
-    "/v1/accounts/create", "identity.accounts:CreateAccount", _ACCOUNT, changes=True
+    "/v1/accounts/create", "identity.account_commands:CreateAccount", _ACCOUNT, changes=True
 )
 LIST_ACCOUNTS: "Verb[Page[Account]]" = Verb(
-    "/v1/accounts/list", "identity.accounts:ListAccounts", _ACCOUNT, paged=True
+    "/v1/accounts/list", "identity.account_commands:ListAccounts", _ACCOUNT, paged=True
 )
 UPDATE_ACCOUNT: "Verb[Account]" = Verb(
-    "/v1/accounts/update", "identity.accounts:UpdateAccount", _ACCOUNT, changes=True
+    "/v1/accounts/update", "identity.account_commands:UpdateAccount", _ACCOUNT, changes=True
 )
 DEACTIVATE_ACCOUNT: "Verb[Account]" = Verb(
-    "/v1/accounts/deactivate", "identity.accounts:DeactivateAccount", _ACCOUNT, changes=True
+    "/v1/accounts/deactivate", "identity.account_commands:DeactivateAccount", _ACCOUNT, changes=True
 )
 
 CREATE_KEY: "Verb[NewApiKey]" = Verb(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from casekeeper.clock import to_us
 from casekeeper.ids import CasefileId, DocumentId, UserId
-from casekeeper.journal.commits import Record
+from casekeeper.journal.commits import About, Record
 from casekeeper.paging import Cursors, Page
 
 INLINE_BYTES = 256 * 1024
@@ -88,6 +88,10 @@ class AddDocument(Record):
     document: Document
     raw: bytes | None
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.document.casefile_id, alone=True),)
+
 
 @dataclass(frozen=True, slots=True)
 class DeleteDocuments(Record):
@@ -97,6 +101,10 @@ class DeleteDocuments(Record):
     document_ids: Sequence[str]
     at: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
+
 
 @dataclass(frozen=True, slots=True)
 class PutUpload(Record):
@@ -104,12 +112,24 @@ class PutUpload(Record):
 
     upload: Upload
 
+    @property
+    def about(self) -> Sequence[About]:
+        upload = self.upload
+        return (
+            About("casefile", upload.casefile_id, alone=True),
+            About("upload", upload.upload_id, alone=True),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DropUpload(Record):
     """The upload is not needed any more."""
 
     upload_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("upload", self.upload_id, alone=True),)
 
 
 class DocumentStore(Protocol):

@@ -12,8 +12,8 @@ from casekeeper.errors import CasefileNotFound, Invalid, Unavailable
 from casekeeper.identity.accounts import Accounts
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
+from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.operation import OperationCall
-from casekeeper.operations.registry import Registry
 from casekeeper.policy import Decision, Ruling
 
 
@@ -58,11 +58,11 @@ class Verdict:
 class Explain:
     """Answers what the corridor would say, without walking it."""
 
-    def __init__(self, gate: Gate, store: CasefileStore, accounts: Accounts, registry: Registry) -> None:
+    def __init__(self, gate: Gate, store: CasefileStore, accounts: Accounts, admitting: Admitting) -> None:
         self._gate = gate
         self._store = store
         self._accounts = accounts
-        self._registry = registry
+        self._admitting = admitting
 
     async def check(self, caller: Principal, command: CheckPermission) -> Verdict:
         """The verdict on an operation, or on reading.
@@ -112,10 +112,10 @@ class Explain:
         if call is None:
             return verdict(None, f"The role {role} reads.", ROLE_FOR_ACTION[Action.READ])
         try:
-            operation = self._registry.find(call)
+            operation = self._admitting.registry.find(call)
         except Invalid as error:
             return verdict("what", error.detail, None)
-        decision = self._registry.decide(access, operation, tainted=command.tainted)
+        decision = self._admitting.decide(operation, access, tainted=command.tainted)
         if decision.ruling is not Ruling.ALLOW:
             return verdict("what", decision.reason, decision.needed, decision)
         if status is Status.ARCHIVED and not operation.effects <= READ_ONLY:

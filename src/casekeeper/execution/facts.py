@@ -1,7 +1,7 @@
 """The facts of an operation: started, ended, denied."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from casekeeper.casefiles.access import Access
@@ -53,7 +53,16 @@ def denied_fact(
     return replace(opened, kind=Kind.DENIED, error_type=error_type)
 
 
-def terminal_fact(started: Fact, started_seq: int, ending: Ending, payload: Payload, now: datetime) -> Fact:
+def terminal_fact(
+    started: Fact,
+    started_seq: int,
+    ending: Ending,
+    payload: Payload,
+    now: datetime,
+    *,
+    is_tainted: bool,
+    waited: timedelta,
+) -> Fact:
     """The fact that ends an operation: repeats the header, and refers to the inputs by their commitment."""
     finished = ending.finished
     return Fact(
@@ -70,11 +79,12 @@ def terminal_fact(started: Fact, started_seq: int, ending: Ending, payload: Payl
         # The wall clock may step back; an operation never ends before it began.
         ended_at=max(now, started.started_at),
         permission=started.permission,
-        is_tainted=started.is_tainted,
+        is_tainted=is_tainted,
         payload=payload,
         error_type=ending.failure.type if ending.failure else None,
         usage=finished.usage if finished else ending.usage,
         conversation=finished.conversation if finished else None,
         started_seq=started_seq,
         inputs_commit=started.payload.commit.hex(),
+        waited_ms=waited // timedelta(milliseconds=1) or None,
     )

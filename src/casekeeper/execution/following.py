@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from casekeeper.execution.executor import Started
+from casekeeper.execution.calls import Started
 from casekeeper.journal.events import TERMINAL
 from casekeeper.journal.feed import Watch
 from casekeeper.sessions.manager import SessionContext
@@ -14,10 +14,14 @@ from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedF
 async def follow(
     reading: Reading, started: Started, watch: Watch
 ) -> AsyncGenerator[StreamedFact | StreamedDelta | None]:
-    """The facts and deltas of the operation and of what it calls, until it has ended; None is a heartbeat."""
+    """The facts and deltas of the operation and of what it calls, until it has ended or waits; None is a heartbeat."""
     written = SessionContext(started.context.access, started.context.session)
     family = {started.fact.event_id}
-    async with aclosing(reading.follow(written, started.seq - 1, watched=watch)) as stream:
+    ended = started.running.ended
+    # Parking is no fact: nothing else would say that the stream is over.
+    ended.add_done_callback(lambda _: watch.wake())
+    stream = reading.follow(written, started.seq - 1, watched=watch, until=ended.done)
+    async with aclosing(stream):
         async for item in stream:
             # A refusal of the reader has ended the operation as well: how, its own last fact says.
             if isinstance(item, StreamedBreak | StreamedRefusal):

@@ -1,7 +1,8 @@
 """Operations inside operations, and what a running one may write.
 
 A nested call goes through the same corridor with the caller's rights at that moment. Refused, it leaves one
-`denied` child; its outcome is the child's own fact.
+`denied` child; its outcome is the child's own fact. A call with a key is claimed beside the child's `started`, for as long
+as the record: asked again it answers what became of the first.
 """
 
 import asyncio
@@ -10,35 +11,47 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from casekeeper.acl import Effect
+from pydantic_core import to_json
+
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
 from casekeeper.clock import Clock
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.document import FencedWrite
-from casekeeper.errors import NotFound, Refused
-from casekeeper.execution.executor import Call, Executor, Outcome, Parent, Started
+from casekeeper.errors import Limited, NotFound, Refused, RequestIdReused, Unavailable
+from casekeeper.execution.calls import Call, Parent, Started
+from casekeeper.execution.corridor import Executor
 from casekeeper.execution.facts import Asked, denied_fact
+from casekeeper.execution.outcomes import Outcome, Outcomes
+from casekeeper.execution.runner import Runner
 from casekeeper.execution.sizes import Sizes, parsed
+from casekeeper.execution.stopping import Stopping
+from casekeeper.execution.taint import answer_taints
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Kind, OperationType
 from casekeeper.journal.feed import Delta, LiveFeed
-from casekeeper.journal.operations import OperationEnded, OperationIsOpen
-from casekeeper.journal.requests import Ask
-from casekeeper.operations.context import MDSContext, NestedFailed, RightsLost, TooDeep
+from casekeeper.journal.operations import AT_ONCE, OperationEnded
+from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
+from casekeeper.operations.admitting import Admitting
+from casekeeper.operations.context import (
+    MDSContext,
+    NestedFailed,
+    NestedWaits,
+    Parked,
+    RightsLost,
+    TooDeep,
+)
 from casekeeper.operations.operation import Operation, OperationCall
-from casekeeper.operations.registry import Registry
-from casekeeper.policy import Ruling
 from casekeeper.sessions.manager import At
 
 # Deeper than any sensible plan; stops agents that call each other without end.
 _MAX_DEPTH = 8
-
-# What comes back from any other operation may hold what somebody else has written.
-_TELL_NOTHING = frozenset({Effect.WRITE, Effect.DESTRUCTIVE})
+_KEY_MAX = 200
 
 OpenDocuments = Callable[[str, str, str, FencedWrite], CasefileDocuments]
 """The documents of (casefile, user, event), written through the given pen."""
+
+_Begun = Callable[[str], None]
 
 
 class Nesting:
@@ -48,30 +61,50 @@ class Nesting:
         self,
         gate: Gate,
         commits: Commits,
+        requests: Requests,
         sizes: Sizes,
         live: LiveFeed,
         documents: OpenDocuments,
-        registry: Registry,
+        admitting: Admitting,
+        runner: Runner,
+        outcomes: Outcomes,
+        stopping: Stopping,
         clock: Clock,
     ) -> None:
-        self._registry = registry
         self._gate = gate
         self._commits = commits
+        self._requests = requests
         self._sizes = sizes
         self._live = live
         self._documents = documents
+        self._admitting = admitting
+        self._runner = runner
+        self._outcomes = outcomes
+        self._stopping = stopping
         self._clock = clock
 
     def context(self, executor: Executor, started: Started) -> MDSContext:
         """What the operation may see and do."""
         fact, outer = started.fact, started.call.parent
-        root = outer.root_event_id if outer else fact.event_id
-        inside = Parent(fact.event_id, root, outer.depth + 1 if outer else 0, started.deadline)
+        inside = Parent(
+            started.ref,
+            outer.root_event_id if outer else fact.event_id,
+            outer.depth + 1 if outer else 0,
+            started.deadline,
+            started.ownership,
+        )
 
         async def invoke(
-            call: OperationCall, *, call_id: str | None = None, begun: Callable[[str], None] | None = None
+            call: OperationCall,
+            *,
+            call_id: str | None = None,
+            key: str | None = None,
+            tainted: bool = False,
+            begun: _Begun | None = None,
         ) -> Any:
-            return await self._invoke(executor, started, inside, call, call_id, begun or _unheard)
+            around = replace(inside, is_tainted=started.running.is_tainted or tainted)
+            ask = _ask(started, call, call_id, key)
+            return await self._invoke(executor, started, around, call, ask, begun or _unheard)
 
         async def note_refusal(*, name: str, inputs: Any, error_type: str, message: str, call_id: str) -> str:
             tainted = started.running.is_tainted
@@ -82,10 +115,8 @@ class Nesting:
             await self._write(started, records)
 
         def may(operation: Operation) -> bool:
-            decision = self._registry.decide(
-                started.context.access, operation, tainted=started.running.is_tainted
-            )
-            return decision.ruling in (Ruling.ALLOW, Ruling.APPROVAL)
+            access = started.context.access
+            return self._admitting.could(operation, access, tainted=started.running.is_tainted)
 
         def taint() -> None:
             started.running.is_tainted = True
@@ -94,7 +125,7 @@ class Nesting:
             access=started.context.access,
             session_id=fact.session_id,
             event_id=fact.event_id,
-            root_event_id=root,
+            root_event_id=inside.root_event_id,
             depth=inside.depth,
             deadline=started.deadline,
             documents=self._documents(fact.casefile_id, started.call.caller.user_id, fact.event_id, write),
@@ -103,6 +134,8 @@ class Nesting:
             may=may,
             taint=taint,
             progress=lambda data: self._live.delta(fact.session_id, Delta(fact.event_id, data)),
+            resumed=started.resumed,
+            is_stopping=lambda: self._runner.is_draining,
         )
 
     async def _invoke(
@@ -111,13 +144,12 @@ class Nesting:
         outer: Started,
         inside: Parent,
         operation: OperationCall,
-        call_id: str | None,
-        begun: Callable[[str], None],
+        ask: Ask,
+        begun: _Begun,
     ) -> Any:
-        caller = outer.call.caller
-        ask = Ask(caller.user_id, "nested", call_id or outer.call.ask.request_id)
-        inside = replace(inside, is_tainted=outer.running.is_tainted)
-        call = Call(caller, At(session_id=outer.fact.session_id), operation, ask, parent=inside)
+        if outer.operation.parks and self._runner.is_draining:
+            raise Parked(AT_ONCE)
+        call = Call(outer.call.caller, At(session_id=outer.fact.session_id), operation, ask, parent=inside)
         try:
             if inside.depth >= _MAX_DEPTH:
                 raise TooDeep(f"Operations nest at most {_MAX_DEPTH} deep.")
@@ -128,29 +160,77 @@ class Nesting:
             # The caller was let into this very session when the outer operation started.
             begun(await self._deny(outer, call.asked, RightsLost.code, RightsLost.title))
             raise RightsLost from refusal
+        except (Limited, Unavailable) as later:
+            # It was not refused for good, so there is nothing to be held against anybody.
+            raise NestedFailed(later.code, later.detail, retryable=True) from later
+        except RequestIdReused as error:
+            said = f"The key {ask.request_id!r} belongs to another call of this operation."
+            raise NestedFailed("key_reused", said) from error
         except Refused as refusal:
-            begun(await self._deny(outer, call.asked, refusal.code, refusal.detail))
+            begun(await self._deny(outer, call.asked, refusal.code, refusal.detail, ask))
             raise NestedFailed(refusal.code, refusal.detail, retryable=refusal.retryable) from refusal
+        if isinstance(started, str):
+            begun(started)
+            return self._answer(outer, await self._earlier(outer, started))
         assert isinstance(started, Started)
         begun(started.fact.event_id)
-        try:
-            return await _outputs(started)
-        finally:
-            if outer.operation.type is OperationType.AGENT and not started.operation.effects <= _TELL_NOTHING:
-                outer.running.is_tainted = True
+        return self._answer(outer, await self._ended(outer, started))
 
-    async def _deny(self, outer: Started, asked: Asked, error_type: str, message: str) -> str:
+    async def _ended(self, outer: Started, started: Started) -> Outcome:
+        """How a nested call that runs here ends; one that parks is waited for by those that do not park themselves."""
+        running = started.running
+        try:
+            outcome: Outcome = await asyncio.shield(running.ended)
+        except asyncio.CancelledError:
+            running.stop(Kind.CANCELLED, "cancelled", "The operation around this one was stopped.")
+            await asyncio.wait((running.ended,))
+            raise
+        return await self._or_its_end(outer, outcome)
+
+    async def _earlier(self, outer: Started, event_id: str) -> Outcome:
+        """What became of a call that was asked with the same key before."""
+        if running := self._runner.find(event_id):
+            return await self._or_its_end(outer, await asyncio.shield(running.ended))
+        return await self._or_its_end(outer, await self._outcomes.of(event_id))
+
+    async def _or_its_end(self, outer: Started, outcome: Outcome) -> Outcome:
+        if outcome.has_ended or outer.operation.parks:
+            return outcome
+        try:
+            return await self._outcomes.when_ended(outcome.event_id, outcome.session_id)
+        except asyncio.CancelledError:
+            await self._stopping.operation(outcome.event_id, "The operation around this one was stopped.")
+            raise
+
+    def _answer(self, outer: Started, outcome: Outcome) -> Any:
+        """What comes back into the operation around it, taint included."""
+        if not outcome.has_ended:
+            raise NestedWaits(outcome.event_id, outcome.waiting_for)
+        nested = self._admitting.registry.named(outcome.operation_type, outcome.operation_name)
+        effects = nested.effects if nested else None
+        if answer_taints(
+            outer.operation.type, outcome.operation_type, effects, is_tainted=outcome.is_tainted
+        ):
+            outer.running.is_tainted = True
+        if (failure := outcome.failure) is not None:
+            raise NestedFailed(failure.type, failure.message, retryable=failure.retryable)
+        return parsed(outcome.outputs or b"null")
+
+    async def _deny(
+        self, outer: Started, asked: Asked, error_type: str, message: str, ask: Ask | None = None
+    ) -> str:
         access, error = outer.context.access, {"message": message}
         payload = await self._sizes.inputs(access.casefile_id, asked.inputs, error=error)
         fact = denied_fact(access, outer.fact.session_id, asked, error_type, payload, self._clock())
-        with suppress(OperationEnded):
-            await self._commits.commit(Commit((fact,), (OperationIsOpen(outer.fact.event_id),)))
+        claim = self._requests.claim(ask, fact.event_id, is_operation=True) if ask else ()
+        with suppress(OperationEnded, AlreadyClaimed):
+            await self._commits.commit(Commit((fact,), (outer.ownership, *claim), claim))
         return fact.event_id
 
     async def _write(self, started: Started, records: Sequence[Record]) -> None:
-        """Write for a running operation: while it is open, its casefile active and its caller allowed."""
-        event_id, access = started.fact.event_id, started.context.access
-        conditions = (OperationIsOpen(event_id), CasefileIsActive(access.casefile_id))
+        """Write for a running operation: while this process has it, its casefile is active and its caller allowed."""
+        access = started.context.access
+        conditions = (started.ownership, CasefileIsActive(access.casefile_id))
         try:
             await self._commits.commit(Commit((), (access.fence, *conditions), records))
         except FenceBroken:
@@ -164,23 +244,18 @@ class Nesting:
         access = await self._gate.look(started.call.caller, started.fact.casefile_id, again=True)
         if access is None:
             raise RightsLost
-        self._registry.must_allow(access, started.operation, tainted=started.call.is_tainted)
-        return access
+        return started.admitted.again(access).access
+
+
+def _ask(outer: Started, call: OperationCall, call_id: str | None, key: str | None) -> Ask:
+    user_id, request_id = outer.call.caller.user_id, call_id or key or outer.call.ask.request_id
+    if key is None:
+        return Ask(user_id, "nested", request_id)
+    if not 0 < len(key) <= _KEY_MAX:
+        raise NestedFailed("key_unfit", f"The key of a nested call has 1 to {_KEY_MAX} characters.")
+    body = to_json([call.operation_type, call.name, call.inputs], inf_nan_mode="null")
+    return Ask(user_id, "nested", request_id, body, is_repeatable=True, within=(outer.fact.event_id, key))
 
 
 def _unheard(event_id: str) -> None:
     """Nobody asked for the child's id."""
-
-
-async def _outputs(started: Started) -> Any:
-    running = started.running
-    try:
-        outcome: Outcome = await asyncio.shield(running.ended)
-    except asyncio.CancelledError:
-        running.stop(Kind.CANCELLED, "cancelled", "The operation around this one was stopped.")
-        await asyncio.wait((running.ended,))
-        raise
-    if outcome.failure is not None:
-        failure = outcome.failure
-        raise NestedFailed(failure.type, failure.message, retryable=failure.retryable)
-    return parsed(outcome.outputs or b"null")

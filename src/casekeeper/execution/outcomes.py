@@ -1,268 +1,113 @@
-"""Operations after their start: how they stand, how they ended, and stopping them."""
+"""How operations stand, read from the record: ended, running, or waiting."""
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Protocol
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import from_json, to_json
 
-from casekeeper.acl_feed import Scope
-from casekeeper.errors import OperationNotFound, StillRunning
-from casekeeper.execution.executor import Outcome, Started
-from casekeeper.execution.runner import Runner
 from casekeeper.execution.sizes import Sizes
-from casekeeper.identity.logins import Logins
-from casekeeper.identity.principal import Principal
-from casekeeper.ids import EventId
-from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
-from casekeeper.journal.operations import AskToStop, OperationEnded, OperationIsOpen
-from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
-from casekeeper.sessions.reading import Reading
+from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.operations import NOBODY, OpenOperations, WaitingFor
 from casekeeper.values import value
 
-REPLAY_WAIT = timedelta(seconds=10)
-"""How long a repeat waits for the run of the first request."""
+# How late it is noticed that another process ended an operation, where no news of it comes.
+LOOK_S = 0.25
 
-_CANCEL_WAIT_S = 15.0
-# How late it is noticed that another process ended what it ran, where no news of it comes.
-_LOOK_S = 0.25
-
-
-class GetOperation(BaseModel):
-    """One operation, wherever it is in its life."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    event_id: EventId
-
-
-class CancelOperation(BaseModel):
-    """Stop an operation: its own user, or an admin of the casefile."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    event_id: EventId
-    reason: str | None = Field(default=None, max_length=1000, pattern=r"^[^\x00]*$")
+Status = Literal["completed", "failed", "running", "pending"]
 
 
 @value
-class ScopeView:
-    """A role as a token carries it; `not_after` in seconds since 1970."""
+class Outcome:
+    """How an operation ended, or that it has not. `outputs` is JSON; `waiting_for` tells of one that is pending."""
 
-    role: str
-    not_after: int | None
-
-
-@value
-class UpdatedScopes:
-    """A token that carries what the caller's token lacked; it ends when the old one does."""
-
-    token: str
-    casefile_scopes: dict[str, ScopeView]
-    evicted: list[str]
-
-
-@value
-class Executed:
-    """How an operation ended; with status `running`, that it has not."""
-
-    status: Literal["completed", "failed", "running"]
     event_id: str
-    operation_type: str
+    operation_type: OperationType
     operation_name: str
-    success: bool | None
-    outputs: Annotated[Any, WithJsonSchema({"description": "What came out, in full."})]
-    error: Failure | None
-    duration_ms: int | None
-    usage: dict[str, int | str] | None
     session_id: str
-    session_created: bool
-    permission_from_cache: bool
-    updated_scopes: UpdatedScopes | None = None
-    tainted: Annotated[
-        bool, Field(description="Whether an agent asked for it that had read something before.")
-    ] = False
+    status: Status
+    outputs: bytes | None = None
+    failure: Failure | None = None
+    duration_ms: int | None = None
+    usage: dict[str, int | str] | None = None
+    is_tainted: bool = False
+    waiting_for: Sequence[WaitingFor] = ()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has its terminal fact."""
+        return self.status in ("completed", "failed")
 
 
-async def updated_scopes(logins: Logins, context: SessionContext) -> UpdatedScopes | None:
-    """A better token, where the caller's own could not say what a member may do."""
-    if context.access.source == "token" or not context.access.is_member:
-        return None
-    if context.caller.browser_session is not None:
-        # Scripts in a browser see no token; this worker remembers what it has just looked up.
-        return None
-    minted = await logins.scopes_for(context.caller, context.access.casefile_id)
-    return UpdatedScopes(minted.token, {c: _view(s) for c, s in minted.scopes.items()}, list(minted.evicted))
+class OutcomeStore(OpenOperations, Protocol):
+    """Where operations are found, open or ended."""
+
+    async def operation(self, event_id: str) -> Sequence[StoredFact]:
+        """All facts of one operation, by seq."""
+        ...
 
 
-def _view(scope: Scope) -> ScopeView:
-    return ScopeView(scope.role.value, scope.not_after)
+def has_ended(facts: Sequence[StoredFact]) -> bool:
+    """Whether the last of an operation's facts ends it."""
+    return Kind(from_json(facts[-1].header)["kind"]) in TERMINAL
 
 
-class Operations:
-    """Single operations, for those who may read their session."""
+class Outcomes:
+    """Outcomes of operations, whichever process has them."""
 
-    def __init__(
-        self,
-        manager: CasefileSessionManager,
-        reading: Reading,
-        runner: Runner,
-        commits: Commits,
-        sizes: Sizes,
-        logins: Logins,
-    ) -> None:
-        self._manager = manager
-        self._reading = reading
-        self._runner = runner
-        self._commits = commits
+    def __init__(self, store: OutcomeStore, sizes: Sizes, live: LiveFeed) -> None:
+        self._store = store
         self._sizes = sizes
-        self._logins = logins
+        self._live = live
 
-    async def get(self, caller: Principal, command: GetOperation) -> Executed:
-        """An operation's present state, outputs in full."""
-        context, facts = await self._find(caller, command.event_id)
-        return await self.executed(await self.outcome(facts), context)
+    async def of(self, event_id: str) -> Outcome:
+        """How the operation stands; it must be on the record."""
+        return await self.of_facts(await self._store.operation(event_id))
 
-    async def cancel(self, caller: Principal, command: CancelOperation) -> Executed:
-        """Stop an operation and answer how it ended; one that has ended is left as it is.
-
-        Raises:
-            RoleTooLow: It is another's, and the caller is no admin of the casefile.
-        """
-        context, facts = await self._find(caller, command.event_id)
-        if facts[0].actor_user_id != caller.user_id:
-            place = At(context.session.session_id)
-            await self._manager.validate_and_get_session(caller, place, Purpose.SUPERVISE)
-        last = facts[-1]
-        if Kind(from_json(last.header)["kind"]) not in TERMINAL:
-            reason = command.reason or "It was cancelled."
-            await self.stop(context.access.casefile_id, command.event_id, reason)
-            facts = await self._when_ended(caller, command.event_id, last.session_id, _CANCEL_WAIT_S)
-        return await self.executed(await self.outcome(facts), context)
-
-    async def stop(self, casefile_id: str, event_id: str, reason: str) -> None:
-        """Ask an operation to end, in this process or in another; returns at once."""
-        if running := self._runner.find(event_id):
-            running.stop(Kind.CANCELLED, "cancelled", reason)
-            return
-        asked = AskToStop(event_id, casefile_id, reason)
-        with suppress(OperationEnded):
-            await self._commits.commit(Commit((), (OperationIsOpen(event_id),), (asked,)))
-
-    async def stop_all(self, context: SessionContext, reason: str) -> None:
-        """Ask all that runs in a session to end, and wait until it has, 15 seconds at most."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _CANCEL_WAIT_S
-        for opened in await self._reading.open(context):
-            await self.stop(context.access.casefile_id, opened.event_id, reason)
-        # Another process may run some of them, so the store is asked.
-        with self._reading.watch(context.session.session_id) as watch:
-            while await self._reading.open(context) and loop.time() < until:
-                await watch.wait(_LOOK_S)
-
-    async def _when_ended(
-        self, caller: Principal, event_id: str, session_id: str, within_s: float
-    ) -> Sequence[StoredFact]:
-        """The facts of an operation when it has ended or the time is over, whichever process runs it."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + within_s
-        if running := self._runner.find(event_id):
-            await asyncio.wait((running.ended,), timeout=within_s)
-        with self._reading.watch(session_id) as watch:
-            while True:
-                _, facts = await self._reading.operation(caller, event_id)
-                has_ended = Kind(from_json(facts[-1].header)["kind"]) in TERMINAL
-                if has_ended or loop.time() >= until:
-                    return facts
-                await watch.wait(_LOOK_S)
-
-    async def _find(self, caller: Principal, event_id: str) -> tuple[SessionContext, Sequence[StoredFact]]:
-        context, facts = await self._reading.operation(caller, event_id)
-        if "operation_type" not in from_json(facts[0].header):
-            # A grant, the opening of a session and their like have event ids too, and are no operations.
-            raise OperationNotFound(event_id)
-        return context, facts
-
-    async def part(self, caller: Principal, event_id: str, part: Literal["inputs", "outputs"]) -> bytes:
-        """Inputs or outputs of an operation in full, as JSON, however large.
-
-        Raises:
-            OperationNotFound: There is no such operation, or it has no such part (yet).
-        """
-        _, facts = await self._reading.operation(caller, event_id)
-        for fact in facts:
-            value = await self._sizes.part(fact, part)
-            if value is not None:
-                return to_json(value)
-        raise OperationNotFound(event_id)
-
-    async def of_repeat(self, caller: Principal, event_id: str, mode: str) -> Outcome:
-        """The present state of what an earlier same request started.
-
-        Raises:
-            StillRunning: In `wait` mode, where it does not end within ten seconds.
-        """
-        _, facts = await self._reading.operation(caller, event_id)
-        if mode == "wait":
-            within_s = REPLAY_WAIT.total_seconds()
-            facts = await self._when_ended(caller, event_id, facts[0].session_id, within_s)
-        outcome = await self.outcome(facts)
-        if outcome.status == "running" and mode == "wait":
-            raise StillRunning
-        return outcome
-
-    async def outcome(self, facts: Sequence[StoredFact]) -> Outcome:
-        """How an operation stands, out of its facts."""
+    async def of_facts(self, facts: Sequence[StoredFact]) -> Outcome:
+        """How an operation stands, out of its facts and, as long as it is open, its row."""
         last = facts[-1]
         header: dict[str, Any] = from_json(last.header)
         kind = Kind(header["kind"])
         outputs = await self._sizes.part(last, "outputs") if kind is Kind.SUCCEEDED else None
-        failure = None
-        if kind in TERMINAL and kind is not Kind.SUCCEEDED:
+        failure, waiting_for = None, None
+        if kind not in TERMINAL:
+            waiting_for = await self.waiting_for(header["event_id"])
+        elif kind is not Kind.SUCCEEDED:
             error: dict[str, Any] = await self._sizes.part(last, "error") or {}
             message, retryable = error.get("message", ""), error.get("retryable", False)
             failure = Failure(type=header.get("error_type", kind.value), message=message, retryable=retryable)
-        ended = "completed" if kind is Kind.SUCCEEDED else "failed"
         return Outcome(
             event_id=header["event_id"],
             operation_type=OperationType(header.get("operation_type", OperationType.TOOL)),
             operation_name=header.get("operation_name", ""),
             session_id=last.session_id,
-            status=ended if kind in TERMINAL else "running",
+            status=_status(kind, is_waiting=waiting_for is not None),
             outputs=to_json(outputs) if kind is Kind.SUCCEEDED else None,
             failure=failure,
             duration_ms=header.get("duration_ms"),
             usage=header.get("usage"),
-            # The started fact has it; what ends the work of a lost process knows nothing of it.
-            is_tainted="tainted" in from_json(facts[0].header),
+            # The fact that ends it may say so where the one that opened it did not, and the other way round.
+            is_tainted=any("tainted" in from_json(fact.header) for fact in facts),
+            waiting_for=waiting_for or (),
         )
 
-    async def executed(self, outcome: Outcome, context: SessionContext, *, created: bool = False) -> Executed:
-        """The outcome as callers get it."""
-        return Executed(
-            status=outcome.status,
-            event_id=outcome.event_id,
-            operation_type=outcome.operation_type,
-            operation_name=outcome.operation_name,
-            success=None if outcome.status == "running" else outcome.status == "completed",
-            outputs=orjson.Fragment(outcome.outputs) if outcome.outputs is not None else None,
-            error=outcome.failure,
-            duration_ms=outcome.duration_ms,
-            usage=outcome.usage,
-            session_id=outcome.session_id,
-            session_created=created,
-            permission_from_cache=context.access.is_from_cache,
-            updated_scopes=await updated_scopes(self._logins, context),
-            tainted=outcome.is_tainted,
-        )
+    async def waiting_for(self, event_id: str) -> Sequence[WaitingFor] | None:
+        """What the operation waits for; None if it does not wait."""
+        for opened in await self._store.opened([event_id]):
+            if opened.row.owner == NOBODY:
+                return opened.row.held.waiting_for if opened.row.held else ()
+        return None
+
+    async def when_ended(self, event_id: str, session_id: str) -> Outcome:
+        """How the operation ended, as soon as it has."""
+        with self._live.watch(session_id) as watch:
+            while not has_ended(facts := await self._store.operation(event_id)):
+                await watch.wait(LOOK_S)
+        return await self.of_facts(facts)
 
 
-def not_ended(started: Started) -> Outcome:
-    """The outcome of an operation that runs in the background."""
-    fact, operation = started.fact, started.operation
-    return Outcome(fact.event_id, operation.type, operation.name, fact.session_id, "running")
+def _status(kind: Kind, *, is_waiting: bool) -> Status:
+    if kind not in TERMINAL:
+        return "pending" if is_waiting else "running"
+    return "completed" if kind is Kind.SUCCEEDED else "failed"

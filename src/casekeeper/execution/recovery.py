@@ -1,7 +1,7 @@
-"""What nobody asks for and must happen: orphaned operations get their end, what has expired is swept.
+"""What nobody asks for and must happen: orphaned operations are handed on or get their end, what has expired is swept.
 
-An operation whose process is gone is closed as `interrupted`. It is never run again: what it did to the world is
-not known.
+An operation whose process is gone goes on in another if it parks: from its snapshot and from the record, on which its
+nested calls are. Any other is closed as `interrupted` and never run again: what it did to the world is not known.
 """
 
 import asyncio
@@ -9,83 +9,71 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Protocol
 
 from casekeeper.acl import Grant
 from casekeeper.casefiles.casefile import Casefile, CasefileStore, EraseContents, GrantEndsAt, RemoveGrant
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import Unavailable
+from casekeeper.execution.life import Life
+from casekeeper.execution.runner import Ending
 from casekeeper.identity.accounts import AccountStore, StoredAccount
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, Commits, PermissionChanged, Record, Superseded
-from casekeeper.journal.events import Fact, Kind, Payload
-from casekeeper.journal.operations import CloseOperation, OpenedOperation, OperationEnded, OperationIsOpen
-from casekeeper.journal.requests import KEPT, ReleaseClaim
+from casekeeper.journal.events import Fact, Failure, Kind, Payload
+from casekeeper.journal.operations import OpenedOperation, OpenOperations
 
 EVERY = timedelta(seconds=30)
 # Nobody waits long for what an outage has left behind.
 _AGAIN_S = 1.0
 _BATCH = 200
+CRASHES_MAX = 20
+"""An operation that loses so many processes in a row, without parking in between, is closed: it may be what ends them."""
 
 Sweep = Callable[[], Awaitable[object]]
 
 _log = logging.getLogger("casekeeper.recovery")
 
 
-class OrphanStore(Protocol):
-    """Where orphans and leftovers are found."""
-
-    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
-        """Running operations of other owners than this, children before their parents."""
-        ...
+def _nothing() -> None:
+    pass
 
 
 class Recovery:
-    """Closes what a former process left open."""
+    """Hands on what a former process left open, or closes it."""
 
-    def __init__(self, store: OrphanStore, commits: Commits, clock: Clock, *, owner: str) -> None:
+    def __init__(
+        self,
+        store: OpenOperations,
+        life: Life,
+        *,
+        owner: str,
+        hint: Callable[[], None] = _nothing,
+    ) -> None:
+        """`hint` is called when something was handed on, which can go on at once."""
         self._store = store
-        self._commits = commits
-        self._clock = clock
+        self._life = life
         self._owner = owner
+        self._hint = hint
 
     async def run(self) -> int:
-        """Close all orphans as `interrupted`; returns how many there were."""
-        closed = 0
+        """Hand on or close all orphans; returns how many there were."""
+        count = 0
         while orphans := await self._store.orphans(self._owner, _BATCH):
-            await asyncio.gather(*(self._close(orphan) for orphan in orphans))
-            closed += len(orphans)
-        if closed:
-            _log.warning("closed %d operations of a process that is gone", closed)
-        return closed
+            await asyncio.gather(*(self._settle(orphan) for orphan in orphans))
+            count += len(orphans)
+        if count:
+            _log.warning("handed on or closed %d operations of a process that is gone", count)
+        return count
 
-    async def _close(self, orphan: OpenedOperation) -> None:
-        row, now = orphan.row, self._clock()
-        fact = Fact(
-            casefile_id=row.casefile_id,
-            session_id=row.session_id,
-            event_id=row.event_id,
-            parent_event_id=row.parent_event_id,
-            kind=Kind.INTERRUPTED,
-            operation_type=row.operation_type,
-            operation_name=row.operation_name,
-            actor=row.actor,
-            request_id=row.request_id,
-            started_at=row.started_at,
-            ended_at=max(now, row.started_at),
-            error_type="process_gone",
-            started_seq=orphan.started_seq,
-            inputs_commit=orphan.inputs_commit,
-            payload=Payload.of_fields(
-                error={"message": "The server stopped while it ran.", "retryable": True}
-            ),
-        )
-        records = (CloseOperation(row.event_id), ReleaseClaim(row.event_id, now + KEPT))
-        try:
-            await self._commits.commit(Commit((fact,), (OperationIsOpen(row.event_id),), records))
-        except OperationEnded:
+    async def _settle(self, orphan: OpenedOperation) -> None:
+        held = orphan.row.held
+        if held is not None and held.crashes < CRASHES_MAX:
+            if await self._life.hand_on(orphan):
+                self._hint()
             return
+        said = Failure(type="process_gone", message="The server stopped while it ran.", retryable=True)
+        await self._life.end_other(orphan, Ending(Kind.INTERRUPTED, failure=said))
 
 
 class Expiry:

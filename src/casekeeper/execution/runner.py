@@ -10,7 +10,8 @@ from typing import Any
 from casekeeper.acl import Role
 from casekeeper.errors import CasekeeperError, Denied
 from casekeeper.journal.events import Fact, Failure, Kind
-from casekeeper.operations.context import NestedFailed
+from casekeeper.journal.operations import AT_ONCE
+from casekeeper.operations.context import NestedFailed, Parked
 from casekeeper.operations.operation import Finished
 from casekeeper.values import value
 
@@ -33,8 +34,8 @@ class Ending:
     usage: dict[str, int | str] | None = None
 
 
-End = Callable[[Ending], Coroutine[Any, Any, None]]
-"""Tells the record how a run ended."""
+End = Callable[[Ending | Parked], Coroutine[Any, Any, None]]
+"""Records how a run ended, or that it waits."""
 
 
 MayGoOn = Callable[[Role, frozenset[str]], bool]
@@ -51,7 +52,9 @@ class Running:
     `may_go_on` judges it again by a role and the casefile's tags, `ends_at` is when the caller's grant ends.
     `is_tainted`: what it asks for may follow what somebody else has written.
 
-    `ending` is set when it is stopped from outside; that is how it ends then, whatever its tool makes of it.
+    `ending` is set when it is stopped from outside; that is how it ends then, whatever its tool makes of it. Only what
+    `parks` is let wait instead where the server stops. `is_settled`: how it ends, or that it waits, is decided and on its
+    way to the disk, so no stop reaches it here any more.
     """
 
     fact: Fact
@@ -60,12 +63,14 @@ class Running:
     may_go_on: MayGoOn = _always
     ends_at: datetime | None = None
     is_tainted: bool = False
+    parks: bool = False
+    is_settled: bool = False
     ending: Ending | None = None
     interrupt: Callable[[], None] | None = None
 
     def stop(self, kind: Kind, type_: str, reason: str, *, retryable: bool = False) -> None:
         """Ask the run to end; the first reason counts."""
-        if self.ending is not None:
+        if self.ending is not None or self.is_settled:
             return
         self.ending = Ending(kind, failure=Failure(type=type_, message=reason, retryable=retryable))
         if self.interrupt is not None:
@@ -94,7 +99,14 @@ class Runner:
         return self._running.get(event_id)
 
     def adopt(self, running: Running, task: "asyncio.Task[None]") -> None:
-        """Keep a task that lives for the operation until it is done."""
+        """Keep a task that lives for the operation until it is done.
+
+        A run of an earlier attempt that is still under way here is stopped: it has lost the operation, and whatever it does
+        is refused.
+        """
+        earlier = self._running.get(running.fact.event_id)
+        if earlier is not None and earlier is not running:
+            _interrupt(earlier)
         self._running[running.fact.event_id] = running
         self._tasks.add(task)
         if self.is_ending:
@@ -102,7 +114,8 @@ class Runner:
 
         def forget(done: asyncio.Task[Any]) -> None:
             self._tasks.discard(done)
-            self._running.pop(running.fact.event_id, None)
+            if self._running.get(running.fact.event_id) is running:
+                del self._running[running.fact.event_id]
             if not done.cancelled() and (error := done.exception()) and not running.ended.done():
                 running.ended.set_exception(error)
 
@@ -120,7 +133,7 @@ class Runner:
             _expire(running, within)
         if running.ending is not None:
             # Stopped before its first step: not even that may happen.
-            await end(running.ending)
+            await end(_settle(running, running.ending))
             return
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
@@ -131,7 +144,7 @@ class Runner:
             nonlocal left
             left = True
             assert running.ending is not None
-            self.adopt(running, asyncio.ensure_future(end(running.ending)))
+            self.adopt(running, asyncio.ensure_future(end(_settle(running, running.ending))))
 
         def interrupt() -> None:
             task.cancel()
@@ -143,7 +156,14 @@ class Runner:
         for timer in timers:
             timer.cancel()
         if not left:
-            await end(running.ending or ending)
+            await end(_settle(running, ending))
+
+    async def nested_ended(self, event_id: str) -> None:
+        """Wait until nothing that this operation called runs here any more."""
+        while nested := [one.ended for one in self.all() if one.fact.parent_event_id == event_id]:
+            await asyncio.wait(nested)
+            # Those who are told first make place for others.
+            await asyncio.sleep(0)
 
     def stop(self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None) -> None:
         """End what runs for this user, in this casefile, or both."""
@@ -172,6 +192,22 @@ class Runner:
             await asyncio.wait(set(self._tasks), timeout=until - loop.time())
 
 
+def _settle(running: Running, came: Ending | Parked) -> Ending | Parked:
+    """What becomes of a run of which this came, and what was asked of it from outside."""
+    running.is_settled = True
+    asked = running.ending
+    if asked is not None and asked.kind is Kind.INTERRUPTED and running.parks:
+        # The server stops, which need not be the end of this: it goes on elsewhere, from where it is.
+        has_come = isinstance(came, Parked) or came.finished is not None
+        return came if has_come else Parked(AT_ONCE)
+    if asked is not None:
+        return asked
+    if isinstance(came, Parked) and not running.parks:
+        said = "It parked, and does not say that it does."
+        return Ending(Kind.FAILED, failure=Failure(type="operation_raised", message=said))
+    return came
+
+
 def _interrupt(running: Running) -> None:
     running.stop(Kind.INTERRUPTED, "server_stopped", "The server was stopped.", retryable=True)
 
@@ -181,10 +217,12 @@ def _expire(running: Running, within: timedelta) -> None:
     running.stop(Kind.TIMED_OUT, "deadline_exceeded", reason, retryable=True)
 
 
-async def _ending_of(work: Callable[[], Awaitable[Finished]]) -> Ending:
+async def _ending_of(work: Callable[[], Awaitable[Finished]]) -> Ending | Parked:
     """How the work ends. Let through, a tool's SystemExit would take the whole server down with it."""
     try:
         return Ending(Kind.SUCCEEDED, finished=await work())
+    except Parked as parked:
+        return parked
     except BaseException as error:
         if not isinstance(error, asyncio.CancelledError):
             return _ending(error)

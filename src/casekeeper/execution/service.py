@@ -13,10 +13,12 @@ from pydantic_core import to_json
 
 from casekeeper.clock import Clock, to_us
 from casekeeper.errors import Quota, SessionNotFound
-from casekeeper.execution.executor import Call, Executor, Outcome, Started
+from casekeeper.execution.calls import Call, Started
+from casekeeper.execution.corridor import Executor
 from casekeeper.execution.following import follow
-from casekeeper.execution.outcomes import Executed, Operations, UpdatedScopes, not_ended, updated_scopes
+from casekeeper.execution.outcomes import Outcome
 from casekeeper.execution.session_changes import SessionChanges
+from casekeeper.execution.status import Executed, Operations, UpdatedScopes, not_ended, updated_scopes
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, SessionId
@@ -35,8 +37,8 @@ from casekeeper.sessions.session import (
     SessionFilter,
     SessionStore,
     UnifiedSession,
-    statistics,
 )
+from casekeeper.sessions.statistics import statistics
 from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
 from casekeeper.values import value
 

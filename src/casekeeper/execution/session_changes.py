@@ -3,7 +3,7 @@
 from casekeeper.casefiles.casefile import FenceBroken
 from casekeeper.clock import Clock
 from casekeeper.errors import SessionBusy, SessionClosed, StoreUnavailable
-from casekeeper.execution.outcomes import Operations
+from casekeeper.execution.status import Operations
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, Commits, IdTaken

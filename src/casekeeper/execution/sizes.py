@@ -1,19 +1,24 @@
 """How large inputs and outputs may be, and where they are kept (SPEC §7, Sizes)."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.errors import BodyTooLarge
+from casekeeper.errors import BodyTooLarge, StoreUnavailable
 from casekeeper.execution.runner import Ending
 from casekeeper.journal.events import Failure, Kind, Payload, StoredFact
+from casekeeper.journal.operations import Snapshot
 
 INLINE_MAX = 256 * 1024
 """Larger payloads are blobs; pages of events carry `{blob,size}` instead."""
 
 TOTAL_MAX = 10 * 1024 * 1024
+
+SNAPSHOT_INLINE_MAX = 32 * 1024
+"""Rows of open operations are read with every commit of theirs (Firestore reads them whole), so they stay small."""
 
 
 class Sizes:
@@ -51,6 +56,33 @@ class Sizes:
             error = ending.failure.model_dump(include={"message", "retryable"})
             return ending, Payload.of_fields(error=error), None
         return ending, await self._payload(casefile_id, b'{"outputs":%s}' % (outputs or b"null")), outputs
+
+    async def snapshot(self, casefile_id: str, name: str, body: bytes, version: int) -> Snapshot:
+        """A snapshot as the row of its operation keeps it: inline, or, if it is large, in a blob of this name.
+
+        Raises:
+            ValueError: It is no JSON.
+            BodyTooLarge: More than 10 MiB.
+        """
+        if len(body) > TOTAL_MAX:
+            raise BodyTooLarge(f"A snapshot takes at most {TOTAL_MAX} bytes.")
+        from_json(body)
+        if len(body) <= SNAPSHOT_INLINE_MAX:
+            return Snapshot(version, body.decode())
+        await self._blobs.put(casefile_id, name, body)
+        return Snapshot(version, blob=name)
+
+    async def of_snapshot(self, casefile_id: str, snapshot: Snapshot) -> bytes | None:
+        """What was kept; None if it is lost."""
+        if snapshot.blob is None:
+            return (snapshot.body or "").encode()
+        return await self._blobs.get(casefile_id, snapshot.blob)
+
+    async def drop_snapshot(self, casefile_id: str, snapshot: Snapshot | None) -> None:
+        """Forget a snapshot that is of no use any more; erased with the casefile at the latest."""
+        if snapshot is not None and snapshot.blob is not None:
+            with suppress(StoreUnavailable):
+                await self._blobs.remove(casefile_id, snapshot.blob)
 
     async def part(self, fact: StoredFact, name: str) -> Any:
         """`inputs`, `outputs` or `error` of a stored fact in full, None where there is none."""

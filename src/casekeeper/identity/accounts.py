@@ -4,21 +4,28 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
 from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly
-from casekeeper.identity.passwords import Password, Passwords
+from casekeeper.identity.account_commands import CreateAccount, DeactivateAccount, ListAccounts, UpdateAccount
+from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal, must_be_operator
 from casekeeper.ids import UserId, new_pseudonym
-from casekeeper.journal.commits import Commit, Commits, Condition, PermissionChanged, Record, Superseded
+from casekeeper.journal.commits import (
+    About,
+    Commit,
+    Commits,
+    Condition,
+    PermissionChanged,
+    Record,
+    Superseded,
+)
 from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
-from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
-
-Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+from casekeeper.paging import Cursors, Page
 
 
 class Account(BaseModel):
@@ -42,52 +49,15 @@ class StoredAccount:
     password_hash: str | None
 
 
-class CreateAccount(BaseModel):
-    """Make an account. Without a password it can only be used through API keys."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    user_id: UserId
-    password: Password | None = None
-    display_name: Name = ""
-    is_operator: bool = False
-
-
-class UpdateAccount(BaseModel):
-    """Change an account. Operators change any; everyone else only their own password, giving the present one."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    user_id: UserId
-    password: Password | None = None
-    current_password: str | None = Field(default=None, max_length=256)
-    display_name: Name | None = None
-    is_operator: bool | None = None
-    is_active: bool | None = None
-
-
-class DeactivateAccount(BaseModel):
-    """End an account: its tokens and keys stop at once, its running work is stopped. Nothing is deleted."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    user_id: UserId
-
-
-class ListAccounts(BaseModel):
-    """All accounts, by user id."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Limit = DEFAULT_LIMIT
-    cursor: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class AccountAbsent(Condition):
     """No account has this user id yet."""
 
     user_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("account", self.user_id, alone=True),)
 
     def refusal(self, found: Any) -> Exception | None:
         return AccountExists() if found else None
@@ -100,6 +70,10 @@ class AccountStands(Condition):
     user_id: str
     asof: int
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("account", self.user_id, alone=True), About("feed", "", alone=False)
+
     def refusal(self, found: Any) -> Exception | None:
         return Superseded() if found > self.asof else None
 
@@ -110,12 +84,20 @@ class PutAccount(Record):
 
     stored: StoredAccount
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("account", self.stored.account.user_id, alone=True),)
+
 
 @dataclass(frozen=True, slots=True)
 class EndRefreshFamilies(Record):
     """No refresh token of this user works any more."""
 
     user_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("account", self.user_id, alone=True),)
 
 
 class AccountStore(Protocol):

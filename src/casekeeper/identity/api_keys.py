@@ -10,7 +10,8 @@ from casekeeper.acl import EndsAt
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
 from casekeeper.errors import AccountNotFound, KeyNotFound
-from casekeeper.identity.accounts import EndRefreshFamilies, Name
+from casekeeper.identity.account_commands import Name
+from casekeeper.identity.accounts import EndRefreshFamilies
 from casekeeper.identity.credentials import ApiKey, CredentialStore, PutKey, digest_of
 from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import KeyId, UserId, new_key_id

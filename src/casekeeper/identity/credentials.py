@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from casekeeper.identity.accounts import AccountStore
 from casekeeper.ids import KeyId, UserId
-from casekeeper.journal.commits import Condition, Record, Superseded
+from casekeeper.journal.commits import About, Condition, Record, Superseded
 
 
 class ApiKey(BaseModel):
@@ -33,6 +33,10 @@ class PutKey(Record):
     key: ApiKey
     digest: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("key", self.key.key_id, alone=True),)
+
 
 @dataclass(frozen=True, slots=True)
 class PutRefresh(Record):
@@ -43,6 +47,14 @@ class PutRefresh(Record):
     user_id: str
     expires_at: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (
+            About("account", self.user_id, alone=True),
+            About("family", self.family, alone=True),
+            About("token", self.digest, alone=True),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class UseRefresh(Record):
@@ -51,6 +63,10 @@ class UseRefresh(Record):
     digest: str
     now: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("token", self.digest, alone=True),)
+
 
 @dataclass(frozen=True, slots=True)
 class EndFamily(Record):
@@ -58,12 +74,21 @@ class EndFamily(Record):
 
     family: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("family", self.family, alone=True),)
+
 
 @dataclass(frozen=True, slots=True)
 class FamilyLives(Condition):
     """The refresh token has not been ended by a logout or deactivation."""
 
     digest: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        # Of the family and the account is the token that goes with it.
+        return (About("token", self.digest, alone=True),)
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found else Superseded()

@@ -45,7 +45,10 @@ class LoggedOut(BaseModel):
 
     user_id: str
     everywhere: bool
-    stopped: list[str] = Field(default=[], description="Operations that ran and have ended.")
+    stopped: list[str] = Field(default=[], description="Operations that ran and have ended; 1,000 at most.")
+    waiting: list[str] = Field(
+        default=[], description="Operations that waited and have ended; 1,000 at most."
+    )
     unconfirmed: dict[str, list[str]] = Field(
         default={}, description="Operations that have not ended yet, by worker. They can do nothing any more."
     )
@@ -85,7 +88,11 @@ class Logouts:
             receipt = await self._stops.stop("the account was logged out", user_id=user_id)
             unconfirmed = {worker: list(ids) for worker, ids in receipt.unconfirmed.items()}
             return LoggedOut(
-                user_id=user_id, everywhere=True, stopped=list(receipt.stopped), unconfirmed=unconfirmed
+                user_id=user_id,
+                everywhere=True,
+                stopped=list(receipt.stopped),
+                waiting=list(receipt.waiting),
+                unconfirmed=unconfirmed,
             )
 
         async def make() -> LoggedOut:

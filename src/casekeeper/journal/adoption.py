@@ -5,12 +5,11 @@ the store has, which `ChainEndsAt` says.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from casekeeper.journal.chain import canonical, commitment, genesis, link
-from casekeeper.journal.commits import Condition, Record, Superseded
-from casekeeper.journal.events import Fact, Kind, OperationType, Payload
+from casekeeper.journal.commits import About, Condition, Record, Superseded
+from casekeeper.journal.events import Fact, Payload, fact_of
 from casekeeper.values import value
 
 
@@ -41,6 +40,10 @@ class AdoptFacts(Record):
     session_id: str
     facts: Sequence[Adopted]
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
+
 
 class ChainHasGoneOn(Superseded):
     """The session's record does not end where it was said to."""
@@ -54,6 +57,10 @@ class ChainEndsAt(Condition):
     session_id: str
     seq: int
     hash: bytes
+
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found == (self.seq, self.hash) else ChainHasGoneOn(self.session_id)
@@ -72,7 +79,7 @@ def adopted(line: Mapping[str, Any], seq: int, previous: bytes) -> Adopted:
         previous = previous or genesis(header["casefile_id"], header["session_id"])
         if header["seq"] != seq or link(previous, raw, commit) != digest:
             raise ChainBroken(f"fact {seq} does not follow from the one before it")
-        return Adopted(_fact(header, payload), seq, raw, digest)
+        return Adopted(fact_of(header, payload), seq, raw, digest)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ChainBroken):
             raise
@@ -86,27 +93,3 @@ def _payload(line: Mapping[str, Any], commit: bytes) -> Payload:
     if commitment(salt, body) != commit:
         raise ChainBroken("salt and payload are not the ones committed to")
     return Payload(salt, commit, len(body), body)
-
-
-def _fact(header: Mapping[str, Any], payload: Payload) -> Fact:
-    """What a store keeps beside the header's bytes, in which the rest is."""
-    type_, ended_at = header.get("operation_type"), header.get("ended_at")
-    return Fact(
-        casefile_id=header["casefile_id"],
-        session_id=header["session_id"],
-        event_id=header["event_id"],
-        kind=Kind(header["kind"]),
-        actor=header["actor"],
-        started_at=datetime.fromisoformat(header["started_at"]),
-        ended_at=datetime.fromisoformat(ended_at) if ended_at else None,
-        parent_event_id=header.get("parent_event_id"),
-        operation_type=OperationType(type_) if type_ else None,
-        operation_name=header.get("operation_name"),
-        request_id=header.get("request_id"),
-        is_tainted=header.get("tainted") == 1,
-        usage=header.get("usage"),
-        started_seq=header.get("started_seq"),
-        inputs_commit=header.get("inputs_commit"),
-        conversation=header.get("conversation"),
-        payload=payload,
-    )

@@ -3,6 +3,7 @@
 `Fact` is what a room writes, `Sealed` the same with its number and hash, `ExecutionEvent` what a reader gets.
 """
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from datetime import datetime
 from enum import StrEnum
@@ -95,7 +96,9 @@ class Permission:
 class Fact:
     """One fact before it has a number. `actor` is the pseudonym of the account whose rights were used.
 
-    `is_tainted`: an agent had asked for the operation that had read something before, and it was judged so.
+    `is_tainted`: on the fact that opens an operation or refuses it, that it was asked for after something had been read
+    that somebody else may have written, and was judged so; on the fact that ends it, that its answer may follow such
+    words. `waited_ms` is how much of the duration it waited, if it did.
     """
 
     _: KW_ONLY
@@ -118,11 +121,17 @@ class Fact:
     started_seq: int | None = None
     inputs_commit: str | None = None
     conversation: str | None = None
+    waited_ms: int | None = None
 
     @property
     def at_us(self) -> int:
         """When the fact came to be, in microseconds since 1970."""
         return to_us(self.ended_at or self.started_at)
+
+    @property
+    def busy_ms(self) -> int:
+        """How long the operation ran without waiting, for the fact that ends it."""
+        return max(0, (self.duration_ms or 0) - (self.waited_ms or 0))
 
     @property
     def duration_ms(self) -> int | None:
@@ -167,7 +176,35 @@ _WHERE_THERE_IS_ONE = (
     "started_seq",
     "inputs_commit",
     "conversation",
+    "waited_ms",
 )
+
+
+def fact_of(header: Mapping[str, Any], payload: Payload) -> Fact:
+    """The fact that a header tells of.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is no header of a kind known here.
+    """
+    type_, ended_at, permission = (header.get(name) for name in ("operation_type", "ended_at", "permission"))
+    return Fact(
+        casefile_id=header["casefile_id"],
+        session_id=header["session_id"],
+        event_id=header["event_id"],
+        kind=Kind(header["kind"]),
+        actor=header["actor"],
+        started_at=datetime.fromisoformat(header["started_at"]),
+        ended_at=datetime.fromisoformat(ended_at) if ended_at else None,
+        operation_type=OperationType(type_) if type_ else None,
+        permission=_permission_of(permission) if permission else None,
+        is_tainted=header.get("tainted") == 1,
+        payload=payload,
+        **{name: header.get(name) for name in _WHERE_THERE_IS_ONE if name != "operation_type"},
+    )
+
+
+def _permission_of(header: Mapping[str, str]) -> Permission:
+    return Permission(header["role"], header["source"], datetime.fromisoformat(header["checked_at"]))
 
 
 @value
@@ -212,8 +249,11 @@ class ExecutionEvent(BaseModel):
     usage: dict[str, int | str] | None = None
     permission: dict[str, str] | None = None
     tainted: int | None = Field(
-        default=None, description="1 where an agent asked for it that had read something before."
+        default=None,
+        description="1 where it was asked for after something had been read that somebody else may have written; on the "
+        "fact that ends an operation, where its answer may follow such words.",
     )
+    waited_ms: int | None = Field(default=None, description="How much of the duration it waited.")
     error_type: str | None = None
     started_seq: int | None = Field(default=None, description="The number of the fact that holds the inputs.")
     inputs_commit: str | None = Field(default=None, description="Commitment of the inputs, hex.")

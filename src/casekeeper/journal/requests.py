@@ -5,13 +5,13 @@ are never stored. Key = hash(user, route, request id), at the top level of the s
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from casekeeper.clock import Clock
 from casekeeper.errors import RequestIdReused
-from casekeeper.journal.commits import Condition, Record, Superseded
+from casekeeper.journal.commits import About, Condition, Record, Superseded
 from casekeeper.values import value
 
 T = TypeVar("T")
@@ -26,17 +26,24 @@ class AlreadyClaimed(Superseded):
 
 @value
 class Ask:
-    """A request as idempotency sees it. One whose id the server made cannot be repeated, so nothing is claimed."""
+    """A request as idempotency sees it. One whose id the server made cannot be repeated, so nothing is claimed.
+
+    `within`: the operation that asks, and the key by which it names this call. Such a claim is kept as long as the record,
+    since the operation may go on at any time.
+    """
 
     user_id: str
     route: str
     request_id: str
     body: bytes = b""
     is_repeatable: bool = False
+    within: tuple[str, str] | None = None
 
     @property
     def key(self) -> str:
         """Under which the claim is stored."""
+        if self.within is not None:
+            return hashlib.sha256("\n".join(("within", *self.within)).encode()).hexdigest()
         return hashlib.sha256("\n".join((self.user_id, self.route, self.request_id)).encode()).hexdigest()
 
     @property
@@ -55,6 +62,10 @@ class Claim(Record, Condition):
     now: datetime
     expires_at: datetime | None
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("claim", self.key, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         return AlreadyClaimed(self.key) if found else None
 
@@ -65,6 +76,11 @@ class ReleaseClaim(Record):
 
     made: str
     expires_at: datetime
+
+    @property
+    def about(self) -> Sequence[About]:
+        # A live claim is written by nobody but the end of its operation, whose fact has the session alone.
+        return ()
 
 
 class Claims(Protocol):

@@ -1,6 +1,6 @@
 """What a running operation may see and do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
 from datetime import datetime
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from casekeeper.acl import Role
 from casekeeper.casefiles.access import Access
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.errors import Denied
+from casekeeper.journal.operations import WaitingFor
 from casekeeper.values import value
 
 
@@ -25,6 +26,55 @@ class TooDeep(Denied):
     code = "too_deep"
     title = "Operations are nested too deep"
     check = "what"
+
+
+class Parked(Exception):
+    """The operation waits: raised out of `Operation.run`, by operations that say that they park.
+
+    Nothing of the run is kept but its snapshot; when it goes on, `run` is called anew with `context.resumed`.
+    """
+
+    def __init__(
+        self,
+        until: datetime | None = None,
+        for_what: Sequence[WaitingFor] = (),
+        *,
+        snapshot: bytes | None = None,
+    ) -> None:
+        """Wait.
+
+        Args:
+            until: When it goes on by itself; None: only when it is woken. A word that came before it parked counts.
+            for_what: What callers are told that it waits for.
+            snapshot: JSON, at most 10 MiB, from which it goes on; None keeps the one that it has, if any.
+        """
+        super().__init__("It waits.")
+        self.until = until
+        self.for_what = for_what
+        self.snapshot = snapshot
+
+
+class NestedWaits(Parked):
+    """A nested operation has parked. Let through, it parks the one around it until the nested one has ended."""
+
+    def __init__(self, event_id: str, for_what: Sequence[WaitingFor]) -> None:
+        super().__init__(None, for_what)
+        self.event_id = event_id
+
+
+@value
+class Resumed:
+    """How an operation that goes on left off.
+
+    Attributes:
+        attempt: How often it has been taken up, from 2: unlike the one before in everything that may not repeat.
+        snapshot: What it parked with last; None if it never did with one.
+        version: The snapshot's.
+    """
+
+    attempt: int
+    snapshot: bytes | None
+    version: int
 
 
 class NestedFailed(Exception):
@@ -45,19 +95,37 @@ class NestedFailed(Exception):
         super().__init__(message)
 
 
+def _never() -> bool:
+    return False
+
+
 class Invoke(Protocol):
     """Runs another operation inside this one, through the same corridor, with the caller's rights at that moment."""
 
     async def __call__(
-        self, call: Any, *, call_id: str | None = None, begun: Callable[[str], None] | None = None
+        self,
+        call: Any,
+        *,
+        call_id: str | None = None,
+        key: str | None = None,
+        tainted: bool = False,
+        begun: Callable[[str], None] | None = None,
     ) -> Any:
         """Its outputs.
 
-        `call` is a `ToolCall` or `AgentCall`; `call_id` is kept as the child's request id; `begun` is told the
-        child's event id as soon as it has one.
+        Args:
+            call: A `ToolCall` or `AgentCall`.
+            call_id: Kept as the child's request id.
+            key: Names the call within this operation: asked again with the same key, after a restart too, the outcome
+                of the first is given and nothing runs again. At most 200 characters. Without one it runs each time.
+            tainted: What it is asked to do follows what somebody else may have written, even if nothing else here does.
+            begun: Called with the child's event id as soon as it has one.
 
         Raises:
-            NestedFailed: Refused, failed, cancelled, timed out. The child's own fact says why.
+            NestedFailed: Refused, failed, cancelled, timed out; the child's own fact says why. Also, with `retryable`
+                and without a child, where the answer is "later"; and where the key belongs to another call.
+            NestedWaits: It has parked, and so may this one; an operation that does not park waits for its end instead.
+            Parked: The server is stopping and this operation parks, so it calls nothing more here.
         """
         ...
 
@@ -95,6 +163,10 @@ class MDSContext:
     taint: Callable[[], None]
     """Say that what this operation asks for from now on may follow what somebody else has written."""
     progress: Callable[[Any], None]
+    resumed: Resumed | None = None
+    """None the first time; whatever is done before it is asked is done again after a crash."""
+    is_stopping: Callable[[], bool] = _never
+    """Whether the server stops: what parks should do so at the next good moment, and goes on elsewhere."""
 
     @property
     def user_id(self) -> str:

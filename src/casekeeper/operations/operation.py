@@ -72,6 +72,19 @@ class AgentCall(BaseModel):
 OperationCall = Annotated[ToolCall | AgentCall, Field(discriminator="operation_type")]
 
 
+def call_of(type_: OperationType, name: str, inputs: Any) -> OperationCall:
+    """The call that was recorded with these inputs.
+
+    Raises:
+        ValueError: They are no inputs of such a call.
+    """
+    match type_:
+        case OperationType.TOOL:
+            return ToolCall(operation_type="tool", tool_name=name, parameters=inputs)
+        case OperationType.AGENT:
+            return AgentCall.model_validate({"operation_type": "agent", "agent_name": name, **inputs})
+
+
 class CatalogEntry(BaseModel):
     """One operation, as catalogue, documentation and agents see it."""
 
@@ -125,6 +138,16 @@ class Operation(Protocol):
         """How often it may start a minute, in the whole deployment; None leaves that to the settings."""
         ...
 
+    @property
+    def parks(self) -> bool:
+        """Whether `run` may raise `Parked`, and is prepared to be called again by any process (`context.resumed`)."""
+        ...
+
+    @property
+    def snapshot_version(self) -> int:
+        """Of the snapshots that it parks with; it must know how to go on from this one and all before it."""
+        ...
+
     def parse(self, call: Any) -> Any:
         """The parameters, validated.
 
@@ -135,7 +158,11 @@ class Operation(Protocol):
         ...
 
     async def run(self, context: MDSContext, parameters: Any) -> Finished:
-        """Do it. May raise anything; the runner makes a `failed` fact of it."""
+        """Do it. May raise anything; the runner makes a `failed` fact of it.
+
+        Raises:
+            Parked: It waits; no task and no memory is kept for it.
+        """
         ...
 
     def entry(self) -> CatalogEntry:

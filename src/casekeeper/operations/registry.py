@@ -5,12 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from casekeeper.casefiles.access import Access
-from casekeeper.errors import ApprovalNeeded, ArgumentsInvalid, FieldError, PolicyDenies, RoleTooLow
+from casekeeper.errors import ArgumentsInvalid, FieldError
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.operation import CatalogEntry, Operation, OperationCall, OperationSource
 from casekeeper.operations.tools import Tool
-from casekeeper.policy import Decision, Policy, Ruling
 
 ENTRY_POINT = "casekeeper.tools"
 """Third-party packages name an iterable of tools under this entry point."""
@@ -81,17 +79,14 @@ def _entries(_path: tuple[str, ...]) -> list[EntryPoint]:
 
 
 class Registry:
-    """All operations, whatever their type, and the table that says who may run which."""
+    """All operations, whatever their type."""
 
-    def __init__(self, sources: Iterable[OperationSource], policy: Policy | None = None) -> None:
-        """Load the policy with the operations.
-
-        Raises:
-            PolicyMisfit: A rule names an operation that there is not.
-        """
+    def __init__(self, sources: Iterable[OperationSource]) -> None:
         self._sources = {source.type: source for source in sources}
-        self.policy = policy or Policy()
-        self.policy.load(operation for source in self._sources.values() for operation in source.operations())
+
+    def operations(self) -> Iterator[Operation]:
+        """All of them, in no order that counts."""
+        return (operation for source in self._sources.values() for operation in source.operations())
 
     def find(self, call: OperationCall) -> Operation:
         """The operation that a call names.
@@ -115,28 +110,3 @@ class Registry:
     def catalogue(self) -> list[CatalogEntry]:
         """All of them: by type, then by name."""
         return [entry for source in self._sources.values() for entry in source.catalogue()]
-
-    def decide(self, access: Access, operation: Operation, *, tainted: bool = False) -> Decision:
-        """WHAT: what becomes of the operation with this access, and why."""
-        return self.policy.decide(operation, access.role, access.tags, tainted=tainted)
-
-    def must_allow(self, access: Access, operation: Operation, *, tainted: bool = False) -> None:
-        """WHAT: refuses what the table does not let in.
-
-        Raises:
-            RoleTooLow: The operation needs a higher role.
-            PolicyDenies: A rule of the operators forbids it.
-            ApprovalNeeded: It would need an approval.
-        """
-        decision = self.decide(access, operation, tainted=tainted)
-        if decision.ruling is Ruling.ALLOW:
-            return
-        needed = decision.needed and decision.needed.value
-        if decision.ruling is Ruling.APPROVAL:
-            raise ApprovalNeeded(decision.rule, decision.reason)
-        if decision.ruling is Ruling.DENY or needed is None:
-            raise PolicyDenies(decision.rule, needed, decision.reason)
-        has = access.role.value if access.role else None
-        raise RoleTooLow(
-            needed, has, f"{operation.name} needs the role {needed}; yours is {access.role_name}."
-        )

@@ -33,6 +33,8 @@ class Tool:
     parameters: type[BaseModel]
     function: Function
     limit: int | None = None
+    parks: bool = False
+    snapshot_version: int = 1
 
     @property
     def type(self) -> OperationType:
@@ -74,11 +76,14 @@ def tool(
     timeout: timedelta = DEFAULT_TIMEOUT,
     name: str | None = None,
     limit: int | None = None,
+    parks: bool = False,
+    snapshot_version: int = 1,
 ) -> Callable[[Function], Tool]:
     """Make a tool of an async function whose first parameter is the `MDSContext`.
 
     `limit`: how often it may start a minute, whoever calls it; for what others count, such as a provider's quota. 0
-    means no limit, None leaves it to the settings, which may also say otherwise.
+    means no limit, None leaves it to the settings, which may also say otherwise. `parks`: it may raise `Parked` and is
+    called anew when it goes on, in any process; whatever it calls must have a key then (`Invoke`).
 
     Raises:
         TypeError: The function is not async, has no docstring, takes no context, or a parameter has no type or name.
@@ -97,6 +102,8 @@ def tool(
             parameters=_parameters(function),
             function=function,
             limit=limit,
+            parks=parks,
+            snapshot_version=snapshot_version,
         )
 
     return decorate

@@ -1,8 +1,9 @@
 """Taking over a session that another store wrote."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from casekeeper.journal.commits import Condition, IdTaken, Record
+from casekeeper.journal.commits import About, Condition, IdTaken, Record
 from casekeeper.sessions.session import UnifiedSession
 from casekeeper.values import value
 
@@ -14,6 +15,10 @@ class SessionIdIsFreeIn(Condition):
     casefile_id: str
     session_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return About("casefile", self.casefile_id, alone=True), About("session", self.session_id, alone=True)
+
     def refusal(self, found: Any) -> Exception | None:
         return IdTaken(self.session_id) if found not in (None, self.casefile_id) else None
 
@@ -23,3 +28,11 @@ class AdoptSession(Record):
     """A session as it was elsewhere, open or closed; its head follows from the facts that are adopted."""
 
     session: UnifiedSession
+
+    @property
+    def about(self) -> Sequence[About]:
+        session = self.session
+        return (
+            About("casefile", session.casefile_id, alone=True),
+            About("session", session.session_id, alone=True),
+        )

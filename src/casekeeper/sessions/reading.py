@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
 
@@ -17,7 +18,7 @@ from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, EventId, SessionId, UserId
 from casekeeper.journal.events import Kind, OperationType, StoredFact
 from casekeeper.journal.feed import Delta, LiveFeed, Watch
-from casekeeper.journal.operations import OpenedOperation
+from casekeeper.journal.operations import OpenedOperation, WaitingFor, WaitsFor
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.streamed import (
@@ -95,6 +96,15 @@ class FactPage:
 
 
 @value
+class WaitingForView:
+    """What a pending operation waits for; `until` is when it goes on without."""
+
+    kind: WaitsFor
+    id: str | None = None
+    until: datetime | None = None
+
+
+@value
 class OpenView:
     """An operation that has not ended."""
 
@@ -105,6 +115,14 @@ class OpenView:
     state: str
     started_at: datetime
     user_id: str
+    waiting_for: Annotated[
+        list[WaitingForView], Field(description="What it waits for; empty unless it waits.")
+    ] = field(default_factory=list[WaitingForView])
+
+
+def waiting_view(waiting_for: Sequence[WaitingFor]) -> list[WaitingForView]:
+    """What an operation waits for, as readers see it."""
+    return [WaitingForView(one.kind, one.id, one.until) for one in waiting_for]
 
 
 class EventStore(Protocol):
@@ -129,6 +147,10 @@ class EventStore(Protocol):
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
         """All facts of one operation, by seq."""
+        ...
+
+    async def children(self, event_id: str) -> Sequence[StoredFact]:
+        """All facts of the operations that this one called, by seq."""
         ...
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
@@ -218,12 +240,13 @@ class Reading:
         after: int,
         heartbeat: timedelta = HEARTBEAT,
         watched: Watch | None = None,
+        until: Callable[[], bool] | None = None,
     ) -> AsyncGenerator[StreamedFact | StreamedDelta | StreamedBreak | StreamedRefusal | None]:
         """The session's facts behind `after`, then what comes; None is a heartbeat.
 
         Permission is checked again before anything is sent and at every heartbeat; the stream ends with
         the refusal when it is gone. A break is the last item where the server stops, which a `watched` stream outlives: it
-        ends with what it is about. Facts come once each, in order, whatever happens to wake-ups.
+        ends with what it is about, or when there is nothing more to send and `until` says so. Facts come once each, in order, whatever happens to wake-ups.
         """
         session_id, caller = context.session.session_id, context.caller
         deltas: list[Delta] = []
@@ -246,6 +269,8 @@ class Reading:
                     return
                 if len(rows) == _PAGE or deltas:
                     continue
+                if until is not None and until():
+                    return
                 pause = min(self._poll or heartbeat, heartbeat)
                 news = await watch.wait(pause.total_seconds())
                 if news is not None:
@@ -292,6 +317,7 @@ def open_view(opened: OpenedOperation) -> OpenView:
         row.state,
         row.started_at,
         row.user_id,
+        waiting_view(row.held.waiting_for if row.held else ()),
     )
 
 

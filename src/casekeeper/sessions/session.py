@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.ids import CasefileId, SessionId, UserId
-from casekeeper.journal.commits import Condition, IdTaken, Record, Superseded
+from casekeeper.journal.commits import About, Condition, IdTaken, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Limit
 from casekeeper.values import value
 
@@ -190,6 +190,10 @@ class SessionIsOpen(Condition):
 
     session_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         if found is None:
             return SessionNotFound(self.session_id)
@@ -202,6 +206,10 @@ class SessionIsIdle(Condition):
 
     session_id: str
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
+
     def refusal(self, found: Sequence[str]) -> Exception | None:
         return SessionBusy(tuple(found)) if found else None
 
@@ -211,6 +219,10 @@ class SessionIdIsFree(Condition):
     """The session id is not taken."""
 
     session_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
 
     def refusal(self, found: Any) -> Exception | None:
         return IdTaken() if found else None
@@ -228,6 +240,10 @@ class AutoSessionIsAbsent(Condition):
     casefile_id: str
     active_since: datetime
 
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("casefile", self.casefile_id, alone=True),)
+
     def refusal(self, found: Any) -> Exception | None:
         return AutoSessionExists() if found else None
 
@@ -238,6 +254,15 @@ class PutSession(Record):
 
     session: UnifiedSession
 
+    @property
+    def about(self) -> Sequence[About]:
+        # The casefile alone, so that nobody finds a user's auto session missing beside this one.
+        session = self.session
+        return (
+            About("casefile", session.casefile_id, alone=True),
+            About("session", session.session_id, alone=True),
+        )
+
 
 @value
 class EndSession(Record):
@@ -245,6 +270,10 @@ class EndSession(Record):
 
     session_id: str
     at: datetime
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)
 
 
 @value
@@ -255,35 +284,6 @@ class PutConversation(Record):
     event_id: str
     blob: str
 
-
-def statistics(session: UnifiedSession, totals: Sequence[Total]) -> Statistics:
-    """The session in figures, out of its counted totals."""
-    counts, by_type, by_name = OperationCounts(), dict[str, int](), dict[str, int]()
-    for total in totals:
-        counts.total += total.count
-        match total.kind:
-            case "succeeded":
-                counts.succeeded += total.count
-            case "denied":
-                counts.denied += total.count
-            case _:
-                counts.failed += total.count
-        _add(by_type, total.operation_type, total.count)
-        _add(by_name, total.operation_name, total.count)
-    end = session.closed_at or session.last_activity_at
-    cost = sum(t.cost_micros for t in totals)
-    return Statistics(
-        event_count=session.head.seq if session.head else 0,
-        operations=counts,
-        by_type=by_type,
-        by_name=by_name,
-        duration_s=round((end - session.created_at).total_seconds(), 3),
-        busy_ms=sum(t.busy_ms for t in totals),
-        tokens=sum(t.tokens for t in totals),
-        cost=f"{cost // 1_000_000}.{cost % 1_000_000:06d}",
-    )
-
-
-def _add(counts: dict[str, int], name: str, count: int) -> None:
-    if name:
-        counts[name] = counts.get(name, 0) + count
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("session", self.session_id, alone=True),)

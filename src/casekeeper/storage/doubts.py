@@ -1,7 +1,7 @@
-"""What an outage leaves behind: starts of operations whose answer was lost.
+"""What an outage leaves behind: starts of operations, and takings up of waiting ones, whose answer was lost.
 
-Such an operation may be on the record as running. Whoever asked for it was told that it was not started, so nobody runs it,
-and although its process lives it has to be ended like one whose process is gone.
+Such an operation may be on the record as running, owned by this process, while nobody runs it: although its process lives
+it has to be treated like one whose process is gone.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from time import monotonic
 
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.operations import OpenOperation
+from casekeeper.journal.operations import OpenOperation, TakeOver
 
 # A write whose answer was lost may still be under way; what is not there by then never comes.
 _LATEST_S = 60.0
@@ -32,10 +32,18 @@ class Doubts:
         """Nobody knows whether these were written."""
         for commit in commits:
             for record in commit.records:
-                # Whoever ends an operation tries again; whoever starts one does not.
-                if isinstance(record, OpenOperation):
-                    self._since_s[record.event_id] = monotonic()
-                    self.arose.set()
+                # The end of an operation is tried again; its start and its going on are not.
+                match record:
+                    case OpenOperation(event_id=event_id):
+                        self._note(event_id)
+                    case TakeOver(operation):
+                        self._note(operation.event_id)
+                    case _:
+                        pass
+
+    def _note(self, event_id: str) -> None:
+        self._since_s[event_id] = monotonic()
+        self.arose.set()
 
     def looked(self, asked: Collection[str], found: Collection[str]) -> None:
         """These were looked for and those were there; what was not for long enough was never written."""

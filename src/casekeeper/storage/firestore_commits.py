@@ -13,11 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from casekeeper.acl_feed import Change
-from casekeeper.casefiles.casefile import EraseContents, Fence
+from casekeeper.casefiles.casefile import EraseContents
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.errors import Overloaded, Refused, StoreUnavailable
-from casekeeper.identity.accounts import AccountStands
-from casekeeper.journal.commits import Commit, ForgetExpired, PermissionChanged, Superseded
+from casekeeper.journal.commits import Commit, ForgetExpired, Superseded
 from casekeeper.journal.events import Fact, Sealed
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.doubts import Doubts
@@ -25,7 +24,7 @@ from casekeeper.storage.firestore_channels import Conflict, Firestore, Rejected
 from casekeeper.storage.firestore_chunks import put_chunks
 from casekeeper.storage.firestore_conditions import places
 from casekeeper.storage.firestore_judging import judge
-from casekeeper.storage.firestore_lines import facts_of, line_of, size_of
+from casekeeper.storage.firestore_lines import changes_permissions, facts_of, is_fenced, line_of, size_of
 from casekeeper.storage.firestore_rows import INLINE_BYTES
 from casekeeper.storage.firestore_view import Memory, View
 from casekeeper.values import value
@@ -106,9 +105,10 @@ class FirestoreCommits:
         future: asyncio.Future[Sequence[Sealed]] = asyncio.get_running_loop().create_future()
         # Permission changes and what is fenced against them keep the order in which they came.
         behind: list[asyncio.Future[Sequence[Sealed]]] = []
-        if any(isinstance(record, PermissionChanged) for record in commit.records):
+        about = commit.about
+        if changes_permissions(about):
             behind, group = list(self._fenced), self._changing
-        elif any(isinstance(condition, Fence | AccountStands) for condition in commit.conditions):
+        elif is_fenced(about):
             behind, group = list(self._changing), self._fenced
         else:
             group = None
@@ -117,7 +117,7 @@ class FirestoreCommits:
             group.add(answered)
             answered.add_done_callback(group.discard)
         self._waiting += 1
-        line = line_of(commit)
+        line = line_of(about)
         waiting = self._lines.get(line)
         if waiting is None:
             waiting = self._lines[line] = deque()

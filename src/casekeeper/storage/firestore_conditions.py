@@ -14,9 +14,11 @@ from casekeeper.journal import adoption as chain
 from casekeeper.journal import commits
 from casekeeper.journal import operations as ops
 from casekeeper.journal import requests as req
+from casekeeper.journal.things import Drop, IsAt, Put
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_things import THING_CONDITIONS
 from casekeeper.storage.firestore_values import Query
 from casekeeper.storage.firestore_view import View
 
@@ -44,6 +46,11 @@ async def _auto(view: View, c: ses.AutoSessionIsAbsent) -> str | None:
     tail = await view.tail(c.casefile_id, pointer["session_id"])
     used = max(tail.last_us, session["created_us"])
     return pointer["session_id"] if used >= to_us(c.active_since) else None
+
+
+async def _owner(view: View, c: ops.OwnedBy) -> tuple[str, int] | None:
+    opened = await view.get(at.open_operation(c.operation.event_id))
+    return None if opened is None else (opened["owner"], opened.get("attempt", 1))
 
 
 async def _claimed(view: View, c: req.Claim) -> str | None:
@@ -116,7 +123,8 @@ async def generation(view: View, user_id: str) -> int:
 
 
 CONDITIONS: dict[type[commits.Condition], Callable[[View, Any], Awaitable[Any]]] = {
-    ops.OperationIsOpen: lambda view, c: view.get(at.open_operation(c.event_id)),
+    ops.OperationIsOpen: lambda view, c: view.get(at.open_operation(c.operation.event_id)),
+    ops.OwnedBy: _owner,
     req.Claim: _claimed,
     ses.SessionIsOpen: _closed_us,
     ses.SessionIsIdle: _open_in,
@@ -133,6 +141,7 @@ CONDITIONS: dict[type[commits.Condition], Callable[[View, Any], Awaitable[Any]]]
     acc.AccountAbsent: lambda view, c: view.get(at.account(c.user_id)),
     acc.AccountStands: _account_changed,
     cred.FamilyLives: _lives,
+    **THING_CONDITIONS,
 }
 """What a condition's `refusal` is given."""
 
@@ -142,8 +151,16 @@ def places(commit: commits.Commit) -> Iterable[str]:
     known = {fact.session_id: fact.casefile_id for fact in commit.facts}
     for one in (*commit.conditions, *commit.records):
         match one:
-            case ops.OperationIsOpen(event_id) | ops.CloseOperation(event_id) | ops.AskToStop(event_id):
-                yield at.open_operation(event_id)
+            case (
+                ops.OperationIsOpen()
+                | ops.OwnedBy()
+                | ops.CloseOperation()
+                | ops.ParkOperation()
+                | ops.TakeOver()
+                | ops.Wake()
+                | ops.AskToStop()
+            ):
+                yield at.open_operation(one.operation.event_id)
             case req.Claim():
                 yield at.request(one.key)
             case ses.SessionIsOpen(session_id) | ses.EndSession(session_id):
@@ -165,5 +182,7 @@ def places(commit: commits.Commit) -> Iterable[str]:
                 yield at.digest(document.casefile_id, document.sha256)
             case doc.DeleteDocuments(casefile_id, document_ids):
                 yield from (at.document(casefile_id, document_id) for document_id in document_ids)
+            case IsAt() | Put() | Drop():
+                yield at.thing(*one.name)
             case _:
                 pass

@@ -8,7 +8,7 @@ from typing import Any
 
 from casekeeper.clock import to_us
 from casekeeper.journal.events import StoredFact
-from casekeeper.journal.operations import OpenedOperation
+from casekeeper.journal.operations import NOBODY, OpenedOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_casefiles import live_grants
@@ -118,11 +118,35 @@ class FirestoreEvents:
     async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
         named = (("casefile_id", casefile_id), ("user_id", user_id))
         where = tuple((name, "==", value) for name, value in named if value is not None)
-        found = await self._store.query(Query("open_operations", where=where, limit=1_000))
-        return [opened_of(one.fields) for one in found]
+        found = [
+            opened_of(one.fields)
+            for state in ("waiting", "running")
+            for one in await self._store.query(
+                Query("open_operations", where=(*where, ("state", "==", state)), limit=1_000)
+            )
+        ]
+        return found[:1_000]
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         return await self._workers.orphans(owner, limit)
+
+    async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
+        found = await self._store.get([at.open_operation(event_id) for event_id in event_ids])
+        return [opened_of(one.fields) for one in found.values()]
+
+    async def due(self, limit: int) -> Sequence[OpenedOperation]:
+        # Asked so, no index of two fields is needed; the few that run and were woken already are passed over here.
+        wanted = Query(
+            "open_operations", where=(("wake_us", ">=", 0),), order=(("wake_us", "asc"),), limit=limit
+        )
+        found = await self._store.query(wanted)
+        return [opened_of(one.fields) for one in found if one.fields["owner"] == NOBODY]
+
+    async def children(self, event_id: str) -> Sequence[StoredFact]:
+        found = await self._store.query(
+            Query("events", everywhere=True, where=(("parent_event_id", "==", event_id),))
+        )
+        return await self._stored(sorted(found, key=lambda one: one.fields["seq"]))
 
     async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:
         found = await self._store.query(Query("open_operations", where=(("owner", "==", owner),)))

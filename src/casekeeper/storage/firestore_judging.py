@@ -123,7 +123,7 @@ def _counted(totals: Totals, fact: Fact) -> Totals:
     if fact.operation_type is None:
         return totals
     usage: dict[str, Any] = fact.usage or {}
-    busy_ms = (fact.duration_ms or 0) if fact.parent_event_id is None else 0
+    busy_ms = fact.busy_ms if fact.parent_event_id is None else 0
     tokens = int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0))
     cost = int(Decimal(str(usage.get("cost", 0))) * 1_000_000)
     names = (fact.operation_type.value, fact.operation_name or "", fact.kind.value)

@@ -21,6 +21,7 @@ from casekeeper.storage.firestore_documents import FirestoreDocuments
 from casekeeper.storage.firestore_events import FirestoreEvents
 from casekeeper.storage.firestore_search import FirestoreSearch
 from casekeeper.storage.firestore_sessions import FirestoreSessions
+from casekeeper.storage.firestore_things import FirestoreThings
 from casekeeper.storage.firestore_upkeep import FirestoreUpkeep
 from casekeeper.storage.firestore_values import Write
 from casekeeper.storage.firestore_workers import Workers
@@ -68,6 +69,7 @@ async def open_firestore(
                 events=FirestoreEvents(store, commits.memory, workers),
                 documents=FirestoreDocuments(store, search),
                 search=search,
+                things=FirestoreThings(store),
                 blobs=await open_blobs(limits, directory, FirestoreParts(store)),
                 directory=directory,
                 is_shared=True,

@@ -119,6 +119,11 @@ def upload(upload_id: str) -> str:
     return f"uploads/{upload_id}"
 
 
+def thing(kind: str, id_: str) -> str:
+    """A small thing."""
+    return f"things/{kind}~{id_}"
+
+
 def change(number: int) -> str:
     """A permission change."""
     return f"acl_feed/{number:012d}"

@@ -28,7 +28,8 @@ from casekeeper.storage.firestore_rows import (
     upload_row,
     us,
 )
-from casekeeper.storage.firestore_values import Query
+from casekeeper.storage.firestore_things import THING_RECORDS
+from casekeeper.storage.firestore_values import Fields, Query
 from casekeeper.storage.firestore_view import View
 
 
@@ -49,10 +50,45 @@ async def _release_claim(view: View, r: req.ReleaseClaim) -> None:
             await view.put(path, {**claim, "expires_us": to_us(r.expires_at)})
 
 
-async def _ask_to_stop(view: View, r: ops.AskToStop) -> None:
-    opened = await view.get(at.open_operation(r.event_id))
+async def _change_open(view: View, operation: ops.OperationRef, change: Callable[[Fields], Fields]) -> None:
+    path = at.open_operation(operation.event_id)
+    opened = await view.get(path)
     if opened is not None:
-        await view.put(at.open_operation(r.event_id), {**opened, "stop": r.reason})
+        await view.put(path, {**opened, **change(opened)})
+
+
+async def _ask_to_stop(view: View, r: ops.AskToStop) -> None:
+    def asked(row: Fields) -> Fields:
+        return {"stop": r.reason, "wake_us": row.get("wake_us") if row["owner"] else 0}
+
+    await _change_open(view, r.operation, asked)
+
+
+async def _park(view: View, r: ops.ParkOperation) -> None:
+    def parked(row: Fields) -> Fields:
+        # Woken, or asked to stop, before it parked: a word that came too early must not be lost.
+        woken = row.get("wake_us") if row["owner"] else None
+        wake_us = 0 if row.get("stop") is not None else us(r.wake_at) if woken is None else woken
+        return {"owner": ops.NOBODY, "state": "waiting", "held": r.held.to_text(), "wake_us": wake_us}
+
+    await _change_open(view, r.operation, parked)
+
+
+async def _take_over(view: View, r: ops.TakeOver) -> None:
+    def taken(row: Fields) -> Fields:
+        attempt = row.get("attempt", 1) + 1
+        held = r.held.to_text()
+        return {"owner": r.owner, "state": "running", "attempt": attempt, "wake_us": None, "held": held}
+
+    await _change_open(view, r.operation, taken)
+
+
+async def _wake(view: View, r: ops.Wake) -> None:
+    def woken(row: Fields) -> Fields:
+        known, at_us = row.get("wake_us"), to_us(r.at)
+        return {"wake_us": at_us if known is None else min(known, at_us)}
+
+    await _change_open(view, r.operation, woken)
 
 
 async def _change(view: View, r: commits.PermissionChanged) -> None:
@@ -193,12 +229,16 @@ RECORDS: dict[type[commits.Record], Callable[[View, Any], Awaitable[None]]] = {
     cf.RemoveGrant: lambda view, r: view.delete(at.grant(r.casefile_id, r.user_id)),
     ses.EndSession: _end_session,
     ses.PutConversation: _put_conversation,
-    ops.CloseOperation: lambda view, r: view.delete(at.open_operation(r.event_id)),
+    ops.CloseOperation: lambda view, r: view.delete(at.open_operation(r.operation.event_id)),
     ops.AskToStop: _ask_to_stop,
+    ops.ParkOperation: _park,
+    ops.TakeOver: _take_over,
+    ops.Wake: _wake,
     doc.AddDocument: _add_document,
     doc.DeleteDocuments: _delete_documents,
     doc.PutUpload: lambda view, r: view.put(at.upload(r.upload.upload_id), upload_row(r.upload)),
     doc.DropUpload: lambda view, r: view.delete(at.upload(r.upload_id)),
+    **THING_RECORDS,
 }
 """How each record is written, in the order in which those of one commit are."""
 

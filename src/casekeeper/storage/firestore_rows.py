@@ -13,7 +13,7 @@ from casekeeper.documents.document import Document, DocumentSummary, Upload
 from casekeeper.identity.accounts import Account, StoredAccount
 from casekeeper.identity.credentials import ApiKey, PutKey
 from casekeeper.journal.events import OperationType, Sealed
-from casekeeper.journal.operations import OpenedOperation, OpenOperation
+from casekeeper.journal.operations import Held, OpenedOperation, OpenOperation
 from casekeeper.sessions.session import Head, SessionType, UnifiedSession, Visibility
 from casekeeper.storage.firestore_values import SERVER_TIME, Fields
 from casekeeper.storage.firestore_view import Tail
@@ -221,6 +221,12 @@ def open_row(row: OpenOperation, started: Sealed, claim: str | None) -> Fields:
         "started_seq": started.seq,
         "inputs_commit": started.fact.payload.commit.hex(),
         "claim": claim,
+        "stop": None,
+        "attempt": row.attempt,
+        "wake_us": us(row.wake_at),
+        "tainted": row.is_tainted,
+        "approved": row.is_approved,
+        "held": row.held and row.held.to_text(),
     }
 
 
@@ -230,8 +236,18 @@ def opened_of(row: Fields) -> OpenedOperation:
     names += ("operation_name", "request_id", "owner", "state")
     fields: dict[str, Any] = {name: row[name] for name in names}
     type_, started_at = OperationType(row["operation_type"]), from_us(row["started_us"])
-    opened = OpenOperation(operation_type=type_, started_at=started_at, **fields)
-    return OpenedOperation(opened, row["started_seq"], row["inputs_commit"])
+    opened = OpenOperation(
+        operation_type=type_,
+        started_at=started_at,
+        # One that an older version started has none of these.
+        attempt=row.get("attempt", 1),
+        wake_at=instant(row.get("wake_us")),
+        is_tainted=row.get("tainted", False),
+        is_approved=row.get("approved", False),
+        held=Held.of_text(row.get("held")),
+        **fields,
+    )
+    return OpenedOperation(opened, row["started_seq"], row["inputs_commit"], row.get("stop"))
 
 
 def document_row(d: Document, raw: bytes | None) -> Fields:

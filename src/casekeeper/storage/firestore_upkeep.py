@@ -10,6 +10,7 @@ from typing import Any
 from casekeeper.casefiles.casefile import EraseContents
 from casekeeper.clock import to_us
 from casekeeper.journal.commits import ForgetExpired
+from casekeeper.journal.things import Topic
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Conflict, Firestore
 from casekeeper.storage.firestore_search import FirestoreSearch
@@ -39,6 +40,9 @@ class FirestoreUpkeep:
         mine = (("casefile_id", "==", casefile_id),)
         await self._delete(Query("conversations", where=mine))
         await self._delete(Query("uploads", where=mine))
+        # Whatever their next version would have been: who is about to write it finds them gone.
+        things = Query("things", where=(("about", "==", Topic("casefile", casefile_id).key),), only=())
+        await self._delete(things, is_blind=True)
         # Without grants it is in nobody's list any more, not even to be passed over.
         for collection in ("documents", "digests", "chunks", "grants"):
             await self._delete(Query(collection, place, only=()))
@@ -70,9 +74,9 @@ class FirestoreUpkeep:
             with suppress(Conflict):  # claimed anew: it has not expired
                 await self._delete(Query(collection, where=(("expires_us", "<", now_us),)))
 
-    async def _delete(self, wanted: Query) -> None:
+    async def _delete(self, wanted: Query, *, is_blind: bool = False) -> None:
         while found := await self._page(wanted):
-            await self._store.commit([Write(one.path, one.version) for one in found])
+            await self._store.commit([Write(one.path, one.version, is_blind=is_blind) for one in found])
 
     async def _page(self, wanted: Query) -> Sequence[Document]:
         return await self._store.query(

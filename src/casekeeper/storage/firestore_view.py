@@ -180,12 +180,16 @@ class View:
 
     def writes(self) -> Sequence[Write]:
         """What has to be written, and checked, for the batch to stand."""
-        changed = [self._change(path, fields) for path, fields in self._new.items()]
-        relied = [self._read.get(path) for path in self._relied - self._new.keys()]
-        checks = [Write(d.path, d.version, only_checks=True) for d in relied if d is not None]
-        made = [one for one in changed if one is not None]
+        changes = {path: self._change(path, fields) for path, fields in self._new.items()}
+        made = {path: change for path, change in changes.items() if change is not None}
+        checks = [self._check(path) for path in self._relied - made.keys()]
         # Without a change there is nothing that has to go together with what was read.
-        return [*made, *checks] if made else []
+        return [*made.values(), *checks] if made else []
+
+    def _check(self, path: str) -> Write:
+        before = self._read[path]
+        # There is nothing to change of what is not there; to delete it is refused once it is.
+        return Write(path, before.version, only_checks=True) if before else Write(path, None)
 
     def _change(self, path: str, fields: Fields | None) -> Write | None:
         before = self._read[path]

@@ -2,7 +2,7 @@
 
 *Group commit.* Commits wait in shards, by casefile (see `postgres_queue`); each shard has one transaction under way and
 makes the next of whatever waits then. *Order between processes.* A transaction first takes advisory locks on all that its
-commits name (casefiles, sessions, accounts, claims), sorted, in one statement: so there are no deadlocks, and inside the
+commits are about (casefiles, sessions, accounts, claims), sorted, in one statement: so there are no deadlocks, and inside the
 locks a commit is judged and numbered as if nobody else wrote. The head of the permission feed is locked last, right before the commit: shared
 by commits that are fenced, alone by those that change permissions, so that no operation starts beside a revoke that it
 did not see. Whoever was overtaken until then does it once more with the head held from the beginning (`sql_feed`).
@@ -26,6 +26,7 @@ from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable, Una
 from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.doubts import Doubts
+from casekeeper.storage.postgres_locks import Locks
 from casekeeper.storage.postgres_queue import HeldUp, Shard, Waiting, place_of
 from casekeeper.storage.postgres_tx import MoreThanOnce, Once, PostgresTx
 from casekeeper.storage.sql_commit import Batch
@@ -89,14 +90,16 @@ class PostgresStore:
 
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
         """See `journal.commits.Commits`."""
-        shard = self._shards[zlib.crc32(place_of(commit).encode()) % _SHARDS]
+        about = commit.about
+        place = place_of(about)
+        shard = self._shards[zlib.crc32(place.encode()) % _SHARDS]
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")
         if len(shard) >= _QUEUE_MAX:
             raise Overloaded
         future: asyncio.Future[Sequence[Sealed]] = asyncio.get_running_loop().create_future()
         # A caller that goes away only leaves the future behind: the commit may be on disk already.
-        shard.add((commit, future))
+        shard.add(Waiting(commit, about, place, future))
         return await future
 
     async def point(self, read: Callable[[Tx], T]) -> T:
@@ -157,13 +160,13 @@ class PostgresStore:
                 raise HeldUp from error
             if isinstance(error, StoreUnavailable):
                 # It may have gone away after it was told to commit.
-                self.doubts.add(commit for commit, _ in batch)
-            return [(future, error) for _, future in batch]
+                self.doubts.add(one.commit for one in batch)
+            return [(one.future, error) for one in batch]
         except Exception as error:
             if len(batch) > 1:
                 # One of them is poison: alone, each of the others goes through.
                 return [answer for item in batch for answer in await self._commit([item], False)]
-            return [(batch[0][1], error)]
+            return [(batch[0].future, error)]
 
     def _transaction(self, connection: Any, batch: list[Waiting], is_in_hurry: bool) -> _Answers:
         try:
@@ -171,7 +174,8 @@ class PostgresStore:
         except (Overtaken, asyncpg.DeadlockDetectedError):
             # Overtaken once, it would be again where permissions change all the time.
             changes, answers = self._attempt(connection, batch, is_in_hurry, holds_feed=True)
-        self._push(changes)
+        if changes:
+            self._push(changes)
         return answers
 
     def _attempt(
@@ -183,14 +187,15 @@ class PostgresStore:
         is_done = False
         try:
             tx = PostgresTx(connection, is_in_hurry=is_in_hurry)
+            tx.hold(Locks(about for one in batch for about in one.about), feed=holds_feed)
             work = Batch(tx, holds_feed=holds_feed)
-            work.prepare([commit for commit, _ in batch])
+            work.prepare([one.commit for one in batch])
             answers: _Answers = []
-            for commit, future in batch:
+            for one in batch:
                 try:
-                    answers.append((future, work.add(commit)))
+                    answers.append((one.future, work.add(one.commit)))
                 except (CasekeeperError, Superseded) as refusal:
-                    answers.append((future, refusal))
+                    answers.append((one.future, refusal))
             work.flush()
             if work.changes:
                 notice = json.dumps([[c.number, c.casefile_id, c.user_id] for c in work.changes])

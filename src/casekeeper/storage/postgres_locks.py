@@ -1,47 +1,28 @@
 """Which locks a transaction takes, so that it is judged and numbered as if nobody else wrote.
 
-Whoever adds facts to a session has the session alone and shares its casefile with others that do so elsewhere in it:
-several processes work in one casefile at once. Whoever changes anything else of a casefile has it alone.
+They follow from what its commits say that they are about, and from nothing else.
 """
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
-from casekeeper.casefiles.casefile import CasefileIsActive, Fence
-from casekeeper.identity.accounts import AccountStands
-from casekeeper.journal.commits import Commit, Condition, PermissionChanged, Record
-from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen
-from casekeeper.journal.requests import Claim, ReleaseClaim
-from casekeeper.sessions.session import SessionIsOpen
-
-# What looks at a casefile, or writes nothing but what belongs to one session of it, whose facts come with it.
-_BESIDE_OTHERS = (
-    CasefileIsActive,
-    Fence,
-    SessionIsOpen,
-    OperationIsOpen,
-    OpenOperation,
-    CloseOperation,
-    Claim,
-    ReleaseClaim,
-)
-# Where a record keeps what it writes.
-_HOLDERS = ("casefile", "grant", "session", "document", "upload", "row")
+from casekeeper.journal.commits import About
 
 
 class Locks:
-    """The locks that some commits want."""
+    """The locks on all that some commits are about."""
 
-    def __init__(self, commits: Iterable[Commit]) -> None:
+    def __init__(self, about: Iterable[About]) -> None:
         self._alone: dict[str, bool] = {}
-        self._changes = self._fenced = False
-        for commit in commits:
-            for fact in commit.facts:
-                self._want(f"casefile {fact.casefile_id}", alone=False)
-                self._want(f"session {fact.session_id}", alone=True)
-            for part in (*commit.conditions, *commit.records):
-                self._add(part)
+        self._feed: bool | None = None
+        for one in about:
+            if one.kind == "feed":
+                self._feed = one.alone or bool(self._feed)
+            else:
+                key = f"{one.kind} {one.id}"
+                self._alone[key] = one.alone or self._alone.get(key, False)
 
     @property
     def advisory(self) -> list[tuple[int, bool]]:
@@ -55,31 +36,11 @@ class Locks:
         The strongest lock at once, because to share it and want it alone later is how deadlocks begin; so it is for
         the advisory locks.
         """
-        return "UPDATE" if self._changes else "SHARE" if self._fenced else ""
-
-    def _want(self, key: str, *, alone: bool) -> None:
-        self._alone[key] = alone or self._alone.get(key, False)
-
-    def _add(self, part: Condition | Record) -> None:
-        self._changes = self._changes or isinstance(part, PermissionChanged)
-        self._fenced = self._fenced or isinstance(part, Fence | AccountStands)
-        alone = not isinstance(part, _BESIDE_OTHERS)
-        for one in (part, *(getattr(part, name, None) for name in _HOLDERS)):
-            if casefile_id := getattr(one, "casefile_id", None):
-                self._want(f"casefile {casefile_id}", alone=alone)
-            if session_id := getattr(one, "session_id", None):
-                self._want(f"session {session_id}", alone=True)
-        if key := getattr(part, "key", None):
-            self._want(f"claim {key}", alone=True)
-        if type(part).__module__.startswith("casekeeper.identity"):
-            stored = getattr(part, "stored", None)
-            for name in ("user_id", "family", "digest", "key_id"):
-                if named := getattr(part, name, None):
-                    self._want(f"{name} {named}", alone=True)
-            if stored is not None:
-                self._want(f"user_id {stored.account.user_id}", alone=True)
+        return "" if self._feed is None else "UPDATE" if self._feed else "SHARE"
 
 
+# A worker writes to the same casefiles and sessions again and again.
+@lru_cache(4096)
 def lock_number(key: str) -> int:
-    """The advisory lock that stands for something."""
+    """The advisory lock that stands for something, by its kind and id."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)

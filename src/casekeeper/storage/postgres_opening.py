@@ -26,6 +26,7 @@ from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_sessions import SqlSessions
 from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sql_things import SqlThings
 from casekeeper.storage.store import Storage
 
 # It comes without types.
@@ -90,6 +91,7 @@ async def open_postgres(
                     events=PostgresEvents(store, presence, store.doubts),
                     documents=SqlDocuments(store),
                     search=PostgresSearch(store),
+                    things=SqlThings(store),
                     blobs=await open_blobs(limits, directory, SqlParts(store, store)),
                     directory=directory,
                     is_shared=True,

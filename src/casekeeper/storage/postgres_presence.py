@@ -38,7 +38,7 @@ _CUTS_IDLE = 14
 _SWEEPER = lock_number("the one that sweeps")
 _UP_S = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 # What waits has no owner: it belongs to nobody on purpose.
-_OWNERS = "SELECT DISTINCT owner FROM open_operations WHERE state = 'running' AND owner NOT IN ('', $1)"
+_OWNERS = "SELECT DISTINCT owner FROM open_operations WHERE owner <> '' AND owner <> $1"
 # Locks of one number in different databases are different locks.
 _HELD = """SELECT (classid::bigint << 32) | objid::bigint AS number FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 1 AND granted

@@ -8,12 +8,28 @@ settings grant, and the shard goes on with those of other casefiles.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-from casekeeper.journal.commits import Commit
+from casekeeper.journal.commits import About, Commit
 from casekeeper.journal.events import Sealed
-
-Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
+from casekeeper.values import value
 
 _BATCH_MAX = 256
+
+
+@value
+class Waiting:
+    """A commit that waits, what it is about, in which place it keeps its order, and where its answer goes."""
+
+    commit: Commit
+    about: Sequence[About]
+    place: str
+    future: "asyncio.Future[Sequence[Sealed]]"
+
+
+def place_of(about: Sequence[About]) -> str:
+    """The casefile that a commit is about; without one, what it is about first."""
+    if not about:
+        return ""
+    return next((one for one in about if one.kind == "casefile"), about[0]).id
 
 
 class HeldUp(Exception):
@@ -37,7 +53,7 @@ class Shard:
 
     def add(self, one: Waiting) -> None:
         """Take in a commit; it is answered by its future."""
-        self._held.get(place_of(one[0]), self._waiting).append(one)
+        self._held.get(one.place, self._waiting).append(one)
         if self._waiting and not self._is_working:
             self._is_working = True
             self._begin(self._work())
@@ -64,10 +80,10 @@ class Shard:
     def _set_aside(self, batch: list[Waiting]) -> None:
         aside: dict[str, list[Waiting]] = {}
         for one in batch:
-            aside.setdefault(place_of(one[0]), []).append(one)
+            aside.setdefault(one.place, []).append(one)
         behind, self._waiting = self._waiting, []
         for one in behind:
-            aside.get(place_of(one[0]), self._waiting).append(one)
+            aside.get(one.place, self._waiting).append(one)
         self._held |= aside
         for place in aside:
             self._begin(self._patiently(place))
@@ -84,13 +100,3 @@ class Shard:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def place_of(commit: Commit) -> str:
-    """The casefile that a commit is about, or nothing."""
-    for fact in commit.facts:
-        return fact.casefile_id
-    for part in (*commit.conditions, *commit.records):
-        if casefile_id := getattr(part, "casefile_id", None):
-            return str(casefile_id)
-    return ""

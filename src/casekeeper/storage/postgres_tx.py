@@ -7,7 +7,6 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only
 
-from casekeeper.journal.commits import Commit
 from casekeeper.storage.postgres_locks import Locks
 from casekeeper.storage.postgres_words import vectors
 from casekeeper.storage.sql_statements import Bulk, Parameters, Row, Static, numbered
@@ -101,8 +100,11 @@ class PostgresTx:
             text, given = statement.unnested(_DIALECT, rows)
             await_only(self._connection.execute(text, *map(_clean, given)))
 
-    def hold(self, commits: Iterable[Commit], *, feed: bool) -> None:
-        locks = Locks(commits)
+    def hold(self, locks: Locks, *, feed: bool) -> None:
+        """Keep others from writing what the locks stand for until the transaction ends; before anything else.
+
+        `feed`: the head of the permission feed as well, where it is among them.
+        """
         if wanted := locks.advisory:
             self._take(*zip(*wanted, strict=True))
         if locks.head and feed:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from casekeeper.clock import to_us, utc_now
 from casekeeper.errors import StoreUnavailable
-from casekeeper.journal.commits import Commit, Commits, Condition, Record, Superseded
+from casekeeper.journal.commits import About, Commit, Commits, Condition, Record, Superseded
 from casekeeper.storage.database_blobs import Content
 from casekeeper.storage.sql_schema import metadata
 from casekeeper.storage.sql_statements import Reads, Static, Tx
@@ -70,6 +70,10 @@ class AddBlobPart(Record):
     number: int
     data: bytes
 
+    @property
+    def about(self) -> Sequence[About]:
+        return _content(self.casefile_id, self.content_id)
+
 
 @value
 class PutLeftover(Record):
@@ -79,12 +83,20 @@ class PutLeftover(Record):
     content_id: str
     since_us: int
 
+    @property
+    def about(self) -> Sequence[About]:
+        return _content(self.casefile_id, self.content_id)
+
 
 @value
 class LeftoverIsThere(Condition):
     """The content was not cleared away."""
 
     content_id: str
+
+    @property
+    def about(self) -> Sequence[About]:
+        return (About("blob", self.content_id, alone=True),)
 
     def refusal(self, found: Any) -> Exception | None:
         return None if found else Superseded(self.content_id)
@@ -99,6 +111,10 @@ class NameBlob(Record):
     content_id: str
     size: int
 
+    @property
+    def about(self) -> Sequence[About]:
+        return *_content(self.casefile_id, self.content_id), _named(self.casefile_id, self.name)
+
 
 @value
 class ForgetBlobs(Record):
@@ -106,6 +122,11 @@ class ForgetBlobs(Record):
 
     casefile_id: str
     name: str | None
+
+    @property
+    def about(self) -> Sequence[About]:
+        casefile = About("casefile", self.casefile_id, alone=self.name is None)
+        return (casefile,) if self.name is None else (casefile, _named(self.casefile_id, self.name))
 
 
 @value
@@ -116,6 +137,19 @@ class DropParts(Record):
     content_id: str
     start: int
     is_last: bool
+
+    @property
+    def about(self) -> Sequence[About]:
+        return _content(self.casefile_id, self.content_id)
+
+
+def _content(casefile_id: str, content_id: str) -> Sequence[About]:
+    """A content is written by one put, beside whatever else is done in its casefile."""
+    return About("casefile", casefile_id, alone=False), About("blob", content_id, alone=True)
+
+
+def _named(casefile_id: str, name: str) -> About:
+    return About("blob", f"{casefile_id}/{name}", alone=True)
 
 
 _b, _p, _l = BLOBS.c, PARTS.c, LEFTOVERS.c

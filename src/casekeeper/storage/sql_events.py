@@ -15,13 +15,15 @@ from sqlalchemy import (
     select,
     tuple_,
     types,
+    union_all,
 )
 
-from casekeeper.clock import from_us, to_us
-from casekeeper.journal.events import TERMINAL, OperationType, StoredFact
-from casekeeper.journal.operations import OpenedOperation, OpenOperation
+from casekeeper.clock import to_us
+from casekeeper.journal.events import TERMINAL, StoredFact
+from casekeeper.journal.operations import OpenedOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_rows import opened_of
 from casekeeper.storage.sql_sessions import seen_by
 from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static, Tx
 
@@ -86,32 +88,44 @@ _OPEN_IN = Static(
     .where(_o.session_id == bindparam("session_id"))
     .order_by(_o.started_us, _o.event_id)
 )
-_OPEN_OF = Static(
-    select(t.open_operations)
-    .where(
-        or_(bindparam("casefile_id") == "", _o.casefile_id == bindparam("casefile_id")),
-        or_(bindparam("user_id") == "", _o.user_id == bindparam("user_id")),
-    )
-    .order_by(_o.started_us, _o.event_id)
-    .limit(1_000)
-)
+_NOBODY = _constant("")
+_IS_RUNNING, _WAITS = _o.owner != _NOBODY, _o.owner == _NOBODY
+
+
+def _open_of(*by: str) -> Static:
+    """What runs or waits of a casefile, a user, or both: each half has an index that the other half does not burden."""
+    wanted = [_o[name] == bindparam(name) for name in by]
+    found = union_all(*(select(t.open_operations).where(is_so, *wanted) for is_so in (_IS_RUNNING, _WAITS)))
+    some = found.subquery()
+    return Static(select(some).order_by(some.c.state.desc(), some.c.started_us, some.c.event_id).limit(1_000))
+
+
+_PLACES: Sequence[tuple[str, ...]] = (("casefile_id",), ("user_id",), ("casefile_id", "user_id"), ())
+_OPEN_OF: dict[tuple[str, ...], Static] = {by: _open_of(*by) for by in _PLACES}
 _ORPHANS = Static(
     # The deepest first: an operation never ends before those inside it.
     select(t.open_operations)
-    .where(_o.owner != bindparam("owner"), _o.state == "running")
+    .where(_IS_RUNNING, _o.owner != bindparam("owner"))
     .order_by(_o.started_us.desc(), _o.started_seq.desc())
     .limit(bindparam("n"))
 )
 _RUNNING_OF = Static(
     select(t.open_operations)
-    .where(IsInJson(_o.owner, "owners"), _o.state == "running")
+    .where(_IS_RUNNING, IsInJson(_o.owner, "owners"))
     .order_by(_o.started_us.desc(), _o.started_seq.desc())
     .limit(bindparam("n"))
 )
 _OPENED = Static(select(t.open_operations).where(IsInJson(_o.event_id, "event_ids")))
-_ASKED_TO_STOP = Static(
-    select(_o.event_id, _o.stop).where(_o.owner == bindparam("owner"), _o.stop.is_not(None))
+_DUE = Static(
+    select(t.open_operations)
+    .where(_WAITS, _o.wake_us.is_not(None))
+    .order_by(_o.wake_us, _o.event_id)
+    .limit(bindparam("n"))
 )
+_ASKED_TO_STOP = Static(
+    select(_o.event_id, _o.stop).where(_IS_RUNNING, _o.owner == bindparam("owner"), _o.stop.is_not(None))
+)
+_CHILDREN = Static(_facts().where(_e.parent_event_id == bindparam("event_id")).order_by(_e.seq))
 _RECORD = Static(
     select(_e.seq, _e.header, _e.hash, _e.commitment, t.payloads.c.salt, t.payloads.c.body, t.payloads.c.blob)
     .select_from(t.events)
@@ -180,26 +194,33 @@ class SqlEvents:
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
-        return [_opened(row) for row in rows]
+        return [opened_of(row) for row in rows]
 
     async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
-        values = {"casefile_id": casefile_id or "", "user_id": user_id or ""}
-        rows = await self._reads.point(lambda tx: tx.all(_OPEN_OF, **values))
-        return [_opened(row) for row in rows]
+        named = {"casefile_id": casefile_id, "user_id": user_id}
+        wanted = {name: given for name, given in named.items() if given is not None}
+        rows = await self._reads.point(lambda tx: tx.all(_OPEN_OF[tuple(wanted)], **wanted))
+        return [opened_of(row) for row in rows]
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         rows = await self._reads.scan(lambda tx: tx.all(_ORPHANS, owner=owner, n=limit))
-        return [_opened(row) for row in rows]
+        return [opened_of(row) for row in rows]
+
+    async def due(self, limit: int) -> Sequence[OpenedOperation]:
+        rows = await self._reads.point(lambda tx: tx.all(_DUE, n=limit))
+        return [opened_of(row) for row in rows]
+
+    async def children(self, event_id: str) -> Sequence[StoredFact]:
+        return await self._reads.point(lambda tx: self._named(tx, tx.all(_CHILDREN, event_id=event_id)))
 
     async def running_of(self, owners: Sequence[str], limit: int) -> Sequence[OpenedOperation]:
         """What these processes run, or ran, children before their parents."""
         rows = await self._reads.scan(lambda tx: tx.all(_RUNNING_OF, owners=json.dumps(owners), n=limit))
-        return [_opened(row) for row in rows]
+        return [opened_of(row) for row in rows]
 
     async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
-        """Those of these operations that are open."""
-        rows = await self._reads.scan(lambda tx: tx.all(_OPENED, event_ids=json.dumps(event_ids)))
-        return [_opened(row) for row in rows]
+        rows = await self._reads.point(lambda tx: tx.all(_OPENED, event_ids=json.dumps(list(event_ids))))
+        return [opened_of(row) for row in rows]
 
     async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:
         rows = await self._reads.point(lambda tx: tx.all(_ASKED_TO_STOP, owner=owner))
@@ -252,41 +273,3 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     if wanted.text:
         bodies = (BodyText(t.payloads.c.body), BodyText(_asked.c.body))
         yield or_(*(body.icontains(wanted.text, autoescape=True) for body in bodies))
-
-
-def _opened(row: Row) -> OpenedOperation:
-    (
-        event_id,
-        casefile_id,
-        session_id,
-        parent_event_id,
-        root_event_id,
-        user_id,
-        actor,
-        operation_type,
-        operation_name,
-        request_id,
-        owner,
-        state,
-        started_us,
-        _,
-        started_seq,
-        inputs_commit,
-        _,
-    ) = row
-    opened = OpenOperation(
-        event_id=event_id,
-        casefile_id=casefile_id,
-        session_id=session_id,
-        parent_event_id=parent_event_id,
-        root_event_id=root_event_id,
-        user_id=user_id,
-        actor=actor,
-        operation_type=OperationType(operation_type),
-        operation_name=operation_name,
-        request_id=request_id,
-        owner=owner,
-        state=state,
-        started_at=from_us(started_us),
-    )
-    return OpenedOperation(opened, started_seq, inputs_commit)

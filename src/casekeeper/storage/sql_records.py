@@ -12,12 +12,15 @@ from casekeeper.clock import to_us
 from casekeeper.identity import accounts as acc
 from casekeeper.identity import credentials as cred
 from casekeeper.journal import commits
+from casekeeper.journal.things import Topic
 from casekeeper.sessions import adoption as ado
 from casekeeper.sessions import session as ses
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_blobs import BLOB_RECORDS
 from casekeeper.storage.sql_document_records import DOCUMENT_RECORDS
+from casekeeper.storage.sql_operations import OPERATION_RECORDS
 from casekeeper.storage.sql_statements import Static, Tx
+from casekeeper.storage.sql_things import ERASE as ERASE_THINGS
 from casekeeper.storage.sql_writing import insert_into, put_into, us
 
 _PUT_ACCOUNT = put_into(t.accounts, "user_id")
@@ -195,6 +198,7 @@ def _put_session(tx: Tx, r: ses.PutSession | ado.AdoptSession) -> None:
 def _erase(tx: Tx, r: cf.EraseContents) -> None:
     for statement in _ERASE:
         tx.run(statement, casefile_id=r.casefile_id)
+    tx.run(ERASE_THINGS, about=Topic("casefile", r.casefile_id).key)
     tx.unindex(r.casefile_id)
     tx.run(_ERASE_DOCUMENTS, casefile_id=r.casefile_id)
     tx.run(_ERASED, id_=r.casefile_id)
@@ -225,6 +229,7 @@ RECORDS: dict[type[commits.Record], Callable[[Tx, Any], object]] = {
     ses.PutConversation: lambda tx, r: tx.run(
         _PUT_CONVERSATION, session_id=r.session_id, event_id=r.event_id, blob=r.blob
     ),
+    **OPERATION_RECORDS,
     **DOCUMENT_RECORDS,
     **BLOB_RECORDS,
 }

@@ -3,10 +3,10 @@
 from decimal import Decimal
 from typing import Any
 
-from casekeeper.clock import to_us
-from casekeeper.journal.events import Fact, Sealed
-from casekeeper.journal.operations import OpenOperation
-from casekeeper.storage.sql_statements import Parameters
+from casekeeper.clock import from_us, to_us
+from casekeeper.journal.events import Fact, OperationType, Sealed
+from casekeeper.journal.operations import Held, OpenedOperation, OpenOperation
+from casekeeper.storage.sql_statements import Parameters, Row
 
 
 def open_row(row: OpenOperation, started: Sealed) -> Parameters:
@@ -29,7 +29,40 @@ def open_row(row: OpenOperation, started: Sealed) -> Parameters:
         "started_seq": started.seq,
         "inputs_commit": started.fact.payload.commit.hex(),
         "stop": None,
+        "attempt": row.attempt,
+        "wake_us": None if row.wake_at is None else to_us(row.wake_at),
+        "tainted": int(row.is_tainted),
+        "approved": int(row.is_approved),
+        "held": row.held and row.held.to_text(),
     }
+
+
+def opened_of(row: Row) -> OpenedOperation:
+    """The open operation of a row that has all columns."""
+    (event_id, casefile_id, session_id, parent_event_id, root_event_id, user_id, actor, type_, *more) = row
+    (name, request_id, owner, state, started_us, _, started_seq, inputs_commit, stop, *waiting) = more
+    attempt, wake_us, tainted, approved, held = waiting
+    opened = OpenOperation(
+        event_id=event_id,
+        casefile_id=casefile_id,
+        session_id=session_id,
+        parent_event_id=parent_event_id,
+        root_event_id=root_event_id,
+        user_id=user_id,
+        actor=actor,
+        operation_type=OperationType(type_),
+        operation_name=name,
+        request_id=request_id,
+        owner=owner,
+        state=state,
+        started_at=from_us(started_us),
+        attempt=attempt,
+        wake_at=None if wake_us is None else from_us(wake_us),
+        is_tainted=bool(tainted),
+        is_approved=bool(approved),
+        held=Held.of_text(held),
+    )
+    return OpenedOperation(opened, started_seq, inputs_commit, stop)
 
 
 def event_row(fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) -> Parameters:
@@ -63,7 +96,7 @@ def total_row(fact: Fact) -> dict[str, Any]:
         "operation_name": fact.operation_name or "",
         "kind": fact.kind.value,
         "count": 1,
-        "busy_ms": (fact.duration_ms or 0) if top else 0,
+        "busy_ms": fact.busy_ms if top else 0,
         "tokens": int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0)),
         "cost_micros": int(Decimal(str(usage.get("cost", 0))) * 1_000_000),
     }

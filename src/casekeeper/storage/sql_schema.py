@@ -21,6 +21,10 @@ def _bytes(name: str, *, null: bool = False) -> "Column[bytes]":
     return Column(name, LargeBinary, nullable=null)
 
 
+def _partial(name: str, where: str, *columns: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 def _row_id() -> "Column[int]":
     # SQLite makes a rowid of an INTEGER key only; PostgreSQL gets its BIGINT.
     return Column("rid", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
@@ -209,7 +213,17 @@ open_operations = Table(
     _number("started_seq"),
     _text("inputs_commit"),
     _text("stop", null=True),
+    Column("attempt", BigInteger, nullable=False, server_default="1"),
+    _number("wake_us", null=True),
+    Column("tainted", BigInteger, nullable=False, server_default="0"),
+    Column("approved", BigInteger, nullable=False, server_default="0"),
+    _text("held", null=True),
     Index("open_operations_session", "session_id"),
+    # What runs is few however many wait, and what waits costs the others nothing.
+    _partial("open_operations_running", "owner <> ''", "owner"),
+    _partial("open_operations_due", "wake_us IS NOT NULL AND owner = ''", "wake_us"),
+    _partial("open_operations_waiting_in", "owner = ''", "casefile_id"),
+    _partial("open_operations_waiting_of", "owner = ''", "user_id"),
 )
 
 requests = Table(

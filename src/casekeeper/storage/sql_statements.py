@@ -18,8 +18,6 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
 
-from casekeeper.journal.commits import Commit
-
 T = TypeVar("T")
 
 Row = tuple[Any, ...]
@@ -208,15 +206,6 @@ class Tx(Protocol):
 
     def text(self, sql: str, values: Any = ()) -> list[Row]:
         """A statement that only this database knows, like full-text search, with its kind of parameters."""
-        ...
-
-    def hold(self, commits: Sequence[Commit], *, feed: bool) -> None:
-        """Keep others from writing what these commits look at and write, until the transaction ends.
-
-        `feed`: the head of the permission feed as well, where they are judged by it or change it.
-
-        Without effect where there is one writer.
-        """
         ...
 
     def index(self, rid: int, words: Parameters) -> None:

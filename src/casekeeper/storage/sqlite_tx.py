@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import ClauseElement
 
-from casekeeper.journal.commits import Commit
 from casekeeper.storage.sql_statements import SQLITE, Bulk, Parameters, Row, Static
 
 _INDEXED = ("title", "sender", "recipients", "cc", "bcc", "filenames", "body", "scope")
@@ -63,9 +62,6 @@ class SqliteTx:
     def text(self, sql: str, values: Any = ()) -> list[Row]:
         """A statement that only this database knows, like full-text search."""
         return self._connection.execute(sql, values).fetchall()
-
-    def hold(self, commits: Sequence[Commit], *, feed: bool) -> None:
-        """Nothing: the one writer thread keeps everybody else out."""
 
     def index(self, rid: int, words: Parameters) -> None:
         """Make a document's words and marks found."""

@@ -13,12 +13,11 @@ from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import DocumentStore
 from casekeeper.documents.search import Search
-from casekeeper.execution.receipts import OpenStore
-from casekeeper.execution.recovery import OrphanStore
-from casekeeper.execution.stops import StopStore
+from casekeeper.execution.resuming import ResumeStore
 from casekeeper.identity.credentials import CredentialStore
 from casekeeper.journal.commits import Commits
 from casekeeper.journal.requests import Claims
+from casekeeper.journal.things import Things
 from casekeeper.sessions.reading import EventStore
 from casekeeper.sessions.recording import RecordStore
 from casekeeper.sessions.session import SessionStore
@@ -37,7 +36,7 @@ class Identities(CredentialStore, AclFeed, Claims, Protocol):
     """Accounts, credentials, the permission feed and claims."""
 
 
-class Events(EventStore, OrphanStore, OpenStore, StopStore, RecordStore, Conversations, Protocol):
+class Events(EventStore, ResumeStore, RecordStore, Conversations, Protocol):
     """The record, as each of its readers sees it."""
 
 
@@ -60,6 +59,7 @@ class Storage:
     events: Events
     documents: DocumentStore
     search: Search
+    things: Things
     blobs: BlobStore
     directory: Path
     """Where this process keeps its files: keys, and with the embedded store everything."""

@@ -171,7 +171,13 @@ class Desk:
         self.is_tainted = True
 
     async def _invoke(
-        self, call: Any, *, call_id: str | None = None, begun: Callable[[str], None] | None = None
+        self,
+        call: Any,
+        *,
+        call_id: str | None = None,
+        key: str | None = None,
+        tainted: bool = False,
+        begun: Callable[[str], None] | None = None,
     ) -> Any:
         assert isinstance(call, ToolCall)
         self.invoked.append((call.tool_name, call.parameters))

@@ -12,7 +12,7 @@ from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.casefiles.changing import Changing, Decision, Present
 from casekeeper.casefiles.commands import DeleteTheCasefile, UpdateCasefile
 from casekeeper.errors import CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
-from casekeeper.identity.accounts import DeactivateAccount
+from casekeeper.identity.account_commands import DeactivateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import Claims, Requests

@@ -7,7 +7,7 @@ import pytest
 from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
 from casekeeper.casefiles.freshness import LEASE_S, Freshness
-from casekeeper.identity.accounts import UpdateAccount
+from casekeeper.identity.account_commands import UpdateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit, PermissionChanged
 from tests.unit.support import ANNA, BEN, NOW, ROOT, House

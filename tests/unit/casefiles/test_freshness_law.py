@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from casekeeper.acl import Role
 from casekeeper.errors import CasekeeperError
-from casekeeper.identity.accounts import UpdateAccount
+from casekeeper.identity.account_commands import UpdateAccount
 from casekeeper.identity.principal import Principal
 from tests.unit.support import ANNA, BEN, CARA, ROOT, House, copy_of, make_template, open_house
 

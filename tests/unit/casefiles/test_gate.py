@@ -6,7 +6,7 @@ import pytest
 from casekeeper.acl import ROLE_FOR_ACTION, Action, Role
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.errors import CasefileNotFound, RoleTooLow
-from casekeeper.identity.accounts import DeactivateAccount
+from casekeeper.identity.account_commands import DeactivateAccount
 from tests.unit.support import ANNA, BEN, CARA, NOW, House
 
 

@@ -17,7 +17,7 @@ from casekeeper.errors import (
     OwnerRequired,
     RoleTooLow,
 )
-from casekeeper.identity.accounts import DeactivateAccount
+from casekeeper.identity.account_commands import DeactivateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.sessions.manager import At

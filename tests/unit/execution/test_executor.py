@@ -20,7 +20,8 @@ from casekeeper.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from casekeeper.execution.executor import Outcome, Started
+from casekeeper.execution.calls import Started
+from casekeeper.execution.outcomes import Outcome
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Fact

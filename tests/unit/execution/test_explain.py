@@ -6,7 +6,7 @@ from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import CasefileView, DeleteCasefile
 from casekeeper.errors import CasefileNotFound, Refused, RoleTooLow
 from casekeeper.execution.explain import CheckPermission, Verdict
-from casekeeper.identity.accounts import DeactivateAccount
+from casekeeper.identity.account_commands import DeactivateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.operations.operation import ToolCall

@@ -11,7 +11,7 @@ from casekeeper.acl import Effect, Grant, Role
 from casekeeper.casefiles.casefile import CasefileView, PutGrant, RemoveGrant
 from casekeeper.documents.document import NewDocument
 from casekeeper.errors import RoleTooLow
-from casekeeper.execution.executor import Outcome
+from casekeeper.execution.outcomes import Outcome
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.operations.context import MDSContext, NestedFailed

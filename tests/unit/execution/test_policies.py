@@ -13,9 +13,9 @@ from pydantic_core import from_json
 from casekeeper.acl import Effect, Role
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.errors import ApprovalNeeded, PolicyDenies, RoleTooLow
-from casekeeper.execution.executor import Call, Started
+from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.explain import CheckPermission, Verdict
-from casekeeper.execution.rights import Rights
+from casekeeper.execution.stopping import Rights
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import OperationType
@@ -53,6 +53,8 @@ class Obedient:
     effects: frozenset[Effect] = frozenset({Effect.READ})
     timeout: timedelta = timedelta(minutes=1)
     limit: int | None = None
+    parks: bool = False
+    snapshot_version: int = 1
 
     def parse(self, call: Any) -> Any:
         return call
@@ -346,7 +348,7 @@ async def test_the_record_tells_which_calls_were_tainted(house: House, anna: Pri
         ("echo", "started", 1),
         ("echo", "succeeded", 1),
         ("nest", "succeeded", 1),
-        ("obedient", "succeeded", None),
+        ("obedient", "succeeded", 1),
     ]
 
 

@@ -11,7 +11,7 @@ from casekeeper.errors import StoreUnavailable
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.operations import CloseOperation
+from casekeeper.journal.operations import CloseOperation, operation_of
 from casekeeper.sessions.manager import At
 from tests.unit.support import ANNA, BEN, NOW, House
 
@@ -41,7 +41,7 @@ def happens(work: Callable[[], Awaitable[object]]) -> Callable[[Commit], Awaitab
 
 
 def recovery(house: House, owner: str = "the next process") -> Recovery:
-    return Recovery(house.storage.events, house.commits, house.clock, owner=owner)
+    return Recovery(house.storage.events, house.life, owner=owner)
 
 
 async def orphaned(house: House, anna: Principal, casefile: CasefileView) -> str:
@@ -151,7 +151,7 @@ async def test_an_operation_that_ends_by_itself_meanwhile_keeps_its_end(
     started = await house.start(anna, At(casefile_id=casefile.casefile_id), "sleepy")
 
     async def ends(_: Commit) -> None:
-        await house.storage.commits.commit(Commit(records=(CloseOperation(started.fact.event_id),)))
+        await house.storage.commits.commit(Commit(records=(CloseOperation(operation_of(started.fact)),)))
 
     house.commits.meanwhile(ends)
     await recovery(house).run()

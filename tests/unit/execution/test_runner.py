@@ -8,7 +8,7 @@ import pytest
 from casekeeper.errors import CasekeeperError, DocumentNotFound, RoleTooLow, StoreUnavailable
 from casekeeper.execution.runner import Ending, Runner, Running
 from casekeeper.journal.events import Fact, Kind, Payload
-from casekeeper.operations.context import NestedFailed, RightsLost
+from casekeeper.operations.context import NestedFailed, Parked, RightsLost
 from casekeeper.operations.operation import Finished
 
 NOW = datetime(2025, 10, 23, 12, tzinfo=UTC)
@@ -52,7 +52,8 @@ async def told(ending: Ending) -> tuple[str, str, bool]:
 async def ending_of(runner: Runner, one: Running, work: Work, within: timedelta = LONG) -> Ending:
     ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
-    async def end(ending: Ending) -> None:
+    async def end(ending: Ending | Parked) -> None:
+        assert isinstance(ending, Ending)
         ended.set_result(ending)
 
     runner.adopt(one, asyncio.create_task(runner.run(one, work, within, end)))
@@ -251,7 +252,7 @@ async def test_a_run_that_gives_in_late_is_forgotten_too():
 def live(runner: Runner, one: Running) -> None:
     """Begin a life as the executor does: run, then tell the end."""
 
-    async def end(ending: Ending) -> None:
+    async def end(ending: Ending | Parked) -> None:
         one.ended.set_result(ending)
 
     begin(runner, one, runner.run(one, sleeps, LONG, end))

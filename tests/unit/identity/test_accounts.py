@@ -7,12 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from casekeeper.errors import AccountExists, AccountNotFound, CredentialsRejected, OperatorOnly, Overloaded
-from casekeeper.identity.accounts import (
-    CreateAccount,
-    DeactivateAccount,
-    ListAccounts,
-    UpdateAccount,
-)
+from casekeeper.identity.account_commands import CreateAccount, DeactivateAccount, ListAccounts, UpdateAccount
 from casekeeper.identity.logins import Login
 from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal

@@ -1,7 +1,7 @@
 import pytest
 
 from casekeeper.errors import TokenMissing, TokenRejected
-from casekeeper.identity.accounts import UpdateAccount
+from casekeeper.identity.account_commands import UpdateAccount
 from tests.unit.support import ANNA, House
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from casekeeper.errors import BrowserSessionEnded, CredentialsRejected
-from casekeeper.identity.accounts import DeactivateAccount, EndRefreshFamilies, UpdateAccount
+from casekeeper.identity.account_commands import DeactivateAccount, UpdateAccount
+from casekeeper.identity.accounts import EndRefreshFamilies
 from casekeeper.identity.browser_sessions import BrowserSessions
 from casekeeper.identity.logins import Known, Login
 from casekeeper.identity.seals import Seals

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from casekeeper.errors import AccountNotFound, CredentialsRejected, KeyNotFound, OperatorOnly
-from casekeeper.identity.accounts import DeactivateAccount
+from casekeeper.identity.account_commands import DeactivateAccount
 from casekeeper.identity.api_keys import CreateKey, ListKeys, NewApiKey, RevokeKey
 from casekeeper.identity.logins import Login
 from casekeeper.identity.principal import Principal

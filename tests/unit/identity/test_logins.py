@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from casekeeper.acl import Role
 from casekeeper.errors import AccountNotFound, CredentialsRejected, TokenRejected
-from casekeeper.identity.accounts import DeactivateAccount, UpdateAccount
+from casekeeper.identity.account_commands import DeactivateAccount, UpdateAccount
 from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers, user_of_subject
 from casekeeper.identity.logins import (

@@ -4,7 +4,7 @@ import pytest
 
 from casekeeper.acl import Effect, Role
 from casekeeper.casefiles.access import Access
-from casekeeper.errors import ArgumentsInvalid, RoleTooLow
+from casekeeper.errors import ArgumentsInvalid
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
@@ -15,9 +15,9 @@ from casekeeper.operations.registry import (
     ToolRegistry,
     tools_of_packages,
 )
-from casekeeper.operations.tools import Tool, tool
+from casekeeper.operations.tools import tool
 from tests.unit.support import NOW
-from tests.unit.tools import echo, fail, send, shred
+from tests.unit.tools import echo, fail, send
 
 
 @tool(effects={Effect.READ}, name="echo")
@@ -87,20 +87,6 @@ def test_the_catalogue_has_everything():
     registry = Registry([ToolRegistry((send, echo))])
 
     assert [(e.operation_type, e.name) for e in registry.catalogue()] == [("tool", "echo"), ("tool", "send")]
-
-
-@pytest.mark.parametrize(
-    ("operation", "lowest"), [(echo, Role.VIEWER), (send, Role.EDITOR), (shred, Role.ADMIN)]
-)
-@pytest.mark.parametrize("role", [None, *Role])
-def test_a_role_runs_what_its_effects_allow(operation: Tool, lowest: Role, role: Role | None):
-    registry = Registry([ToolRegistry((operation,))])
-    if role is not None and role.covers(lowest):
-        registry.must_allow(access(role), operation)
-    else:
-        with pytest.raises(RoleTooLow) as refused:
-            registry.must_allow(access(role), operation)
-        assert (refused.value.needed, refused.value.has) == (lowest, role)
 
 
 # Packages

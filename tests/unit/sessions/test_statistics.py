@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casekeeper.sessions.manager import At
-from casekeeper.sessions.session import Head, Total, UnifiedSession, statistics
+from casekeeper.sessions.session import Head, Total, UnifiedSession
+from casekeeper.sessions.statistics import statistics
 from tests.unit.support import ANNA, NOW, House
 
 SESSION = UnifiedSession(

@@ -1,0 +1,316 @@
+"""Stopping: what becomes of running and waiting work when somebody wants it to end, or loses the right to it.
+
+What runs here is told; what runs elsewhere is asked through the store, or notices by itself that its permission has changed;
+what waits belongs to nobody and is ended here, at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from time import monotonic
+
+from casekeeper.acl import READ_ONLY, Role
+from casekeeper.acl_feed import ANY, Change, Receipt
+from casekeeper.casefiles.casefile import CasefileStore
+from casekeeper.casefiles.freshness import LEASE_S
+from casekeeper.clock import Clock
+from casekeeper.errors import Unavailable
+from casekeeper.execution.life import Life
+from casekeeper.execution.runner import Ending, Runner
+from casekeeper.journal.commits import Commit, Commits
+from casekeeper.journal.events import Failure, Kind
+from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.operations import (
+    NOBODY,
+    AskToStop,
+    OpenedOperation,
+    OpenOperation,
+    OpenOperations,
+    OperationEnded,
+    OperationIsOpen,
+)
+from casekeeper.operations.admitting import Admitting
+
+JUDGED_EVERY = timedelta(milliseconds=500)
+"""How late the end of a grant is noticed, and a change that no push told of."""
+
+HEEDED_EVERY = timedelta(milliseconds=250)
+"""How late a process notices that it was asked to stop something, while it runs anything at all."""
+
+_PATIENCE_S = 1.0
+_LOOK_S = 0.02
+# Names in a receipt.
+_TOLD_MAX = 1_000
+# Ends of waiting operations that are on their way to the store together.
+_AT_ONCE = 200
+
+_log = logging.getLogger("casekeeper.stopping")
+
+_Judge = Callable[[OpenOperation], bool]
+_Pair = tuple[str, str]
+
+
+class Stopping:
+    """Implements `Stops` for all workers, and stops single operations."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        store: OpenOperations,
+        admitting: Admitting,
+        life: Life,
+        commits: Commits,
+        *,
+        is_shared: bool,
+    ) -> None:
+        """`is_shared`: other processes let people in by caches of their own, for at most a lease."""
+        self._runner = runner
+        self._store = store
+        self._admitting = admitting
+        self._life = life
+        self._commits = commits
+        self._is_shared = is_shared
+
+    async def stop(
+        self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True
+    ) -> Receipt:
+        """End what runs and waits, and see what becomes of what runs elsewhere.
+
+        The change is committed, so nothing starts or goes on any more under the permission that is gone.
+
+        Raises:
+            StoreUnavailable: What is open cannot be read; the change stands.
+        """
+        self._runner.stop(reason, casefile_id=casefile_id, user_id=user_id)
+        return await self._seen(reason, casefile_id, user_id, lambda _: True, waits=waits)
+
+    async def lowered(
+        self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
+    ) -> Receipt:
+        """See what becomes of the operations that a user's new role does not cover; every worker judges its own.
+
+        Raises:
+            StoreUnavailable: What is open cannot be read; the change stands.
+        """
+
+        def is_lost(row: OpenOperation) -> bool:
+            return not self._admitting.covers(row, role, tags)
+
+        reason = "The permission for it was lost."
+        return await self._seen(reason, casefile_id, user_id, is_lost, waits=waits)
+
+    async def archived(self, casefile_id: str) -> None:
+        """End what waits in an archived casefile to change something; what runs is refused with its next change.
+
+        Raises:
+            StoreUnavailable: What waits cannot be read; the change stands.
+        """
+
+        def would_change(row: OpenOperation) -> bool:
+            operation = self._admitting.registry.named(row.operation_type, row.operation_name)
+            return operation is None or not operation.effects <= READ_ONLY
+
+        ending = _cancelled("casefile_archived", "The casefile was archived.")
+        await self._end_all_waiting(casefile_id, None, would_change, ending)
+
+    async def settle(self) -> None:
+        """Wait a lease: a worker that has not heard of the change by then believes none of its caches."""
+        if self._is_shared:
+            await asyncio.sleep(LEASE_S)
+
+    async def operation(self, event_id: str, reason: str) -> None:
+        """Ask an operation to end, in whichever process; one that waits has ended, with what is inside it, on return.
+
+        Raises:
+            StoreUnavailable: It may go on.
+        """
+        running = self._runner.find(event_id)
+        if running is not None and not running.is_settled:
+            running.stop(Kind.CANCELLED, "cancelled", reason)
+            return
+        while found := await self._store.opened([event_id]):
+            opened = found[0]
+            if opened.row.owner != NOBODY:
+                with suppress(OperationEnded):
+                    await self._ask(opened, reason)
+                return
+            if await self._end_tree(opened, reason):
+                return
+
+    async def heed(self, owner: str) -> None:
+        """Stop what runs here and was asked to through the store, until cancelled."""
+        is_unavailable = False
+        while True:
+            await asyncio.sleep(HEEDED_EVERY.total_seconds())
+            if not self._runner.all():
+                continue
+            try:
+                asked = await self._store.asked_to_stop(owner)
+            except Unavailable as error:
+                if not is_unavailable:
+                    _log.warning("what was asked to stop could not be looked up (%s); trying again", error)
+                is_unavailable = True
+                continue
+            is_unavailable = False
+            for event_id, reason in asked:
+                if running := self._runner.find(event_id):
+                    running.stop(Kind.CANCELLED, "cancelled", reason)
+
+    async def _ask(self, opened: OpenedOperation, reason: str) -> None:
+        ref = opened.row.ref
+        await self._commits.commit(Commit((), (OperationIsOpen(ref),), (AskToStop(ref, reason),)))
+
+    async def _end_tree(self, opened: OpenedOperation, reason: str) -> bool:
+        """End a waiting operation after what is open inside it; False if it was taken up meanwhile."""
+        for inside in _inside(opened, await self._store.open_operations(opened.row.session_id)):
+            running = self._runner.find(inside.row.event_id)
+            if inside.row.owner == NOBODY:
+                await self._life.end_other(inside, _cancelled("cancelled", reason))
+            elif running is not None:
+                running.stop(Kind.CANCELLED, "cancelled", reason)
+            else:
+                with suppress(OperationEnded):
+                    await self._ask(inside, reason)
+        return await self._life.end_other(opened, _cancelled("cancelled", reason))
+
+    async def _seen(
+        self, reason: str, casefile_id: str | None, user_id: str | None, is_lost: _Judge, *, waits: bool
+    ) -> Receipt:
+        began, ending = monotonic(), _cancelled("rights_lost", reason)
+        waiting, running = await self._end_all_waiting(casefile_id, user_id, is_lost, ending)
+        left = running
+        if waits:
+            await self.settle()
+            while left and monotonic() - began < _PATIENCE_S:
+                await asyncio.sleep(_LOOK_S)
+                # What ran may have parked meanwhile, and waits now.
+                parked, now_running = await self._end_all_waiting(casefile_id, user_id, is_lost, ending)
+                waiting += parked
+                left = {event_id: owner for event_id, owner in now_running.items() if event_id in running}
+        unconfirmed: dict[str, tuple[str, ...]] = {}
+        for event_id, owner in left.items():
+            unconfirmed[owner] = (*unconfirmed.get(owner, ()), event_id)
+        ended = [event_id for event_id in running if event_id not in left and event_id not in waiting]
+        return Receipt(tuple(ended), tuple(waiting[:_TOLD_MAX]), unconfirmed)
+
+    async def _end_all_waiting(
+        self, casefile_id: str | None, user_id: str | None, is_lost: _Judge, ending: Ending
+    ) -> tuple[list[str], dict[str, str]]:
+        """End what waits; returns the ids of that, and what runs, with its owners."""
+        ended: list[str] = []
+        while True:
+            found = await self._store.open_of(casefile_id, user_id)
+            lost = [one for one in found if is_lost(one.row)]
+            waiting = [one for one in lost if one.row.owner == NOBODY]
+            ended += await self._end_each(waiting, ending)
+            # A page has what waits first; one that is full of it may have more behind it.
+            if not waiting or len(found) < _TOLD_MAX:
+                break
+        return ended, {one.row.event_id: one.row.owner for one in lost if one.row.owner != NOBODY}
+
+    async def _end_each(self, waiting: Sequence[OpenedOperation], ending: Ending) -> list[str]:
+        """Those that were ended, the deepest first: an operation never ends before those inside it."""
+        ended: list[str] = []
+        by_depth: dict[int, list[OpenedOperation]] = {}
+        for one in waiting:
+            by_depth.setdefault(one.row.held.depth if one.row.held else 0, []).append(one)
+        for depth in sorted(by_depth, reverse=True):
+            for start in range(0, len(by_depth[depth]), _AT_ONCE):
+                some = by_depth[depth][start : start + _AT_ONCE]
+                done = await asyncio.gather(*(self._life.end_other(one, ending) for one in some))
+                ended += [one.row.event_id for one, is_done in zip(some, done, strict=True) if is_done]
+        return ended
+
+
+class Rights:
+    """Judges running operations again when a permission has changed or ended, and wakes those who follow a record.
+
+    Their next step would be refused anyway; this is for what computes or talks to somebody else. What waits is judged when
+    it goes on.
+    """
+
+    def __init__(
+        self, runner: Runner, store: CasefileStore, live: LiveFeed, clock: Clock, *, is_shared: bool
+    ) -> None:
+        """`is_shared`: other processes change permissions as well, and a push of theirs may be lost."""
+        self._runner = runner
+        self._store = store
+        self._live = live
+        self._clock = clock
+        self._is_shared = is_shared
+        self._due: set[_Pair] = set()
+        self._woken = asyncio.Event()
+        self._is_unavailable = False
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Look at those whom these changes are about."""
+        for change in changes:
+            self._due.update(
+                (casefile_id, user_id)
+                for casefile_id, user_id in self._pairs()
+                if change.casefile_id in (ANY, casefile_id) and change.user_id in (ANY, user_id)
+            )
+        self._live.wake()
+        self._woken.set()
+
+    async def watch(self) -> None:
+        """Judge until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(JUDGED_EVERY.total_seconds()):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+            for pair in self._due | self._ended() | (self._pairs() if self._is_shared else set[_Pair]()):
+                try:
+                    await self._judge(*pair)
+                    self._due.discard(pair)
+                    self._is_unavailable = False
+                except Unavailable as error:
+                    # It stays due; meanwhile nothing that it does can be written.
+                    self._due.add(pair)
+                    if not self._is_unavailable:
+                        _log.warning("a permission could not be looked up (%s); trying again", error)
+                    self._is_unavailable = True
+
+    def _pairs(self) -> set[_Pair]:
+        return {(running.fact.casefile_id, running.user_id) for running in self._runner.all()}
+
+    def _ended(self) -> set[_Pair]:
+        now = self._clock()
+        return {
+            (running.fact.casefile_id, running.user_id)
+            for running in self._runner.all()
+            if running.ends_at is not None and running.ends_at <= now
+        }
+
+    async def _judge(self, casefile_id: str, user_id: str) -> None:
+        stored = await self._store.access(user_id, casefile_id)
+        grant = stored.grant if stored and stored.grant and stored.grant.is_live(self._clock()) else None
+        tags = stored.tags if stored else frozenset[str]()
+        for running in self._runner.all():
+            if (running.fact.casefile_id, running.user_id) != (casefile_id, user_id):
+                continue
+            if grant is None or not running.may_go_on(grant.role, tags):
+                running.stop(Kind.CANCELLED, "rights_lost", "The permission for it was lost.")
+            else:
+                running.ends_at = grant.expires_at
+
+
+def _cancelled(type_: str, reason: str) -> Ending:
+    return Ending(Kind.CANCELLED, failure=Failure(type=type_, message=reason))
+
+
+def _inside(around: OpenedOperation, found: Iterable[OpenedOperation]) -> list[OpenedOperation]:
+    """What is open inside an operation, the deepest first."""
+    by_parent: dict[str | None, list[OpenedOperation]] = {}
+    for one in found:
+        by_parent.setdefault(one.row.parent_event_id, []).append(one)
+    inside, level = list[OpenedOperation](), [around]
+    while level:
+        level = [child for one in level for child in by_parent.get(one.row.event_id, ())]
+        inside += level
+    return inside[::-1]

@@ -1,0 +1,26 @@
+"""Taint: what somebody else may have written must not become the caller's wish unnoticed.
+
+A run is tainted once an answer that may hold such words has come back into it. Taint goes down to all nested calls and up
+through answers, and is kept on the record; where it matters, the policy asks for an approval (docs/policies.md).
+"""
+
+from collections.abc import Collection
+
+from casekeeper.acl import Effect
+from casekeeper.journal.events import OperationType
+
+# What comes back from any other operation may hold what somebody else has written.
+_TELL_NOTHING = frozenset({Effect.WRITE, Effect.DESTRUCTIVE})
+
+
+def answer_taints(
+    around: OperationType, nested: OperationType, effects: Collection[Effect] | None, *, is_tainted: bool
+) -> bool:
+    """Whether an operation is tainted by the answer of a nested one.
+
+    An agent is by whatever it reads; any other operation by an agent's answer, or one that is tainted itself. `effects` None:
+    it is not known what the nested operation does.
+    """
+    if around is OperationType.AGENT:
+        return is_tainted or effects is None or not _TELL_NOTHING.issuperset(effects)
+    return is_tainted or nested is OperationType.AGENT
