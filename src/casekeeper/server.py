@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -31,7 +31,6 @@ from casekeeper.identity.accounts import (
 from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, ForgetExpired
-from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
@@ -67,13 +66,7 @@ async def open_server(
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
     owner = f"{os.getpid()}-{secrets.token_hex(6)}"
     helper = find_helper(_secret_of(settings.redis), owner, live, pushes, agreed)
-    told, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
-    heard: list[Callable[[Sequence[Sealed]], None]] = [told]
-
-    def announce(sealed: Sequence[Sealed]) -> None:
-        for hear in heard:
-            hear(sealed)
-
+    announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
     telling = Telling(helper) if helper else None
     limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
     async with (
@@ -104,8 +97,7 @@ async def open_server(
             limits,
             helper,
         )
-        heard.append(server.waker.announced)
-        recovery = Recovery(storage.events, server.life, owner=owner, hint=server.waker.hint)
+        recovery = Recovery(storage.events, server.life, owner=owner)
         if not storage.is_shared:
             # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
             await recovery.run()
