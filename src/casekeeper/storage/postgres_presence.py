@@ -123,21 +123,20 @@ class PostgresEvents(SqlEvents):
             self._doubts.looked(asked, {one.row.event_id for one in lost})
             if lost:
                 return lost
-        opened = await super().orphans(owner, limit)
-        dead = await self._dead(opened)
+        # Not the newest of all that others run: a page of what lives would hide what does not.
+        dead = await self._dead(await self.owners(owner))
         if dead:
             await asyncio.sleep(_SURE_S)
-            dead &= await self._dead(opened)
-        return [operation for operation in opened if operation.row.owner in dead]
+            dead = await self._dead(dead)
+        return await self.running_of(dead, limit) if dead else []
 
-    async def _dead(self, opened: Sequence[OpenedOperation]) -> set[str]:
-        if not opened or not self._presence.is_settled:
-            return set()
+    async def _dead(self, owners: Sequence[str]) -> Sequence[str]:
+        if not owners or not self._presence.is_settled:
+            return []
 
-        def read(tx: Tx) -> set[str]:
+        def read(tx: Tx) -> Sequence[str]:
             held = {row[0] for row in tx.text(_HELD)}
-            owners = {operation.row.owner for operation in opened}
-            return {one for one in owners if lock_number(f"process {one}") not in held}
+            return [one for one in owners if lock_number(f"process {one}") not in held]
 
         return await self._shared.scan(read)
 
