@@ -118,25 +118,25 @@ class PostgresEvents(SqlEvents):
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations whose process is gone, looked at twice, some seconds apart; and of ours, what nobody runs."""
         if asked := self._doubts.event_ids:
-            left = await self.opened(sorted(asked))
-            self._doubts.looked(asked, {operation.row.event_id for operation in left})
-            if left:
-                return left
-        opened = await super().orphans(owner, limit)
-        dead = await self._dead(opened)
+            rows = [(one, one.row) for one in await self.opened(sorted(asked))]
+            lost = [one for one, row in rows if self._doubts.is_lost(row.event_id, row.owner, row.attempt)]
+            self._doubts.looked(asked, {one.row.event_id for one in lost})
+            if lost:
+                return lost
+        # Not the newest of all that others run: a page of what lives would hide what does not.
+        dead = await self._dead(await self.owners(owner))
         if dead:
             await asyncio.sleep(_SURE_S)
-            dead &= await self._dead(opened)
-        return [operation for operation in opened if operation.row.owner in dead]
+            dead = await self._dead(dead)
+        return await self.running_of(dead, limit) if dead else []
 
-    async def _dead(self, opened: Sequence[OpenedOperation]) -> set[str]:
-        if not opened or not self._presence.is_settled:
-            return set()
+    async def _dead(self, owners: Sequence[str]) -> Sequence[str]:
+        if not owners or not self._presence.is_settled:
+            return []
 
-        def read(tx: Tx) -> set[str]:
+        def read(tx: Tx) -> Sequence[str]:
             held = {row[0] for row in tx.text(_HELD)}
-            owners = {operation.row.owner for operation in opened}
-            return {one for one in owners if lock_number(f"process {one}") not in held}
+            return [one for one in owners if lock_number(f"process {one}") not in held]
 
         return await self._shared.scan(read)
 
