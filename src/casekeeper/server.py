@@ -54,11 +54,13 @@ async def open_server(
     tools: Iterable[Tool] = (),
     passwords: Passwords | None = None,
     sweep_every: timedelta = timedelta(seconds=30),
+    goes_on: bool = True,
 ) -> AsyncGenerator[Server]:
     """A server on its data directory, recovered and swept; closed in order when the context ends.
 
     `clock`: the store's own where several processes share one (docs/decisions/0014), else the machine's. `tools` come
-    on top of the built-in ones and those of installed packages.
+    on top of the built-in ones and those of installed packages. `goes_on`: what waits is taken up here; a process that only
+    does one thing leaves that to a server.
     """
     agreed = AgreedClock()
     is_agreed, clock = clock is None, clock or agreed
@@ -109,7 +111,7 @@ async def open_server(
         judging.add_done_callback(_tell_if_it_failed)
         heeding = asyncio.create_task(server.stopping.heed(owner))
         heeding.add_done_callback(_tell_if_it_failed)
-        waking = asyncio.create_task(server.waker.run())
+        waking = asyncio.create_task(server.waker.run() if goes_on else asyncio.sleep(0))
         waking.add_done_callback(_tell_if_it_failed)
         try:
             yield server
