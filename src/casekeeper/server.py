@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -31,7 +31,6 @@ from casekeeper.identity.accounts import (
 from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, ForgetExpired
-from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
@@ -55,11 +54,13 @@ async def open_server(
     tools: Iterable[Tool] = (),
     passwords: Passwords | None = None,
     sweep_every: timedelta = timedelta(seconds=30),
+    goes_on: bool = True,
 ) -> AsyncGenerator[Server]:
     """A server on its data directory, recovered and swept; closed in order when the context ends.
 
     `clock`: the store's own where several processes share one (docs/decisions/0014), else the machine's. `tools` come
-    on top of the built-in ones and those of installed packages.
+    on top of the built-in ones and those of installed packages. `goes_on`: what waits is taken up here; a process that only
+    does one thing leaves that to a server.
     """
     agreed = AgreedClock()
     is_agreed, clock = clock is None, clock or agreed
@@ -67,13 +68,7 @@ async def open_server(
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
     owner = f"{os.getpid()}-{secrets.token_hex(6)}"
     helper = find_helper(_secret_of(settings.redis), owner, live, pushes, agreed)
-    told, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
-    heard: list[Callable[[Sequence[Sealed]], None]] = [told]
-
-    def announce(sealed: Sequence[Sealed]) -> None:
-        for hear in heard:
-            hear(sealed)
-
+    announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
     telling = Telling(helper) if helper else None
     limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
     async with (
@@ -104,8 +99,7 @@ async def open_server(
             limits,
             helper,
         )
-        heard.append(server.waker.announced)
-        recovery = Recovery(storage.events, server.life, owner=owner, hint=server.waker.hint)
+        recovery = Recovery(storage.events, server.life, owner=owner)
         if not storage.is_shared:
             # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
             await recovery.run()
@@ -120,7 +114,7 @@ async def open_server(
         judging.add_done_callback(_tell_if_it_failed)
         heeding = asyncio.create_task(server.stopping.heed(owner))
         heeding.add_done_callback(_tell_if_it_failed)
-        waking = asyncio.create_task(server.waker.run())
+        waking = asyncio.create_task(server.waker.run() if goes_on else asyncio.sleep(0))
         waking.add_done_callback(_tell_if_it_failed)
         try:
             yield server

@@ -126,10 +126,19 @@ class Server:
         await self.runner.drain(timedelta(seconds=self.settings.drain_s))
 
 
-def life_on(storage: Storage, outcomes: Outcomes, runner: Runner, clock: Clock, owner: str) -> Life:
+def life_on(
+    storage: Storage,
+    outcomes: Outcomes,
+    runner: Runner,
+    clock: Clock,
+    owner: str,
+    due: asyncio.Event | None = None,
+) -> Life:
     """The lives of operations in a store."""
     requests, sizes = Requests(storage.accounts, clock), Sizes(storage.blobs)
-    return Life(runner, storage.commits, requests, sizes, storage.events, outcomes, clock, owner=owner)
+    return Life(
+        runner, storage.commits, requests, sizes, storage.events, outcomes, clock, owner=owner, due=due
+    )
 
 
 async def recover_alone(storage: Storage, clock: Clock, owner: str) -> None:
@@ -172,7 +181,8 @@ def wire(
     admitting = Admitting(registry, policy)
     sizes = Sizes(blobs)
     outcomes = Outcomes(storage.events, sizes, live)
-    life = life_on(storage, outcomes, runner, clock, owner)
+    due = asyncio.Event()
+    life = life_on(storage, outcomes, runner, clock, owner, due)
     stops = Stopping(runner, storage.events, admitting, life, commits, is_shared=storage.is_shared)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     fetch = Fetcher()
@@ -239,7 +249,7 @@ def wire(
         nesting.context,
         clock,
     )
-    waker = Waker(storage.events, executor, runner, clock)
+    waker = Waker(storage.events, executor, runner, clock, due)
     # RECORD, read
     poll = _POLL if storage.is_shared else None
     reading = Reading(storage.events, manager, gate, live, cursors, clock, poll=poll)

@@ -1,7 +1,10 @@
-"""What PostgreSQL reads for a piece of work, counted in rows by its own account, and never in time."""
+"""What a SQL store reads for a piece of work: PostgreSQL in rows by its own account, SQLite in steps; never in time."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
@@ -9,6 +12,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from casekeeper.storage.postgres import PostgresTx
 from casekeeper.storage.sql_statements import Row, Static, Tx
+from casekeeper.storage.sqlite_tx import SqliteTx
 
 T = TypeVar("T")
 
@@ -74,3 +78,30 @@ def _visited(node: Any) -> int:
         return below
     thrown = sum(node.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck"))
     return below + round((node["Actual Rows"] + thrown) * node["Actual Loops"])
+
+
+class Stepped:
+    """Reads a SQLite file and counts the steps of its machine: they grow with the rows that are looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.steps = 0
+
+    async def point(self, read: Callable[[Tx], T]) -> T:
+        """Implements `Reads`."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.set_progress_handler(self._step, 1)
+            return read(SqliteTx(connection))
+
+    async def scan(self, read: Callable[[Tx], T]) -> T:
+        """Implements `Reads`."""
+        return await self.point(read)
+
+    def taken(self) -> int:
+        """The steps since the last call."""
+        taken, self.steps = self.steps, 0
+        return taken
+
+    def _step(self) -> int:
+        self.steps += 1
+        return 0

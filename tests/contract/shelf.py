@@ -120,23 +120,24 @@ class Shelf:
         kind, type_ = Kind.STARTED, OperationType.TOOL
         return self.fact(kind, operation_type=type_, operation_name=name, parent_event_id=above, **fields)
 
-    def opening(self, fact: Fact, *, owner: str = "this process") -> Commit:
+    def opening(self, fact: Fact, *, owner: str = "this process", **row: Any) -> Commit:
         """The commit that starts an operation."""
-        row = OpenOperation(
+        values: dict[str, Any] = {"user_id": OWNER, **row}
+        opened = OpenOperation(
             event_id=fact.event_id,
             casefile_id=fact.casefile_id,
             session_id=fact.session_id,
             parent_event_id=fact.parent_event_id,
             root_event_id=fact.parent_event_id or fact.event_id,
-            user_id=OWNER,
             actor=fact.actor,
             operation_type=OperationType.TOOL,
             operation_name=fact.operation_name or "",
             request_id=fact.request_id,
             owner=owner,
             started_at=fact.started_at,
+            **values,
         )
-        return Commit((fact,), (SessionIsOpen(fact.session_id),), (row,))
+        return Commit((fact,), (SessionIsOpen(fact.session_id),), (opened,))
 
     def ending(self, fact: Fact, seq: int, kind: Kind = Kind.SUCCEEDED) -> Commit:
         """The commit that ends it."""

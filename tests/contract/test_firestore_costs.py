@@ -15,11 +15,13 @@ from casekeeper.casefiles.casefile import DeleteCasefile, EraseContents, Status
 from casekeeper.clock import to_us
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
+from casekeeper.journal.operations import NOBODY
 from casekeeper.journal.things import IsAt, Put, Thing, Topic
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import SessionFilter
 from tests.contract.conftest import Opening
 from tests.contract.shelf import GUEST, LATER, NOW, OWNER, Shelf
+from tests.contract.waiting import ME, running, waiting
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.parametrize("opening", ["firestore"], indirect=True)]
 
@@ -192,3 +194,36 @@ async def test_things_cost_what_is_found_however_many_others_there_are(opening: 
     assert costs == [Cost(calls=1, documents=PAGE)] * 6
     # What is relied on is read at once.
     assert changed == Cost(calls=1, documents=2 * PAGE)
+
+
+async def test_what_waits_elsewhere_costs_those_who_look_after_operations_nothing(opening: Opening):
+    costs: dict[int, list[Cost]] = {}
+    async with opening() as storage:
+        shelf, events = await Shelf.filled(storage), storage.events
+        await shelf.casefile("cf_260301_ffffff")
+        there = (await shelf.session(casefile_id="cf_260301_ffffff")).session_id
+        mine = await running(shelf)
+        await waiting(shelf)
+        for number in (FEW, MANY):
+            started = [shelf.started(session_id=there, casefile_id="cf_260301_ffffff") for _ in range(number)]
+            opened = (
+                shelf.opening(fact, owner=NOBODY, state="waiting", user_id=GUEST, wake_at=NOW)
+                for fact in started
+            )
+            await asyncio.gather(*(shelf.commit(commit) for commit in opened))
+            costs[number] = []
+            for look in (
+                events.due(FEW),
+                events.open_of(shelf.casefile_id, None),
+                events.open_of(None, OWNER),
+                events.open_of(shelf.casefile_id, GUEST),
+                events.asked_to_stop(ME),
+                events.open_operations(shelf.session_id),
+                events.opened([mine.event_id]),
+            ):
+                with counted() as looked:
+                    await look
+                costs[number].append(looked)
+
+    assert costs[MANY] == costs[FEW]
+    assert costs[MANY][:2] == [Cost(calls=1, documents=FEW), Cost(calls=2, documents=2)]

@@ -17,12 +17,7 @@ from casekeeper.clock import to_us
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.journal.commits import Commit, ForgetExpired, IdTaken
 from casekeeper.journal.events import Kind, Payload, Sealed
-from casekeeper.journal.operations import (
-    AskToStop,
-    OperationEnded,
-    OperationIsOpen,
-    operation_of,
-)
+from casekeeper.journal.operations import AskToStop, OperationEnded, OperationIsOpen, operation_of
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
 from casekeeper.sessions.session import (
     AutoSessionExists,

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -25,7 +24,6 @@ from casekeeper.documents.search import Order, Place
 from casekeeper.errors import BodyTooLarge
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.operations import OpenOperation
 from casekeeper.sessions.reading import EventPage, QueryEvents
 from casekeeper.sessions.session import SessionFilter, Visibility
 from tests.contract.shelf import GUEST, LATER, NOW, OWNER, Shelf
@@ -417,12 +415,3 @@ async def test_a_tainted_operation_says_so_in_both_its_facts(shelf: Shelf):
     assert told == {tainted.event_id: 1, other.event_id: None}
     assert marked == [(tainted.event_id, "started"), (tainted.event_id, "succeeded")]
     assert (await shelf.check()).exit_code == 0
-
-
-async def test_what_waits_belongs_to_nobody_and_is_no_orphan(shelf: Shelf):
-    commit = shelf.opening(shelf.started(), owner="")
-    [row] = commit.records
-    assert isinstance(row, OpenOperation)
-    await shelf.commit(replace(commit, records=(replace(row, state="waiting"),)))
-
-    assert await shelf.storage.events.orphans("alive", 10) == []

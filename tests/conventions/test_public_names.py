@@ -1,7 +1,12 @@
+from importlib import import_module
 from importlib.metadata import entry_points, requires
+from typing import Any
+
+import pytest
 
 import casekeeper.client
 from casekeeper.operations.registry import ENTRY_POINT
+from tests.conventions.tree import ROOT
 
 CLIENT = [
     "ApiError",
@@ -37,6 +42,32 @@ VERBS = {
     "permissions": {"check", "grant", "list", "revoke", "transfer"},
     "sessions": {"close", "create", "each", "execute", "get", "list", "stream"},
 }
+
+
+MISSION = [
+    "execution.service:SessionService.execute_operation",
+    "sessions.manager:CasefileSessionManager.validate_and_get_session",
+    "sessions.manager:SessionContext",
+    "sessions.session:UnifiedSession",
+    "journal.events:ExecutionEvent",
+    "operations.registry:MANAGED_TOOLS",
+    "operations.context:MDSContext",
+    "api.dependencies:get_session_service",
+]
+"""The names that the users' own design document gave to things; they stay, wherever the things move."""
+
+
+@pytest.mark.parametrize("place", MISSION)
+def test_a_name_of_the_mission_is_there(place: str):
+    module, _, name = place.partition(":")
+    found: Any = import_module(f"casekeeper.{module}")
+    for part in name.split("."):
+        found = getattr(found, part)
+
+
+@pytest.mark.parametrize("path", ["scripts/test_unified_sessions.py", "SESSION_UNIFIED.md"])
+def test_a_file_of_the_mission_is_there(path: str):
+    assert (ROOT / path).is_file()
 
 
 def test_the_sdk_offers_these_names():

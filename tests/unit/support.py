@@ -174,10 +174,7 @@ class House:
     operations: Operations
     sessions: SessionService
     explain: Explain
-    announced: list[Callable[[Sequence[Sealed]], None]] = field(
-        default_factory=list[Callable[[Sequence[Sealed]], None]]
-    )
-    """Who hears of facts; filled by a test."""
+    due: asyncio.Event = field(default_factory=asyncio.Event)
     _asked: int = 0
 
     # WHO
@@ -350,8 +347,9 @@ def _wire(
     passwords = fast_passwords()
     registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
     registry, sizes = Registry([registered, *agents]), Sizes(blobs)
+    due = asyncio.Event()
     admitting, outcomes = Admitting(registry, policy), Outcomes(storage.events, sizes, live)
-    life = Life(runner, commits, requests, sizes, storage.events, outcomes, clock, owner="this")
+    life = Life(runner, commits, requests, sizes, storage.events, outcomes, clock, owner="this", due=due)
     stops = Stopping(runner, storage.events, admitting, life, commits, is_shared=False)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     api_keys = ApiKeys(storage.accounts, commits, requests, stops, clock)
@@ -450,6 +448,7 @@ def _wire(
         registry=registry,
         admitting=admitting,
         life=life,
+        due=due,
         stopping=stops,
         runner=runner,
         sizes=sizes,
@@ -477,13 +476,7 @@ async def open_house(
 ) -> AsyncGenerator[House]:
     """A house on a migrated directory; what still runs in it at the end is stopped."""
     live, pushes = LiveFeed(), Pushes()
-    hearing = [live.announce]
-
-    def announce(sealed: Sequence[Sealed]) -> None:
-        for hear in hearing:
-            hear(sealed)
-
-    async with open_embedded(directory, announce, pushes) as storage:
+    async with open_embedded(directory, live.announce, pushes) as storage:
         house = _wire(
             storage,
             clock or StepClock(),
@@ -496,7 +489,6 @@ async def open_house(
             agents,
             everybody_creates=everybody_creates,
         )
-        house.announced = hearing
         try:
             yield house
         finally:

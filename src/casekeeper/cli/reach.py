@@ -207,7 +207,7 @@ async def _served(settings: "Settings") -> "AsyncGenerator[Server]":
 
     async with AsyncExitStack() as stack:
         try:
-            server = await stack.enter_async_context(open_server(settings))
+            server = await stack.enter_async_context(open_server(settings, goes_on=False))
         except (SchemaTooNew, StoreAddressInvalid, HelperAddressInvalid, sqlite3.Error) as error:
             raise Stop(f"The store in {settings.data} cannot be opened: {error}.", DATA) from error
         except PolicyMisfit as error:

@@ -86,7 +86,9 @@ class Life:
         clock: Clock,
         *,
         owner: str,
+        due: asyncio.Event | None = None,
     ) -> None:
+        """`due` is set when something that waits was woken."""
         self._runner = runner
         self._commits = commits
         self._requests = requests
@@ -95,10 +97,11 @@ class Life:
         self._outcomes = outcomes
         self._clock = clock
         self._owner = owner
+        self._due = due or asyncio.Event()
 
-    async def begin(
+    def begin(
         self, context: SessionContext, call: Call, admitted: Admitted, open_context: OpenContext
-    ) -> Started | Outcome:
+    ) -> Awaitable[Started | Outcome]:
         """Start an operation; returns when it has started or ended, whichever the call waits for.
 
         Raises:
@@ -106,7 +109,7 @@ class Life:
             Refused: Likewise, for good.
             StoreUnavailable: Nobody runs it, if it was started at all.
         """
-        return await self._in_a_task(context, call, admitted, open_context, self._start)
+        return self._in_a_task(context, call, admitted, open_context, self._start)
 
     async def go_on(
         self,
@@ -138,9 +141,10 @@ class Life:
         row, now = opened.row, self._clock()
         assert row.held is not None, "what does not park is not handed on"
         held = replace(row.held, since=now, crashes=row.held.crashes + 1, waiting_for=())
-        return await self._unless_overtaken(
-            Commit((), (row.ownership,), (ParkOperation(row.ref, held, wake_at=now),))
-        )
+        park = ParkOperation(row.ref, held, wake_at=now)
+        is_done = await self._unless_overtaken(Commit((), (row.ownership,), (park,)))
+        self._due.set()
+        return is_done
 
     async def postpone(self, opened: OpenedOperation, held: Held, wait: timedelta) -> bool:
         """Let a waiting operation wait on, for this long; False if that is overtaken."""
@@ -168,6 +172,8 @@ class Life:
         records = _ends(terminal, row.parent, is_claimed=row.parent is None)
         if not await self._unless_overtaken(Commit((terminal,), (row.ownership,), records)):
             return False
+        if row.parent is not None:
+            self._due.set()
         if held is not None:
             await self._sizes.drop_snapshot(row.casefile_id, held.snapshot)
         return True
@@ -379,6 +385,8 @@ class Life:
             await self._insist(lambda: self._commits.commit(commit))
         except OperationEnded:
             return await self._insist(lambda: self._outcomes.of(fact.event_id))
+        if wakes is not None:
+            self._due.set()
         if started.held is not None:
             await self._sizes.drop_snapshot(fact.casefile_id, started.held.snapshot)
         return self._outcome(

@@ -35,10 +35,6 @@ Sweep = Callable[[], Awaitable[object]]
 _log = logging.getLogger("casekeeper.recovery")
 
 
-def _nothing() -> None:
-    pass
-
-
 class Recovery:
     """Hands on what a former process left open, or closes it."""
 
@@ -48,13 +44,10 @@ class Recovery:
         life: Life,
         *,
         owner: str,
-        hint: Callable[[], None] = _nothing,
     ) -> None:
-        """`hint` is called when something was handed on, which can go on at once."""
         self._store = store
         self._life = life
         self._owner = owner
-        self._hint = hint
 
     async def run(self) -> int:
         """Hand on or close all orphans; returns how many there were."""
@@ -69,8 +62,7 @@ class Recovery:
     async def _settle(self, orphan: OpenedOperation) -> None:
         held = orphan.row.held
         if held is not None and held.crashes < CRASHES_MAX:
-            if await self._life.hand_on(orphan):
-                self._hint()
+            await self._life.hand_on(orphan)
             return
         said = Failure(type="process_gone", message="The server stopped while it ran.", retryable=True)
         await self._life.end_other(orphan, Ending(Kind.INTERRUPTED, failure=said))

@@ -37,8 +37,9 @@ from casekeeper.operations.operation import Operation, OperationCall, call_of
 from casekeeper.sessions.manager import At, CasefileSessionManager
 
 _TRIES = 8
-# How soon it is looked again for what is missing here: an operation, a model's key, a newer casekeeper.
-LATER = timedelta(minutes=1)
+# How soon it is looked again for what is missing here (an operation, a model's key, a newer casekeeper): after a quarter
+# of the time for which it has been waiting already, within these bounds.
+SOONEST, LATEST = timedelta(minutes=1), timedelta(minutes=10)
 
 _log = logging.getLogger("casekeeper.resuming")
 
@@ -220,7 +221,9 @@ class Resuming:
         name = f"{row.operation_type}/{row.operation_name}"
         _log.warning("%s (%s) cannot go on here and waits: %s", row.event_id, name, why)
         waiting_for = (WaitingFor("operation", name),)
-        await self._life.postpone(opened, replace(held, waiting_for=waiting_for), LATER)
+        waited = self._clock() - held.since if held.since else timedelta()
+        wait = min(max(waited / 4, SOONEST), LATEST)
+        await self._life.postpone(opened, replace(held, waiting_for=waiting_for), wait)
 
     async def _end(self, opened: OpenedOperation, kind: Kind, failure: Failure) -> None:
         await self._life.end_other(opened, Ending(kind, failure=failure))

@@ -236,7 +236,7 @@ class Operations:
             permission_from_cache=context.access.is_from_cache,
             updated_scopes=await updated_scopes(self._logins, context),
             tainted=outcome.is_tainted,
-            waiting_for=waiting_view(outcome.waiting_for),
+            waiting_for=waiting_view(outcome.waiting_for) if outcome.waiting_for else [],
         )
 
 

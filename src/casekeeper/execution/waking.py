@@ -6,7 +6,6 @@ processes may find the same row: the commit that takes it up lets one of them ha
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
@@ -16,7 +15,6 @@ from casekeeper.clock import Clock
 from casekeeper.errors import Overloaded, StoreUnavailable
 from casekeeper.execution.calls import Started
 from casekeeper.execution.runner import Runner
-from casekeeper.journal.events import TERMINAL, Sealed
 from casekeeper.journal.operations import OpenedOperation, OpenOperations
 
 LOOKED_EVERY = timedelta(seconds=1)
@@ -48,14 +46,16 @@ class Waker:
         takes: Takes,
         runner: Runner,
         clock: Clock,
+        due: asyncio.Event,
         every: timedelta = LOOKED_EVERY,
     ) -> None:
+        """`due` is set by those who wake something in this process."""
         self._store = store
         self._takes = takes
         self._runner = runner
         self._clock = clock
         self._every_s = every.total_seconds()
-        self._hinted = asyncio.Event()
+        self._hinted = due
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, float] = {}
         self._is_unavailable = False
@@ -63,11 +63,6 @@ class Waker:
     def hint(self) -> None:
         """Look at once: something may be due."""
         self._hinted.set()
-
-    def announced(self, sealed: Sequence[Sealed]) -> None:
-        """Hear of facts: where a nested operation has ended, the one around it may have waited for that."""
-        if any(one.fact.parent_event_id is not None and one.fact.kind in TERMINAL for one in sealed):
-            self._hinted.set()
 
     async def run(self) -> None:
         """Take up what is due, until cancelled."""

@@ -5,7 +5,7 @@ it: so what was approved stays approved, and what is tainted stays tainted, wher
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from casekeeper.acl import READ_ONLY, Role
@@ -15,9 +15,10 @@ from casekeeper.journal.operations import OpenOperation
 from casekeeper.operations.operation import Operation, OperationCall
 from casekeeper.operations.registry import Registry
 from casekeeper.policy import Decision, Policy, Ruling
+from casekeeper.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admitted:
     """Proof that this operation was let in, with these parameters, under this access.
 
@@ -40,7 +41,10 @@ class Admitted:
 
     def still(self, role: Role, tags: Iterable[str]) -> bool:
         """Whether it would be let in under this role, in a casefile with these tags."""
-        return _decide(self._policy, self.operation, role, tags, self.tainted, self.approved).ruling is _ALLOW
+        decision = self._policy.decide(
+            self.operation, role, tags, tainted=self.tainted, approved=self.approved
+        )
+        return decision.ruling is _ALLOW
 
     def again(self, access: Access) -> "Admitted":
         """The same under the access of this moment.
@@ -49,7 +53,9 @@ class Admitted:
             Denied: It would not be let in any more.
         """
         operation = self.operation
-        decision = _decide(self._policy, operation, access.role, access.tags, self.tainted, self.approved)
+        decision = self._policy.decide(
+            operation, access.role, access.tags, tainted=self.tainted, approved=self.approved
+        )
         if decision.ruling is not _ALLOW:
             raise _refusal(operation, access, decision)
         return replace(self, access=access)
@@ -93,7 +99,7 @@ class Admitting:
         self, operation: Operation, access: Access, *, tainted: bool = False, approved: bool = False
     ) -> Decision:
         """What would become of the operation under this access, and why."""
-        return _decide(self._policy, operation, access.role, access.tags, tainted, approved)
+        return self._policy.decide(operation, access.role, access.tags, tainted=tainted, approved=approved)
 
     def could(self, operation: Operation, access: Access, *, tainted: bool) -> bool:
         """Whether it would be let in, if need be with an approval."""
@@ -107,20 +113,10 @@ class Admitting:
         operation = self.registry.named(row.operation_type, row.operation_name)
         if operation is None:
             return True
-        decision = _decide(self._policy, operation, role, tags, row.is_tainted, row.is_approved)
+        decision = self._policy.decide(
+            operation, role, tags, tainted=row.is_tainted, approved=row.is_approved
+        )
         return decision.ruling is _ALLOW
-
-
-def _decide(
-    policy: Policy,
-    operation: Operation,
-    role: Role | None,
-    tags: Iterable[str],
-    tainted: bool,
-    approved: bool,
-) -> Decision:
-    """The one question to the table."""
-    return policy.decide(operation, role, tags, tainted=tainted, approved=approved)
 
 
 def _refusal(

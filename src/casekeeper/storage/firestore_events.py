@@ -24,6 +24,7 @@ from casekeeper.storage.firestore_workers import Workers
 Row = tuple[Any, ...]
 # What orders facts of all sessions, and what pages of one session are asked by.
 _PLACE = ("at_us", "session_id", "seq")
+_OPEN_MAX = 1_000
 _ASKED_IN_A_SESSION = ("is_terminal", "operation_name", "kind")
 
 
@@ -118,14 +119,12 @@ class FirestoreEvents:
     async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
         named = (("casefile_id", casefile_id), ("user_id", user_id))
         where = tuple((name, "==", value) for name, value in named if value is not None)
-        found = [
-            opened_of(one.fields)
-            for state in ("waiting", "running")
-            for one in await self._store.query(
-                Query("open_operations", where=(*where, ("state", "==", state)), limit=1_000)
-            )
-        ]
-        return found[:1_000]
+        found: list[OpenedOperation] = []
+        for state in ("waiting", "running"):
+            wanted = Query("open_operations", where=(*where, ("state", "==", state)), limit=_OPEN_MAX)
+            opened = [opened_of(one.fields) for one in await self._store.query(wanted)]
+            found += sorted(opened, key=lambda one: (one.row.started_at, one.row.event_id))
+        return found[:_OPEN_MAX]
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         return await self._workers.orphans(owner, limit)
@@ -136,11 +135,15 @@ class FirestoreEvents:
 
     async def due(self, limit: int) -> Sequence[OpenedOperation]:
         # Asked so, no index of two fields is needed; the few that run and were woken already are passed over here.
-        wanted = Query(
-            "open_operations", where=(("wake_us", ">=", 0),), order=(("wake_us", "asc"),), limit=limit
-        )
-        found = await self._store.query(wanted)
-        return [opened_of(one.fields) for one in found if one.fields["owner"] == NOBODY]
+        where, order, asked = (("wake_us", ">=", 0),), (("wake_us", "asc"),), limit
+        while True:
+            wanted = Query("open_operations", where=where, order=order, limit=asked)
+            found = await self._store.query(wanted)
+            waiting = [one.fields for one in found if one.fields["owner"] == NOBODY]
+            if len(waiting) >= limit or len(found) < asked:
+                return [opened_of(fields) for fields in waiting[:limit]]
+            # They came first, and must not hide what waits behind them.
+            asked *= 4
 
     async def children(self, event_id: str) -> Sequence[StoredFact]:
         found = await self._store.query(

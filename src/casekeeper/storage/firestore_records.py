@@ -66,9 +66,9 @@ async def _ask_to_stop(view: View, r: ops.AskToStop) -> None:
 
 async def _park(view: View, r: ops.ParkOperation) -> None:
     def parked(row: Fields) -> Fields:
-        # Woken, or asked to stop, before it parked: a word that came too early must not be lost.
-        woken = row.get("wake_us") if row["owner"] else None
-        wake_us = 0 if row.get("stop") is not None else us(r.wake_at) if woken is None else woken
+        # Woken, or asked to stop, before it parked: a word that came too early must not be lost, nor come later than it.
+        woken_us = row.get("wake_us") if row["owner"] else None
+        wake_us = 0 if row.get("stop") is not None else _earlier(us(r.wake_at), woken_us)
         return {"owner": ops.NOBODY, "state": "waiting", "held": r.held.to_text(), "wake_us": wake_us}
 
     await _change_open(view, r.operation, parked)
@@ -85,10 +85,13 @@ async def _take_over(view: View, r: ops.TakeOver) -> None:
 
 async def _wake(view: View, r: ops.Wake) -> None:
     def woken(row: Fields) -> Fields:
-        known, at_us = row.get("wake_us"), to_us(r.at)
-        return {"wake_us": at_us if known is None else min(known, at_us)}
+        return {"wake_us": _earlier(row.get("wake_us"), to_us(r.at))}
 
     await _change_open(view, r.operation, woken)
+
+
+def _earlier(one_us: int | None, other_us: int | None) -> int | None:
+    return min((us for us in (one_us, other_us) if us is not None), default=None)
 
 
 async def _change(view: View, r: commits.PermissionChanged) -> None:

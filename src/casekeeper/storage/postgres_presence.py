@@ -38,7 +38,8 @@ _CUTS_IDLE = 14
 _SWEEPER = lock_number("the one that sweeps")
 _UP_S = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 # What waits has no owner: it belongs to nobody on purpose.
-_OWNERS = "SELECT DISTINCT owner FROM open_operations WHERE owner <> '' AND owner <> $1"
+OWNERS = "SELECT DISTINCT owner FROM open_operations WHERE owner <> '' AND owner <> $1"
+"""Who else than this process runs something."""
 # Locks of one number in different databases are different locks.
 _HELD = """SELECT (classid::bigint << 32) | objid::bigint AS number FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 1 AND granted
@@ -150,7 +151,7 @@ class _Watch:
                 self._gone_since_s, self._dead = {}, frozenset()
                 return
             began_s = self._now_s()
-            locks = {_lock_of(owner): owner for (owner,) in await self._looking.fetch(_OWNERS, self._owner)}
+            locks = {_lock_of(owner): owner for (owner,) in await self._looking.fetch(OWNERS, self._owner)}
             held = await self._looking.fetch(_HELD, list(locks)) if locks else ()
             now_s, before = self._now_s(), self._gone_since_s
             gone = [locks[number] for number in locks.keys() - {number for (number,) in held}]
@@ -256,10 +257,11 @@ class PostgresEvents(SqlEvents):
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations of processes that have died; and of ours, what nobody runs."""
         if asked := self._doubts.event_ids:
-            left = await self.opened(sorted(asked))
-            self._doubts.looked(asked, {operation.row.event_id for operation in left})
-            if left:
-                return left
+            rows = [(one, one.row) for one in await self.opened(sorted(asked))]
+            lost = [one for one, row in rows if self._doubts.is_lost(row.event_id, row.owner, row.attempt)]
+            self._doubts.looked(asked, {one.row.event_id for one in lost})
+            if lost:
+                return lost
         dead = await self._presence.dead() - {owner}
         return await self.running_of(sorted(dead), limit) if dead else []
 

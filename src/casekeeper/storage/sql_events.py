@@ -102,24 +102,23 @@ def _open_of(*by: str) -> Static:
 
 _PLACES: Sequence[tuple[str, ...]] = (("casefile_id",), ("user_id",), ("casefile_id", "user_id"), ())
 _OPEN_OF: dict[tuple[str, ...], Static] = {by: _open_of(*by) for by in _PLACES}
-_ORPHANS = Static(
-    # The deepest first: an operation never ends before those inside it.
-    select(t.open_operations)
-    .where(_IS_RUNNING, _o.owner != bindparam("owner"))
-    .order_by(_o.started_us.desc(), _o.started_seq.desc())
-    .limit(bindparam("n"))
-)
-_RUNNING_OF = Static(
-    select(t.open_operations)
-    .where(_IS_RUNNING, IsInJson(_o.owner, "owners"))
-    .order_by(_o.started_us.desc(), _o.started_seq.desc())
-    .limit(bindparam("n"))
-)
+
+
+def _deepest_first(*where: ColumnElement[Any]) -> Static:
+    # An operation never ends before those inside it.
+    order = (_o.started_us.desc(), _o.started_seq.desc())
+    return Static(select(t.open_operations).where(*where).order_by(*order).limit(bindparam("n")))
+
+
+_ORPHANS = _deepest_first(_IS_RUNNING, _o.owner != bindparam("owner"))
+_RUNNING_OF = _deepest_first(_IS_RUNNING, IsInJson(_o.owner, "owners"))
+
 _OPENED = Static(select(t.open_operations).where(IsInJson(_o.event_id, "event_ids")))
 _DUE = Static(
     select(t.open_operations)
     .where(_WAITS, _o.wake_us.is_not(None))
-    .order_by(_o.wake_us, _o.event_id)
+    # Nothing breaks ties: all that a server parked when it stopped is due at the same time, and would be sorted each time.
+    .order_by(_o.wake_us)
     .limit(bindparam("n"))
 )
 _ASKED_TO_STOP = Static(
@@ -206,17 +205,18 @@ class SqlEvents:
         rows = await self._reads.scan(lambda tx: tx.all(_ORPHANS, owner=owner, n=limit))
         return [opened_of(row) for row in rows]
 
+    async def running_of(self, owners: Sequence[str], limit: int) -> Sequence[OpenedOperation]:
+        """What these processes run, or ran, children before their parents."""
+        named = json.dumps(owners)
+        rows = await self._reads.scan(lambda tx: tx.all(_RUNNING_OF, owners=named, n=limit))
+        return [opened_of(row) for row in rows]
+
     async def due(self, limit: int) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_DUE, n=limit))
         return [opened_of(row) for row in rows]
 
     async def children(self, event_id: str) -> Sequence[StoredFact]:
         return await self._reads.point(lambda tx: self._named(tx, tx.all(_CHILDREN, event_id=event_id)))
-
-    async def running_of(self, owners: Sequence[str], limit: int) -> Sequence[OpenedOperation]:
-        """What these processes run, or ran, children before their parents."""
-        rows = await self._reads.scan(lambda tx: tx.all(_RUNNING_OF, owners=json.dumps(owners), n=limit))
-        return [opened_of(row) for row in rows]
 
     async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPENED, event_ids=json.dumps(list(event_ids))))

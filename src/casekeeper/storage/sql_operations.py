@@ -25,10 +25,10 @@ _PARK = Static(
         owner=_NOBODY,
         state="waiting",
         held=bindparam("held_"),
-        # Woken, or asked to stop, before it parked: a word that came too early must not be lost.
+        # Woken, or asked to stop, before it parked: a word that came too early must not be lost, nor come later than it.
         wake_us=case(
             (_o.stop.is_not(None), _AT_ONCE),
-            (_RUNS & _o.wake_us.is_not(None), _o.wake_us),
+            (_RUNS & (_WAKE_AT.is_(None) | (_o.wake_us < _WAKE_AT)), _o.wake_us),
             else_=_WAKE_AT,
         ),
     )

@@ -27,7 +27,8 @@ async def waking(
     house: House, every: timedelta, takes: Takes | None = None, store: OpenOperations | None = None
 ) -> AsyncGenerator[Waker]:
     """A waker at work."""
-    waker = Waker(store or house.storage.events, takes or house.executor, house.runner, house.clock, every)
+    reads, taking = store or house.storage.events, takes or house.executor
+    waker = Waker(reads, taking, house.runner, house.clock, house.due, every)
     task = asyncio.create_task(waker.run())
     try:
         yield waker
@@ -79,7 +80,6 @@ async def test_the_end_of_what_was_waited_for_inside_is_a_hint(
     house: House, anna: Principal, casefile: CasefileView
 ):
     async with waking(house, LONG) as waker:
-        house.announced.append(waker.announced)
         outcome = await house.run(anna, At(casefile_id=casefile.casefile_id), "follows", steps=["pauses"])
         await wake(house, await waiting_inside(house, casefile))
         waker.hint()

@@ -20,16 +20,16 @@ def upgrade() -> None:
         op.add_column(
             "open_operations", sa.Column(name, type_, nullable=default is None, server_default=default)
         )
-    for name, where, column in (
+    for name, where, *columns in (
         ("running", "owner <> ''", "owner"),
         ("due", "wake_us IS NOT NULL AND owner = ''", "wake_us"),
-        ("waiting_in", "owner = ''", "casefile_id"),
+        ("waiting_in", "owner = ''", "casefile_id", "user_id"),
         ("waiting_of", "owner = ''", "user_id"),
     ):
         op.create_index(
             f"open_operations_{name}",
             "open_operations",
-            [column],
+            columns,
             sqlite_where=sa.text(where),
             postgresql_where=sa.text(where),
         )
