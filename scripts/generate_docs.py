@@ -31,7 +31,7 @@ KINDS = {
     Kind.FAILED: "It ended with an error: the tool raised, a model was down, an output was too large.",
     Kind.CANCELLED: "It was stopped: on request, because its client went away, or because a right was taken away.",
     Kind.TIMED_OUT: "Its time ran out.",
-    Kind.INTERRUPTED: "The process that ran it stopped or was lost. It is never run again by itself.",
+    Kind.INTERRUPTED: "The process that ran it stopped or was lost, and no other could go on with it. It is not run again by itself.",
     Kind.DENIED: "A member was refused, or an operation lost its rights midway.",
     Kind.OPENED: "The session begins.",
     Kind.CLOSED: "The session ends.",
@@ -152,7 +152,8 @@ A call that is refused, or cannot be served, is answered with an RFC 9457 proble
 `check` says which of the checks refused: who, where, what, or admit.
 
 An operation that ran and failed is no problem but a result: status 200, `success` false, `error` with `type`, `message`
-and `retryable`. The codes below can occur there as `type` too, where a running operation met them.
+and `retryable`. The codes below can occur there as `type` too, where a running operation met them. One that has not ended is
+answered with 202: `running`, or `pending` with `waiting_for` where it waits.
 
 {table(("code", "status", "check", "retry helps", "meaning"), rows)}
 Some have members of their own: `role_too_low` has `needed_role`, `policy_denies` has `rule` and `needed_role` (null if no
@@ -212,7 +213,8 @@ The record of a session is made of facts. [record-format.md](record-format.md) s
 these are the kinds there are.
 
 About an operation. It leaves `started` and exactly one of the others, all under one `event_id`; a refused call leaves
-one `denied` alone.
+one `denied` alone. Waiting leaves no fact: an operation that waits has started and not ended, and the fact that ends it
+says how long it waited (`waited_ms`).
 
 {of(lambda k: k in of_operations)}
 About a session.

@@ -41,7 +41,7 @@ class PolicyRule(BaseModel):
     """One rule of the operators. It fits a call that fits every condition it names; a list fits by any of its items.
 
     `tools` and `agents` are names or globs; a rule that names neither is about all operations. `tainted`: true fits
-    only calls of agents that have read something, false only all others.
+    only calls that may follow what somebody else has written (docs/policies.md, Taint), false only all others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -260,7 +260,7 @@ def _reason(operation: Ruled, ruling: Ruling, rule: PolicyRule | None, needed: R
         case Ruling.DENY | Ruling.APPROVAL if rule is not None:
             return rule.sentence
         case _:
-            return f"{operation.name} is asked for by an agent that has read: it needs an approval."
+            return f"{operation.name} may follow what somebody else has written: it needs an approval."
 
 
 def read_rules(given: Any) -> list[PolicyRule]:

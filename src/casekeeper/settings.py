@@ -170,8 +170,8 @@ class Settings(BaseSettings):
     )
     agent_egress: Literal["approval", "allow"] = Field(
         default="approval",
-        description="What an agent that has read something may send out or destroy: `approval` refuses it until it "
-        "is approved, `allow` leaves it to the caller's role.",
+        description="What may be sent out or destroyed by an agent that has read something, and by what follows its "
+        "answers: `approval` refuses it until it is approved, `allow` leaves it to the caller's role.",
     )
     agent_requests: int = Field(default=30, ge=1, description="Requests to the model per agent run.")
     agent_tool_calls: int = Field(default=60, ge=1, description="Tool calls per agent run.")

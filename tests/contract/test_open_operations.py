@@ -1,5 +1,7 @@
 """What every store promises about operations that wait: who has them, when they are due, what becomes of words that cross."""
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -285,6 +287,21 @@ async def test_what_waits_keeps_its_session_busy_until_it_is_ended(shelf: Shelf)
     assert [one.row.event_id for one in open_before] == [fact.event_id]
     assert await shelf.storage.events.open_operations(shelf.session_id) == []
     assert (await shelf.check()).findings == ()
+
+
+async def test_the_end_of_what_waited_tells_it_apart_from_its_work_and_verifies(shelf: Shelf):
+    fact = await waiting(shelf)
+    ending = end(shelf, fact, NOBODY)
+    hour_ms, waited_ms = 3_600_000, 3_000_000
+
+    await shelf.commit(replace(ending, facts=(replace(ending.facts[0], waited_ms=waited_ms),)))
+
+    [_, ended] = await shelf.storage.events.operation(fact.event_id)
+    header = json.loads(ended.header)
+    [total] = await shelf.storage.sessions.totals(shelf.session_id)
+    assert (header["duration_ms"], header["waited_ms"]) == (hour_ms, waited_ms)
+    assert total.busy_ms == hour_ms - waited_ms
+    assert (await shelf.check()).exit_code == 0
 
 
 async def test_an_operation_is_found_with_where_its_inputs_are(shelf: Shelf):

@@ -29,7 +29,7 @@ class CheckPermission(BaseModel):
     )
     tainted: bool = Field(
         default=False,
-        description="Ask as an agent of theirs would that has read something (docs/policies.md).",
+        description="Ask as for a tainted call: an agent's that has read something, for one (docs/policies.md).",
     )
 
 

@@ -155,11 +155,10 @@ class Operations:
         """Ask all that is open in a session to end, and wait until it has, 15 seconds at most; what waits ends at once."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _CANCEL_WAIT_S
-        for opened in await self._reading.open(context):
-            await self._stopping.operation(opened.event_id, reason)
-        # Another process may run some of them, so the store is asked.
-        with self._reading.watch(context.session.session_id) as watch:
-            while await self._reading.open(context) and loop.time() < until:
+        session_id = context.session.session_id
+        # Another process may run some of them, and what ran may have parked meanwhile, so the store is asked.
+        with self._reading.watch(session_id) as watch:
+            while await self._stopping.session(session_id, reason) and loop.time() < until:
                 await watch.wait(LOOK_S)
 
     async def _when_settled(

@@ -139,6 +139,21 @@ class Stopping:
             if await self._end_tree(opened, reason):
                 return
 
+    async def session(self, session_id: str, reason: str) -> bool:
+        """Ask all that is open in a session to end, what waits has ended on return; whether anything is open still.
+
+        Raises:
+            StoreUnavailable: Some of it may go on.
+        """
+        found = await self._store.open_operations(session_id)
+        await self._end_each(
+            [one for one in found if one.row.owner == NOBODY], _cancelled("cancelled", reason)
+        )
+        for one in found:
+            if one.row.owner != NOBODY and one.stop is None:
+                await self.operation(one.row.event_id, reason)
+        return bool(found)
+
     async def heed(self, owner: str) -> None:
         """Stop what runs here and was asked to through the store, until cancelled."""
         is_unavailable = False

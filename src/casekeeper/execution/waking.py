@@ -77,7 +77,8 @@ class Waker:
         if self._runner.is_leaving:
             return self._every_s
         try:
-            found = await self._store.due(_PAGE + len(self._tasks))
+            # What is under way, or set aside, must not hide what is behind it.
+            found = await self._store.due(_PAGE + len(self._tasks) + len(self._failed))
             self._is_unavailable = False
         except (StoreUnavailable, Overloaded) as error:
             if not self._is_unavailable:

@@ -245,7 +245,8 @@ class CloseOperation(Record):
 class ParkOperation(Record):
     """The operation waits from now on, owned by nobody; goes with `OwnedBy`.
 
-    It is due at `wake_at` (None: only when it is woken), or at once where it was woken or asked to stop meanwhile.
+    It is due at `wake_at` (None: only when it is woken), earlier where it was woken meanwhile for a time before that, and at
+    once where it was asked to stop.
     """
 
     operation: OperationRef

@@ -44,6 +44,7 @@ FULL = replace(
     started_seq=2,
     inputs_commit="ab" * 32,
     conversation="cd" * 32,
+    waited_ms=300,
 )
 ALWAYS = {"v", "casefile_id", "session_id", "seq", "event_id", "kind", "actor", "started_at"}
 
@@ -93,6 +94,7 @@ def test_a_full_header_has_every_field_of_the_format():
         "started_seq",
         "inputs_commit",
         "conversation",
+        "waited_ms",
     }
 
     assert set(FULL.header(7)) == ALWAYS | optional
