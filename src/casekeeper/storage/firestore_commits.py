@@ -139,6 +139,8 @@ class FirestoreCommits:
             except Exception as error:
                 answers = [error] * len(batch)
                 self.doubts.add(one.commit for one in batch)
+            answered = zip(batch, answers, strict=True)
+            self.doubts.resolve(one.commit for one, answer in answered if not isinstance(answer, Exception))
             self._waiting -= len(batch)
             for one, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):

@@ -43,10 +43,11 @@ class Workers:
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations without a process, children before their parents. `owner` is this process."""
         await self.begin(owner)
-        doubted = self._doubts.event_ids
+        asked = self._doubts.event_ids
         found = await self._store.query(Query("open_operations", where=(("state", "==", "running"),)))
         rows = [one.fields for one in found]
-        self._doubts.looked(doubted, {row["event_id"] for row in rows})
+        doubted = {row["event_id"] for row in rows if self._is_lost(row)}
+        self._doubts.looked(asked, doubted)
         living = await self._living({row["owner"] for row in rows})
         lost = [row for row in rows if row["owner"] not in living or row["event_id"] in doubted]
         # The deepest first: an operation never ends before those inside it.
@@ -76,6 +77,9 @@ class Workers:
             await self._beating
         with suppress(StoreUnavailable):
             await self._store.commit([Write(at.worker(self._owner), None, is_blind=True)])
+
+    def _is_lost(self, row: Fields) -> bool:
+        return self._doubts.is_lost(row["event_id"], row["owner"], row.get("attempt", 1))
 
     async def _living(self, owners: set[str]) -> set[str]:
         found = await self._store.get([at.worker(owner) for owner in owners])

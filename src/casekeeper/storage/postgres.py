@@ -151,7 +151,7 @@ class PostgresStore:
         try:
             with guarded("write"):
                 async with self._connection() as connection:
-                    return await greenlet_spawn(self._transaction, connection, batch, is_in_hurry)
+                    answers = await greenlet_spawn(self._transaction, connection, batch, is_in_hurry)
         except Unavailable as error:
             if is_in_hurry and isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 raise HeldUp from error
@@ -164,6 +164,12 @@ class PostgresStore:
                 # One of them is poison: alone, each of the others goes through.
                 return [answer for item in batch for answer in await self._commit([item], False)]
             return [(batch[0][1], error)]
+        self.doubts.resolve(
+            commit
+            for (commit, _), (_, answer) in zip(batch, answers, strict=True)
+            if not isinstance(answer, BaseException)
+        )
+        return answers
 
     def _transaction(self, connection: Any, batch: list[Waiting], is_in_hurry: bool) -> _Answers:
         try:

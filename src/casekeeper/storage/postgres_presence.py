@@ -118,10 +118,11 @@ class PostgresEvents(SqlEvents):
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations whose process is gone, looked at twice, some seconds apart; and of ours, what nobody runs."""
         if asked := self._doubts.event_ids:
-            left = await self.opened(sorted(asked))
-            self._doubts.looked(asked, {operation.row.event_id for operation in left})
-            if left:
-                return left
+            rows = [(one, one.row) for one in await self.opened(sorted(asked))]
+            lost = [one for one, row in rows if self._doubts.is_lost(row.event_id, row.owner, row.attempt)]
+            self._doubts.looked(asked, {one.row.event_id for one in lost})
+            if lost:
+                return lost
         opened = await super().orphans(owner, limit)
         dead = await self._dead(opened)
         if dead:
