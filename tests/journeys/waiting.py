@@ -22,7 +22,6 @@ from typing import Any
 from tests.fakes.firestore import shared_emulator
 from tests.fakes.postgres import selected, shared_postgres
 from tests.journeys import waiting_tools
-from tests.journeys.deployed import gone
 from tests.journeys.support import ROOT, Answer, Json, bearing, envelope, free_port, request, tool_call
 from tests.journeys.waiting_servers import WANTED, Wanted
 from tests.support import Api, open_test_server
@@ -98,8 +97,10 @@ class Process:
         os.kill(self.pid, signal.SIGCONT)
 
     async def gone(self) -> None:
-        """Returns when it has ended."""
-        await gone(self.pid)
+        """Returns when it has ended, with all of its threads: until then the last of them holds what it has locked."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.lives:
+                await asyncio.sleep(0.01)
 
 
 @dataclass

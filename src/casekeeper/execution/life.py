@@ -5,7 +5,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -155,6 +155,31 @@ class Life:
         Raises:
             StoreUnavailable: It is not known whether it has ended.
         """
+        return await self.end_others((opened,), ending)
+
+    async def end_others(
+        self, together: Sequence[OpenedOperation], ending: Ending, also: Collection[str] = ()
+    ) -> bool:
+        """End several of one session in this order, all or none; see `end_other`. Those inside others come first.
+
+        What is around one of them is woken by that, unless it ends here, too, or is among `also`, which are to end next.
+        """
+        ends = {*also, *(one.row.event_id for one in together)}
+        facts, records = list[Fact](), list[Record]()
+        for one in together:
+            terminal, parent = await self._end_of_other(one, ending), one.row.parent
+            wakes = parent if parent and parent.event_id not in ends else None
+            facts.append(terminal)
+            records += _ends(terminal, wakes, is_claimed=parent is None)
+        conditions = tuple(one.row.ownership for one in together)
+        if not await self._unless_overtaken(Commit(tuple(facts), conditions, records)):
+            return False
+        for row in (one.row for one in together):
+            if row.held is not None:
+                await self._sizes.drop_snapshot(row.casefile_id, row.held.snapshot)
+        return True
+
+    async def _end_of_other(self, opened: OpenedOperation, ending: Ending) -> Fact:
         row, now = opened.row, self._clock()
         held, waited = row.held, timedelta()
         if held is not None:
@@ -162,15 +187,9 @@ class Life:
         fact = await self.started_fact(opened)
         ending, payload, _ = await self._sizes.ending(row.casefile_id, ending)
         tainted = row.is_tainted or (held is not None and held.is_tainted)
-        terminal = terminal_fact(
+        return terminal_fact(
             fact, opened.started_seq, ending, payload, now, is_tainted=tainted, waited=waited
         )
-        records = _ends(terminal, row.parent, is_claimed=row.parent is None)
-        if not await self._unless_overtaken(Commit((terminal,), (row.ownership,), records)):
-            return False
-        if held is not None:
-            await self._sizes.drop_snapshot(row.casefile_id, held.snapshot)
-        return True
 
     async def started_fact(self, opened: OpenedOperation) -> Fact:
         """The fact that opened an operation, as it is on the record; of its inputs only the commitment."""

@@ -43,8 +43,10 @@ _PATIENCE_S = 1.0
 _LOOK_S = 0.02
 # Names in a receipt.
 _TOLD_MAX = 1_000
-# Ends of waiting operations that are on their way to the store together.
+# Trees of waiting operations whose ends are on their way to the store together.
 _AT_ONCE = 200
+# Ends in one commit; every store takes so many.
+_TOGETHER = 100
 
 _log = logging.getLogger("casekeeper.stopping")
 
@@ -163,17 +165,18 @@ class Stopping:
         await self._commits.commit(Commit((), (OperationIsOpen(ref),), (AskToStop(ref, reason),)))
 
     async def _end_tree(self, opened: OpenedOperation, reason: str) -> bool:
-        """End a waiting operation after what is open inside it; False if it was taken up meanwhile."""
+        """End a waiting operation with what is open inside it; False if it was taken up meanwhile."""
+        waiting = [opened]
         for inside in _inside(opened, await self._store.open_operations(opened.row.session_id)):
             running = self._runner.find(inside.row.event_id)
             if inside.row.owner == NOBODY:
-                await self._life.end_other(inside, _cancelled("cancelled", reason))
+                waiting.append(inside)
             elif running is not None:
                 running.stop(Kind.CANCELLED, "cancelled", reason)
             else:
                 with suppress(OperationEnded):
                     await self._ask(inside, reason)
-        return await self._life.end_other(opened, _cancelled("cancelled", reason))
+        return opened.row.event_id in await self._end_together(waiting, _cancelled("cancelled", reason))
 
     async def _seen(
         self, reason: str, casefile_id: str | None, user_id: str | None, is_lost: _Judge, *, waits: bool
@@ -211,16 +214,28 @@ class Stopping:
         return ended, {one.row.event_id: one.row.owner for one in lost if one.row.owner != NOBODY}
 
     async def _end_each(self, waiting: Sequence[OpenedOperation], ending: Ending) -> list[str]:
-        """Those that were ended, the deepest first: an operation never ends before those inside it."""
-        ended: list[str] = []
-        by_depth: dict[int, list[OpenedOperation]] = {}
+        """Those that were ended."""
+        trees: dict[str, list[OpenedOperation]] = {}
         for one in waiting:
-            by_depth.setdefault(one.row.held.depth if one.row.held else 0, []).append(one)
-        for depth in sorted(by_depth, reverse=True):
-            for start in range(0, len(by_depth[depth]), _AT_ONCE):
-                some = by_depth[depth][start : start + _AT_ONCE]
-                done = await asyncio.gather(*(self._life.end_other(one, ending) for one in some))
-                ended += [one.row.event_id for one, is_done in zip(some, done, strict=True) if is_done]
+            trees.setdefault(one.row.root_event_id, []).append(one)
+        ended, rest = list[str](), list(trees.values())
+        while rest:
+            some, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+            for ids in await asyncio.gather(*(self._end_together(tree, ending) for tree in some)):
+                ended += ids
+        return ended
+
+    async def _end_together(self, tree: Sequence[OpenedOperation], ending: Ending) -> list[str]:
+        """Those that were ended, of what waits in one tree: the deepest first, and none goes on because another ends."""
+        ended, rest = list[str](), _deepest_first(tree)
+        while rest:
+            some, ids = rest[:_TOGETHER], [one.row.event_id for one in rest]
+            if await self._life.end_others(some, ending, ids):
+                ended, rest = ended + ids[:_TOGETHER], rest[_TOGETHER:]
+            else:
+                # One of them has ended, or was taken up.
+                found = await self._store.opened(ids)
+                rest = _deepest_first(one for one in found if one.row.owner == NOBODY)
         return ended
 
 
@@ -304,8 +319,13 @@ def _cancelled(type_: str, reason: str) -> Ending:
     return Ending(Kind.CANCELLED, failure=Failure(type=type_, message=reason))
 
 
+def _deepest_first(found: Iterable[OpenedOperation]) -> list[OpenedOperation]:
+    """An operation never ends before those inside it."""
+    return sorted(found, key=lambda one: one.row.held.depth if one.row.held else 0, reverse=True)
+
+
 def _inside(around: OpenedOperation, found: Iterable[OpenedOperation]) -> list[OpenedOperation]:
-    """What is open inside an operation, the deepest first."""
+    """What is open inside an operation."""
     by_parent: dict[str | None, list[OpenedOperation]] = {}
     for one in found:
         by_parent.setdefault(one.row.parent_event_id, []).append(one)
@@ -313,4 +333,4 @@ def _inside(around: OpenedOperation, found: Iterable[OpenedOperation]) -> list[O
     while level:
         level = [child for one in level for child in by_parent.get(one.row.event_id, ())]
         inside += level
-    return inside[::-1]
+    return inside

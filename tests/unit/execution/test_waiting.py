@@ -1,11 +1,11 @@
 """Operations that wait: parking, going on, and what reaches them meanwhile."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from dirty_equals import IsPartialDict
@@ -40,6 +40,8 @@ from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
 from tests.unit.execution.waiting import Stage
 from tests.unit.support import ANNA, BEN, NOW, ROOT, House, open_house
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -233,15 +235,11 @@ async def test_only_what_says_that_it_parks_may(house: House, anna: Principal, c
     assert (outcome.status, outcome.failure.type) == ("failed", "operation_raised")
 
 
-@pytest.mark.parametrize("snapshot", ["no JSON", '"' + "x" * (10 * 2**20) + '"'])
+@pytest.mark.parametrize("size", [0, 10 * 2**20])
 async def test_a_snapshot_that_cannot_be_kept_is_a_failure(
-    house: House, anna: Principal, casefile: CasefileView, snapshot: str
+    house: House, anna: Principal, casefile: CasefileView, size: int
 ):
-    started = await house.start(anna, At(casefile_id=casefile.casefile_id), "unfit", snapshot=snapshot[:10])
-    if len(snapshot) > 100:
-        [opened] = await house.storage.events.opened([started.fact.event_id])
-        assert opened.row.held is not None
-    outcome = await started.running.ended
+    outcome = await house.run(anna, At(casefile_id=casefile.casefile_id), "unfit", size=size)
 
     assert outcome.failure is not None
     assert outcome.failure.type == "snapshot_unfit"
@@ -429,7 +427,8 @@ async def _copy_rows(house: House, event_id: str, copies: int) -> None:
     for number in range(copies):
         one = f"{event_id}x{number}"
         started = replace(fact, event_id=one)
-        row = replace(opened.row, event_id=one, root_event_id=one)
+        root = opened.row.root_event_id if opened.row.parent else one
+        row = replace(opened.row, event_id=one, root_event_id=root)
         await house.storage.commits.commit(Commit((started,), (), (row,)))
 
 
@@ -843,6 +842,83 @@ async def test_cancelling_what_waits_ends_what_is_inside_it_first(
 
     kinds = [(f["operation_name"], f["kind"]) for f in (await house.facts(outcome.session_id))[-2:]]
     assert kinds == [("pauses", "cancelled"), ("follows", "cancelled")]
+
+
+async def test_nothing_of_what_is_cancelled_goes_on_when_what_is_inside_it_has_ended(
+    house: House, stage: Stage, anna: Principal, casefile: CasefileView
+):
+    place = At(casefile_id=casefile.casefile_id)
+    outcome = await house.run(anna, place, "follows", steps=["pauses", "posts"])
+
+    await _woken_after(1, house, house.operations.cancel(anna, CancelOperation(event_id=outcome.event_id)))
+
+    assert stage.runs["follows"] == 1
+    assert stage.sent == []
+    kinds = [(f["operation_name"], f["kind"]) for f in (await house.facts(outcome.session_id))[-2:]]
+    assert kinds == [("pauses", "cancelled"), ("follows", "cancelled")]
+
+
+async def test_more_than_a_commit_takes_is_cancelled_inside_out(
+    house: House, stage: Stage, anna: Principal, casefile: CasefileView
+):
+    outcome = await house.run(anna, At(casefile_id=casefile.casefile_id), "follows", steps=["pauses"])
+    copies = 120
+    await _copy_rows(house, await _waiting_inside(house, casefile), copies)
+
+    await _woken_after(1, house, house.operations.cancel(anna, CancelOperation(event_id=outcome.event_id)))
+
+    ends = (await house.facts(outcome.session_id))[-copies - 2 :]
+    assert [f["kind"] for f in ends] == ["cancelled"] * (copies + 2)
+    assert ends[-1]["event_id"] == outcome.event_id
+    assert stage.runs["follows"] == 1
+
+
+async def test_a_receipt_names_what_waited_around_what_waited(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    ben = await house.caller(BEN)
+    outcome = await house.run(ben, At(casefile_id=casefile.casefile_id), "follows", steps=["pauses"])
+    inner = await _waiting_inside(house, casefile)
+
+    command = RevokeRole(casefile_id=casefile.casefile_id, user_id=BEN)
+    receipt, _ = await _woken_after(2, house, house.permissions.revoke(anna, command, house.ask(anna)))
+
+    assert set(receipt.waiting) == {inner, outcome.event_id}
+    kinds = [(f["operation_name"], f["kind"]) for f in (await house.facts(outcome.session_id))[-2:]]
+    assert kinds == [("pauses", "cancelled"), ("follows", "cancelled")]
+
+
+async def test_what_is_taken_up_while_all_around_it_is_cancelled_is_asked_to_stop(
+    house: House, stage: Stage, anna: Principal, casefile: CasefileView
+):
+    place = At(casefile_id=casefile.casefile_id)
+    outcome = await house.run(anna, place, "follows", steps=["pauses", "posts"])
+    inner = await _waiting_inside(house, casefile)
+
+    async def taken_up(_: Commit) -> None:
+        await house.resume(inner)
+
+    house.commits.meanwhile(taken_up)
+    await house.operations.cancel(anna, CancelOperation(event_id=outcome.event_id))
+
+    assert stage.sent == []
+    ended = {f["operation_name"]: f["kind"] for f in (await house.facts(outcome.session_id))[-2:]}
+    assert ended["follows"] == "cancelled"
+
+
+async def _woken_after(commits: int, house: House, work: Awaitable[T]) -> T:
+    """Do this, while a waker takes up what is due after so many of its commits."""
+
+    async def nothing(_: Commit) -> None:
+        pass
+
+    async def wakes(_: Commit) -> None:
+        await house.wake()
+
+    house.commits.meanwhile(*[nothing] * commits, wakes)
+    done = await work
+    house.commits.queue.clear()
+    return done
 
 
 async def test_what_waits_inside_what_has_ended_ends_when_it_would_go_on(
