@@ -100,6 +100,45 @@ async def test_a_job_that_loses_its_process_at_any_point_goes_on_from_there(site
     assert broken(await record_of(site)) == {}
 
 
+async def test_what_cannot_wait_is_interrupted_after_what_is_inside_it(site: Site) -> None:
+    servers = await site.fill()
+    made = await site.answered("owner", "/v1/sessions/create", {"casefile_id": site.casefile_id})
+    session = {"session_id": made["payload"]["session_id"]}
+    inner: list[tuple[str, Json]] = [
+        ("posts", {"key": "x", "pause_ms": 600_000}),
+        ("waits", {}),
+        ("naps", {"ms": 600_000}),
+    ]
+    for number in range(10):
+        for name, parameters in inner:
+            call = {
+                "name": name,
+                "parameters": {**parameters, "key": f"{number}"} if name == "posts" else parameters,
+            }
+            await site.run("impatient", call, mode="background", at=servers[number % len(servers)], **session)
+    async with asyncio.timeout(PATIENCE_S):
+        while len((await site.answered("owner", "/v1/sessions/get", session))["payload"]["open"]) < 60:
+            await asyncio.sleep(0.05)
+
+    for server in list(servers):
+        await site.kill(server)
+    await site.fill()
+    async with asyncio.timeout(PATIENCE_S):
+        while (await site.answered("owner", "/v1/sessions/get", session))["payload"]["open"]:
+            await asyncio.sleep(0.05)
+    await site.end()
+
+    record = await record_of(site)
+    ends = Counter((facts[0]["operation_name"], facts[0]["kind"]) for facts in record.ends.values())
+    assert ends == {
+        ("impatient", "interrupted"): 30,
+        ("posts", "interrupted"): 10,
+        ("waits", "cancelled"): 10,
+        ("naps", "cancelled"): 10,
+    }
+    assert broken(record) == {}
+
+
 @dataclass
 class Load:
     """Clients that run jobs until they are told to stop, and what they were told."""

@@ -173,10 +173,10 @@ def _around(home: Home) -> list[Tool]:
         _ran(home, call, "around")
         return await call.invoke(_tool(name, {}), key="inner")
 
-    @tool(effects={Effect.READ})
-    async def impatient(call: MDSContext, name: str) -> Any:
-        """Call a tool that waits, without being able to wait oneself."""
-        return await call.invoke(_tool(name, {}), key="inner")
+    @tool(effects={Effect.READ}, timeout=timedelta(minutes=10))
+    async def impatient(call: MDSContext, name: str, parameters: dict[str, Any] | None = None) -> Any:
+        """Call a tool, without being able to wait oneself where it does."""
+        return await call.invoke(_tool(name, parameters or {}), key="inner")
 
     return [around, impatient]
 

@@ -48,6 +48,8 @@ T = TypeVar("T")
 OpenContext = Callable[[Started], MDSContext]
 """Makes what a started operation may see and do."""
 
+# Ends in one commit; every store takes so many.
+_TOGETHER = 100
 # Between the tries to record an end while the store is away.
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
@@ -155,26 +157,34 @@ class Life:
         Raises:
             StoreUnavailable: It is not known whether it has ended.
         """
-        return await self.end_others((opened,), ending)
+        return await self.end_others(((opened, ending),))
 
-    async def end_others(
-        self, together: Sequence[OpenedOperation], ending: Ending, also: Collection[str] = ()
-    ) -> bool:
-        """End several of one session in this order, all or none; see `end_other`. Those inside others come first.
+    async def end_others(self, ends: Sequence[tuple[OpenedOperation, Ending]]) -> bool:
+        """End several operations of one session, those inside others first; see `end_other`.
 
-        What is around one of them is woken by that, unless it ends here, too, or is among `also`, which are to end next.
+        They end in one commit, or a hundred at a time. What is around one of them is woken by that, unless it ends here,
+        too. False if one of them has ended, or was taken up, meanwhile: it and those in its commit and behind it are left
+        as they are.
         """
-        ends = {*also, *(one.row.event_id for one in together)}
+        ids = {opened.row.event_id for opened, _ in ends}
+        for start in range(0, len(ends), _TOGETHER):
+            if not await self._end_some(ends[start : start + _TOGETHER], ids):
+                return False
+        return True
+
+    async def _end_some(
+        self, ends: Sequence[tuple[OpenedOperation, Ending]], are_not_woken: Collection[str]
+    ) -> bool:
         facts, records = list[Fact](), list[Record]()
-        for one in together:
-            terminal, parent = await self._end_of_other(one, ending), one.row.parent
-            wakes = parent if parent and parent.event_id not in ends else None
+        for opened, ending in ends:
+            terminal, parent = await self._end_of_other(opened, ending), opened.row.parent
+            wakes = parent if parent and parent.event_id not in are_not_woken else None
             facts.append(terminal)
             records += _ends(terminal, wakes, is_claimed=parent is None)
-        conditions = tuple(one.row.ownership for one in together)
+        conditions = tuple(opened.row.ownership for opened, _ in ends)
         if not await self._unless_overtaken(Commit(tuple(facts), conditions, records)):
             return False
-        for row in (one.row for one in together):
+        for row in (opened.row for opened, _ in ends):
             if row.held is not None:
                 await self._sizes.drop_snapshot(row.casefile_id, row.held.snapshot)
         return True

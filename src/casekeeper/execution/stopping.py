@@ -6,7 +6,7 @@ what waits belongs to nobody and is ended here, at once.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
@@ -19,6 +19,7 @@ from casekeeper.clock import Clock
 from casekeeper.errors import Unavailable
 from casekeeper.execution.life import Life
 from casekeeper.execution.runner import Ending, Runner
+from casekeeper.execution.trees import deepest_first, inside, trees
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Failure, Kind
 from casekeeper.journal.feed import LiveFeed
@@ -45,8 +46,6 @@ _LOOK_S = 0.02
 _TOLD_MAX = 1_000
 # Trees of waiting operations whose ends are on their way to the store together.
 _AT_ONCE = 200
-# Ends in one commit; every store takes so many.
-_TOGETHER = 100
 
 _log = logging.getLogger("casekeeper.stopping")
 
@@ -167,15 +166,15 @@ class Stopping:
     async def _end_tree(self, opened: OpenedOperation, reason: str) -> bool:
         """End a waiting operation with what is open inside it; False if it was taken up meanwhile."""
         waiting = [opened]
-        for inside in _inside(opened, await self._store.open_operations(opened.row.session_id)):
-            running = self._runner.find(inside.row.event_id)
-            if inside.row.owner == NOBODY:
-                waiting.append(inside)
+        for one in inside([opened], await self._store.open_operations(opened.row.session_id)):
+            running = self._runner.find(one.row.event_id)
+            if one.row.owner == NOBODY:
+                waiting.append(one)
             elif running is not None:
                 running.stop(Kind.CANCELLED, "cancelled", reason)
             else:
                 with suppress(OperationEnded):
-                    await self._ask(inside, reason)
+                    await self._ask(one, reason)
         return opened.row.event_id in await self._end_together(waiting, _cancelled("cancelled", reason))
 
     async def _seen(
@@ -215,10 +214,7 @@ class Stopping:
 
     async def _end_each(self, waiting: Sequence[OpenedOperation], ending: Ending) -> list[str]:
         """Those that were ended."""
-        trees: dict[str, list[OpenedOperation]] = {}
-        for one in waiting:
-            trees.setdefault(one.row.root_event_id, []).append(one)
-        ended, rest = list[str](), list(trees.values())
+        ended, rest = list[str](), trees(waiting)
         while rest:
             some, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
             for ids in await asyncio.gather(*(self._end_together(tree, ending) for tree in some)):
@@ -226,16 +222,15 @@ class Stopping:
         return ended
 
     async def _end_together(self, tree: Sequence[OpenedOperation], ending: Ending) -> list[str]:
-        """Those that were ended, of what waits in one tree: the deepest first, and none goes on because another ends."""
-        ended, rest = list[str](), _deepest_first(tree)
+        """Those that have ended, of what waits in one tree: none of them goes on because another ends."""
+        ended, rest = list[str](), deepest_first(tree)
         while rest:
-            some, ids = rest[:_TOGETHER], [one.row.event_id for one in rest]
-            if await self._life.end_others(some, ending, ids):
-                ended, rest = ended + ids[:_TOGETHER], rest[_TOGETHER:]
-            else:
-                # One of them has ended, or was taken up.
-                found = await self._store.opened(ids)
-                rest = _deepest_first(one for one in found if one.row.owner == NOBODY)
+            ids = [one.row.event_id for one in rest]
+            is_done = await self._life.end_others([(one, ending) for one in rest])
+            found = await self._store.opened(ids) if not is_done else ()
+            open_ids = {one.row.event_id for one in found}
+            ended += [event_id for event_id in ids if event_id not in open_ids]
+            rest = deepest_first(one for one in found if one.row.owner == NOBODY)
         return ended
 
 
@@ -317,20 +312,3 @@ class Rights:
 
 def _cancelled(type_: str, reason: str) -> Ending:
     return Ending(Kind.CANCELLED, failure=Failure(type=type_, message=reason))
-
-
-def _deepest_first(found: Iterable[OpenedOperation]) -> list[OpenedOperation]:
-    """An operation never ends before those inside it."""
-    return sorted(found, key=lambda one: one.row.held.depth if one.row.held else 0, reverse=True)
-
-
-def _inside(around: OpenedOperation, found: Iterable[OpenedOperation]) -> list[OpenedOperation]:
-    """What is open inside an operation."""
-    by_parent: dict[str | None, list[OpenedOperation]] = {}
-    for one in found:
-        by_parent.setdefault(one.row.parent_event_id, []).append(one)
-    inside, level = list[OpenedOperation](), [around]
-    while level:
-        level = [child for one in level for child in by_parent.get(one.row.event_id, ())]
-        inside += level
-    return inside

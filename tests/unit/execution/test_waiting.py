@@ -643,6 +643,52 @@ async def test_what_ends_process_after_process_is_closed(
     assert (await house.kinds(started.fact.session_id))[-1] == "interrupted"
 
 
+async def test_what_waits_inside_what_is_lost_for_good_ends_before_it(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    started = await house.start(anna, At(casefile_id=casefile.casefile_id), "impatient")
+    inner = await _waiting_inside(house, casefile)
+
+    assert await recovery(house).run() == 1
+
+    ends = [(f["operation_name"], f["kind"]) for f in (await house.facts(started.fact.session_id))[-2:]]
+    assert ends == [("pauses", "cancelled"), ("impatient", "interrupted")]
+    assert await house.row(inner) is None
+
+
+async def test_what_could_go_on_inside_what_is_lost_for_good_ends_with_it(
+    house: House, stage: Stage, anna: Principal, casefile: CasefileView
+):
+    started = await house.start(anna, At(casefile_id=casefile.casefile_id), "impatient", name="works")
+    await _until(lambda: stage.runs["works"] == 1)
+
+    assert await recovery(house).run() == 2
+
+    ends = [(f["operation_name"], f["kind"]) for f in (await house.facts(started.fact.session_id))[-2:]]
+    assert ends == [("works", "cancelled"), ("impatient", "interrupted")]
+    stage.go.set()
+    await started.running.ended
+
+
+async def test_what_ends_while_it_is_closed_is_looked_at_again(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    started = await house.start(anna, At(casefile_id=casefile.casefile_id), "impatient")
+    inner = await _waiting_inside(house, casefile)
+
+    async def overtakes(_: Commit) -> None:
+        await house.stopping.operation(inner, "enough")
+
+    house.commits.meanwhile(overtakes)
+    await recovery(house).run()
+
+    await started.running.ended
+    assert await house.storage.events.open_of(casefile.casefile_id, None) == []
+    ends = [(f["operation_name"], f["kind"]) for f in (await house.facts(started.fact.session_id))[3:]]
+    assert ends[0] == ("pauses", "cancelled")
+    assert len(ends) == 2
+
+
 async def test_a_zombie_starts_writes_and_ends_nothing(
     house: House, stage: Stage, anna: Principal, casefile: CasefileView
 ):
