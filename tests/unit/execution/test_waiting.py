@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 import pytest
 from dirty_equals import IsPartialDict
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import CasefileView, PutCasefile, PutGrant, Status
 from casekeeper.casefiles.permissions import RevokeRole
 from casekeeper.documents.document import NewDocument
 from casekeeper.errors import SessionBusy, ShuttingDown, StoreUnavailable
+from casekeeper.execution.facts import terminal_fact
+from casekeeper.execution.nesting import LOOK_AGAIN
 from casekeeper.execution.outcomes import Outcome
 from casekeeper.execution.recovery import CRASHES_MAX, Recovery
 from casekeeper.execution.runner import Ending
@@ -29,11 +31,14 @@ from casekeeper.journal.operations import (
     AT_ONCE,
     NOBODY,
     AskToStop,
+    CloseOperation,
+    OpenedOperation,
     OperationEnded,
     OperationIsOpen,
     Wake,
     operation_of,
 )
+from casekeeper.journal.requests import Ask
 from casekeeper.operations.context import NestedFailed, Parked
 from casekeeper.operations.operation import ToolCall
 from casekeeper.sessions.manager import At
@@ -815,6 +820,52 @@ async def test_a_call_with_a_key_answers_what_became_of_the_first(
     assert len(stage.sent) == 1
     denied = [f for f in await house.facts(outcome.session_id) if f["kind"] == "denied"]
     assert len(denied) == 1
+
+
+async def test_what_waits_for_a_call_that_another_process_runs_looks_for_its_end_by_itself(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    started = await house.start(
+        anna, At(casefile_id=casefile.casefile_id), "follows", steps=["pauses", "posts"]
+    )
+    outer = await started.running.ended
+    [around] = await house.storage.events.opened([outer.event_id])
+    ends = await _runs_elsewhere(house, around, "posts", "step 1")
+    inner = await _waiting_inside(house, casefile)
+
+    await wake(house, inner)
+    await house.wake()
+    row = await house.row(outer.event_id)
+    await house.storage.commits.commit(ends)
+    house.clock.advance(seconds=LOOK_AGAIN.total_seconds())
+    [ended] = await house.wake()
+
+    assert row is not None
+    assert row.wake_at == NOW + LOOK_AGAIN
+    assert (ended.event_id, ended.status) == (outer.event_id, "completed")
+
+
+async def _runs_elsewhere(house: House, around: OpenedOperation, name: str, key: str) -> Commit:
+    """Let a call with a key run in a process that was taken for lost; returns its end, by which it wakes nobody."""
+    row, [stored, *_] = around.row, await house.storage.events.operation(around.row.event_id)
+    event_id = f"{row.event_id}x"
+    fact = replace(
+        fact_of(from_json(stored.header), Payload.of(b'{"inputs":{}}')),
+        event_id=event_id,
+        parent_event_id=row.event_id,
+        operation_name=name,
+    )
+    inner = replace(row, event_id=event_id, parent_event_id=row.event_id, operation_name=name, held=None)
+    inner = replace(inner, owner="elsewhere", state="running", wake_at=None)
+    body = to_json(["tool", name, {}])
+    ask = Ask(row.user_id, "nested", key, body, is_repeatable=True, within=(row.event_id, key))
+    claim = house.requests.claim(ask, event_id, is_operation=True)
+    [sealed] = await house.storage.commits.commit(Commit((fact,), claim, (*claim, inner)))
+    payload, nothing = Payload.of(b'{"outputs":"sent"}'), timedelta()
+    end = terminal_fact(
+        fact, sealed.seq, Ending(Kind.SUCCEEDED), payload, house.clock(), is_tainted=False, waited=nothing
+    )
+    return Commit((end,), (inner.ownership,), (CloseOperation(inner.ref),))
 
 
 async def test_a_key_that_belongs_to_another_call_is_refused(
