@@ -4,22 +4,27 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.fakes.proxy import proxy_to
 from tests.journeys.support import Json, soaking
 from tests.journeys.waiting import PATIENCE_S, SHARED_STORES, STORES, Site, open_site
 from tests.journeys.waiting_record import broken, record_of
-from tests.journeys.waiting_tools import RAN
+from tests.journeys.waiting_tools import RAN, REFUSED, SENT
 
 pytestmark = pytest.mark.timeout(7200 if soaking() else 240)
 
 KILLS = 100 if soaking() else 10
 CLIENTS = 5
+RESTARTS = 20 if soaking() else 1
+EACH = 50 if soaking() else 5
 ROWS = 200 if soaking() else 40
 # Where a job can lose its process: see `waiting_tools`.
 POINTS = ("before-posting", "after-posting", "parking", "going-on", "ending")
@@ -39,12 +44,6 @@ async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerat
         yield opened
 
 
-async def state(site: Site, event_id: str) -> tuple[str, list[str]]:
-    """How an operation stands, and what it waits for."""
-    told = await site.answered("owner", "/v1/operations/get", {"event_id": event_id})
-    return told["status"], [one["kind"] for one in told["payload"]["waiting_for"]]
-
-
 def outputs_of(event_id: str) -> list[str]:
     """What a job says when all of its calls have succeeded."""
     return [f"{event_id}-{step}" if step % 3 < 2 else "rested" for step in range(6)]
@@ -61,13 +60,13 @@ async def test_what_waits_goes_on_in_another_process_when_its_time_comes_or_it_i
     second = await site.start()
 
     by_time = await site.ended(until)
-    meanwhile = await state(site, for_word)
+    meanwhile = await site.stands(for_word)
     await site.wake(for_word)
     by_word = await site.ended(for_word)
 
     went_on = {"attempt": 2, "process": second.pid, "snapshot": "waited"}
     assert (by_time["outputs"], by_word["outputs"]) == (went_on, went_on)
-    assert meanwhile == ("pending", ["signal"])
+    assert (meanwhile["status"], [one["kind"] for one in meanwhile["waiting_for"]]) == ("pending", ["signal"])
     await site.end()
     assert broken(await record_of(site)) == {}
 
@@ -109,7 +108,7 @@ async def test_what_cannot_wait_is_interrupted_after_what_is_inside_it(site: Sit
         ("waits", {}),
         ("naps", {"ms": 600_000}),
     ]
-    for number in range(10):
+    for number in range(EACH):
         for name, parameters in inner:
             call = {
                 "name": name,
@@ -117,7 +116,7 @@ async def test_what_cannot_wait_is_interrupted_after_what_is_inside_it(site: Sit
             }
             await site.run("impatient", call, mode="background", at=servers[number % len(servers)], **session)
     async with asyncio.timeout(PATIENCE_S):
-        while len((await site.answered("owner", "/v1/sessions/get", session))["payload"]["open"]) < 60:
+        while len((await site.answered("owner", "/v1/sessions/get", session))["payload"]["open"]) < 6 * EACH:
             await asyncio.sleep(0.05)
 
     for server in list(servers):
@@ -131,10 +130,10 @@ async def test_what_cannot_wait_is_interrupted_after_what_is_inside_it(site: Sit
     record = await record_of(site)
     ends = Counter((facts[0]["operation_name"], facts[0]["kind"]) for facts in record.ends.values())
     assert ends == {
-        ("impatient", "interrupted"): 30,
-        ("posts", "interrupted"): 10,
-        ("waits", "cancelled"): 10,
-        ("naps", "cancelled"): 10,
+        ("impatient", "interrupted"): 3 * EACH,
+        ("posts", "interrupted"): EACH,
+        ("waits", "cancelled"): EACH,
+        ("naps", "cancelled"): EACH,
     }
     assert broken(record) == {}
 
@@ -216,3 +215,105 @@ async def test_two_processes_that_take_up_the_same_rows_at_once_run_each_of_them
     assert Counter(event_id for event_id, *_ in ran) == dict.fromkeys(ids, 2)
     await shared.end()
     assert broken(await record_of(shared)) == {}
+
+
+# Stopped, and others started
+
+
+async def test_a_rolling_restart_under_load_interrupts_nothing_that_waits_and_loses_nothing(
+    site: Site,
+) -> None:
+    load = Load(site)
+    await site.fill()
+    working = asyncio.create_task(load.work(random.Random(7)))
+    for _ in range(RESTARTS):
+        for server in list(site.servers):
+            await load.more(CLIENTS)
+            await site.replace(server)
+    await load.more(CLIENTS)
+    load.stopped = True
+    await working
+
+    assert await aftermath(site, load) == {}
+
+
+# Held up
+
+
+@asynccontextmanager
+async def cuttable(site: Site) -> AsyncGenerator[tuple[str, Callable[[], Awaitable[None]]]]:
+    """Another way to the store, and how to make the others take whoever uses it for lost."""
+    if site.kind == "firestore":
+
+        async def nothing() -> None:
+            """Its heartbeat stops with it."""
+
+        yield site.store, nothing
+        return
+    host = urlsplit(site.store).netloc.rpartition("@")[2]
+    async with proxy_to(host) as proxy:
+
+        async def cut() -> None:
+            # PostgreSQL lets go of the lock by which it is known with its connection.
+            await proxy.cut()
+            await proxy.mend()
+
+        yield site.store.replace(host, proxy.host), cut
+
+
+@pytest.mark.parametrize("kind", SHARED_STORES if soaking() else ("postgresql",))
+async def test_a_server_that_was_held_up_past_a_take_over_starts_writes_and_ends_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    async with open_site(kind, tmp_path) as site, cuttable(site) as (way, cut):
+        stale = await site.start(store=way)
+        # What becomes of each in the other process before its own comes back: it ends, runs, or waits.
+        calls = {"ends": {}, "runs": {}, "waits": {"parks_at": 2}}
+        asked = {
+            name: asyncio.create_task(site.run("works", {"name": name, **more}, at=stale, request_id=name))
+            for name, more in calls.items()
+        }
+        ids = {event_id for event_id, *_ in await site.traced(RAN, 3)}
+        fresh = await site.start()
+        stale.hold_up()
+        await cut()
+        try:
+            await site.traced(RAN, 6)
+            site.touch("go-ends-2")
+            async with asyncio.timeout(PATIENCE_S):
+                while not (ended := [one for i in ids if (one := await site.stands(i, at=fresh))["success"]]):
+                    await asyncio.sleep(0.05)
+            before = len(site.lines(SENT))
+            for name in calls:
+                site.touch(f"go-{name}-1")
+        finally:
+            stale.let_go()
+        told = {name: await asyncio.wait_for(call, PATIENCE_S) for name, call in asked.items()}
+        refused = site.lines(REFUSED)
+        after = len(site.lines(SENT))
+        site.touch("go-runs-2")
+        site.touch("go-waits-3")
+        await site.wake(told["waits"]["event_id"], at=fresh)
+        outputs = {name: (await site.ended(one["event_id"]))["outputs"] for name, one in told.items()}
+        filed = await site.answered("owner", "/v1/documents/list", {"casefile_id": site.casefile_id})
+        await site.end()
+        record = await record_of(site)
+
+    assert told["ends"]["outputs"] == ended[0]["outputs"]
+    assert {name: one["status"] for name, one in told.items()} == {
+        "ends": "completed",
+        "runs": "running",
+        "waits": "pending",
+    }
+    assert before == after == 1
+    # Its call is answered by what became of the same call in the other process; what it would begin or write is refused.
+    assert sorted(refused) == [
+        ["ends", "1", "OperationEnded"],
+        ["runs", "1", "OperationTakenOver"],
+        ["runs", "1", "cancelled"],
+        ["waits", "1", "OperationTakenOver"],
+        ["waits", "1", "cancelled"],
+    ]
+    assert {name: one["attempt"] for name, one in outputs.items()} == {"ends": 2, "runs": 2, "waits": 3}
+    assert sorted(one["title"] for one in filed["payload"]["items"]) == sorted(calls)
+    assert broken(record) == {}

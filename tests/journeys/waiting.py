@@ -260,24 +260,17 @@ class Site:
         told = await self.answered(who, "/v1/sessions/execute", call, at=at, request_id=request_id)
         return told["payload"]
 
+    async def stands(self, event_id: str, who: str = "owner", at: Process | None = None) -> Json:
+        """How an operation stands."""
+        told = await self.answered(who, "/v1/operations/get", {"event_id": event_id}, at=at)
+        return told["payload"]
+
     async def ended(self, event_id: str, who: str = "owner") -> Json:
         """How an operation ended, as soon as it has."""
         async with asyncio.timeout(PATIENCE_S):
-            while True:
-                told = await self.answered(who, "/v1/operations/get", {"event_id": event_id})
-                if told["status"] in ("completed", "failed"):
-                    return told["payload"]
+            while (told := await self.stands(event_id, who))["success"] is None:
                 await asyncio.sleep(0.05)
-
-    async def waiting(self, event_id: str, who: str = "owner") -> None:
-        """Returns when an operation waits."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                told = await self.answered(who, "/v1/operations/get", {"event_id": event_id})
-                assert told["status"] in ("running", "pending"), told
-                if told["status"] == "pending":
-                    return
-                await asyncio.sleep(0.02)
+        return told
 
     async def wake(self, *event_ids: str, at: Process | None = None, **how: Any) -> Json:
         """Let a server write that what these wait for has come (see the tool `wakes`)."""
