@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -278,18 +278,11 @@ def cheap_passwords() -> Passwords:
     return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
-@functools.cache
-def _emulator() -> str:
-    from tests.fakes.firestore import running_emulator
-
-    running = ExitStack()
-    atexit.register(running.close)
-    return running.enter_context(running_emulator()).host
-
-
 def _project_of(directory: Path) -> str:
+    from tests.fakes.firestore import shared_emulator
+
     project = "test-" + hashlib.sha256(str(directory).encode()).hexdigest()[:20]
-    return f"firestore://{project}?emulator={_emulator()}"
+    return f"firestore://{project}?emulator={shared_emulator().host}"
 
 
 @asynccontextmanager

@@ -413,6 +413,22 @@ async def test_nothing_is_written_for_an_operation_that_has_ended(shelf: Shelf):
         await shelf.commit(Commit((shelf.fact(Kind.DENIED),), (OperationIsOpen(operation_of(fact)),)))
 
 
+async def test_a_hundred_operations_end_in_one_commit(shelf: Shelf):
+    facts = [shelf.started() for _ in range(100)]
+    opened = [await shelf.commit(shelf.opening(fact)) for fact in facts]
+    endings = [shelf.ending(fact, sealed.seq) for fact, [sealed] in zip(facts, opened, strict=True)]
+    together = Commit(
+        tuple(fact for one in endings for fact in one.facts),
+        tuple(condition for one in endings for condition in one.conditions),
+        tuple(record for one in endings for record in one.records),
+    )
+
+    await shelf.commit(together)
+
+    assert await shelf.storage.events.open_operations(shelf.session_id) == []
+    assert (await shelf.check()).findings == ()
+
+
 async def test_orphans_are_what_other_processes_left_open_children_first(shelf: Shelf):
     times = (NOW + timedelta(seconds=second) for second in count())
     parent = shelf.started("agent", started_at=next(times))

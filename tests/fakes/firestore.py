@@ -3,6 +3,8 @@
 `FIRESTORE_EMULATOR_HOST` names one to use instead. Each test has a project of its own, so that nothing is left over.
 """
 
+import atexit
+import functools
 import json
 import os
 import secrets
@@ -12,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,6 +98,14 @@ def running_emulator() -> Generator[Emulator]:
         yield emulator
     finally:
         emulator.kill()
+
+
+@functools.cache
+def shared_emulator() -> Emulator:
+    """One emulator for all tests of a process; it ends with it."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running_emulator())
 
 
 def documents_in(address: str, collection: str, *names: str) -> list[tuple[str, ...]]:

@@ -5,7 +5,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -48,6 +48,8 @@ T = TypeVar("T")
 OpenContext = Callable[[Started], MDSContext]
 """Makes what a started operation may see and do."""
 
+# Ends in one commit; every store takes so many.
+_TOGETHER = 100
 # Between the tries to record an end while the store is away.
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
@@ -159,6 +161,41 @@ class Life:
         Raises:
             StoreUnavailable: It is not known whether it has ended.
         """
+        return await self.end_others(((opened, ending),))
+
+    async def end_others(self, ends: Sequence[tuple[OpenedOperation, Ending]]) -> bool:
+        """End several operations of one session, those inside others first; see `end_other`.
+
+        They end in one commit, or a hundred at a time. What is around one of them is woken by that, unless it ends here,
+        too. False if one of them has ended, or was taken up, meanwhile: it and those in its commit and behind it are left
+        as they are.
+        """
+        ids = {opened.row.event_id for opened, _ in ends}
+        for start in range(0, len(ends), _TOGETHER):
+            if not await self._end_some(ends[start : start + _TOGETHER], ids):
+                return False
+        return True
+
+    async def _end_some(
+        self, ends: Sequence[tuple[OpenedOperation, Ending]], are_not_woken: Collection[str]
+    ) -> bool:
+        facts, records = list[Fact](), list[Record]()
+        for opened, ending in ends:
+            terminal, parent = await self._end_of_other(opened, ending), opened.row.parent
+            wakes = parent if parent and parent.event_id not in are_not_woken else None
+            facts.append(terminal)
+            records += _ends(terminal, wakes, is_claimed=parent is None)
+        conditions = tuple(opened.row.ownership for opened, _ in ends)
+        if not await self._unless_overtaken(Commit(tuple(facts), conditions, records)):
+            return False
+        if any(isinstance(record, Wake) for record in records):
+            self._due.set()
+        for row in (opened.row for opened, _ in ends):
+            if row.held is not None:
+                await self._sizes.drop_snapshot(row.casefile_id, row.held.snapshot)
+        return True
+
+    async def _end_of_other(self, opened: OpenedOperation, ending: Ending) -> Fact:
         row, now = opened.row, self._clock()
         held, waited = row.held, timedelta()
         if held is not None:
@@ -166,17 +203,9 @@ class Life:
         fact = await self.started_fact(opened)
         ending, payload, _ = await self._sizes.ending(row.casefile_id, ending)
         tainted = row.is_tainted or (held is not None and held.is_tainted)
-        terminal = terminal_fact(
+        return terminal_fact(
             fact, opened.started_seq, ending, payload, now, is_tainted=tainted, waited=waited
         )
-        records = _ends(terminal, row.parent, is_claimed=row.parent is None)
-        if not await self._unless_overtaken(Commit((terminal,), (row.ownership,), records)):
-            return False
-        if row.parent is not None:
-            self._due.set()
-        if held is not None:
-            await self._sizes.drop_snapshot(row.casefile_id, held.snapshot)
-        return True
 
     async def started_fact(self, opened: OpenedOperation) -> Fact:
         """The fact that opened an operation, as it is on the record; of its inputs only the commitment."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from pydantic_core import to_json
@@ -47,6 +48,8 @@ from casekeeper.sessions.manager import At
 # Deeper than any sensible plan; stops agents that call each other without end.
 _MAX_DEPTH = 8
 _KEY_MAX = 200
+LOOK_AGAIN = timedelta(seconds=30)
+"""How late what waits for a call that another process runs notices its end, where that does not wake it."""
 
 OpenDocuments = Callable[[str, str, str, FencedWrite], CasefileDocuments]
 """The documents of (casefile, user, event), written through the given pen."""
@@ -205,7 +208,9 @@ class Nesting:
     def _answer(self, outer: Started, outcome: Outcome) -> Any:
         """What comes back into the operation around it, taint included."""
         if not outcome.has_ended:
-            raise NestedWaits(outcome.event_id, outcome.waiting_for)
+            # Another process runs it. One that was only taken for lost ends it without waking what has gone on elsewhere.
+            until = self._clock() + LOOK_AGAIN if outcome.status == "running" else None
+            raise NestedWaits(outcome.event_id, outcome.waiting_for, until)
         nested = self._admitting.registry.named(outcome.operation_type, outcome.operation_name)
         effects = nested.effects if nested else None
         if answer_taints(

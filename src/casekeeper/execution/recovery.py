@@ -17,11 +17,12 @@ from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import Unavailable
 from casekeeper.execution.life import Life
 from casekeeper.execution.runner import Ending
+from casekeeper.execution.trees import deepest_first, inside, trees
 from casekeeper.identity.accounts import AccountStore, StoredAccount
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, Commits, PermissionChanged, Record, Superseded
 from casekeeper.journal.events import Fact, Failure, Kind, Payload
-from casekeeper.journal.operations import OpenedOperation, OpenOperations
+from casekeeper.journal.operations import NOBODY, OpenedOperation, OpenOperations
 
 EVERY = timedelta(seconds=30)
 # Nobody waits long for what an outage has left behind.
@@ -31,6 +32,14 @@ CRASHES_MAX = 20
 """An operation that loses so many processes in a row, without parking in between, is closed: it may be what ends them."""
 
 Sweep = Callable[[], Awaitable[object]]
+
+_PROCESS_GONE = Ending(
+    Kind.INTERRUPTED,
+    failure=Failure(type="process_gone", message="The server stopped while it ran.", retryable=True),
+)
+_AROUND_HAS_ENDED = Ending(
+    Kind.CANCELLED, failure=Failure(type="cancelled", message="The operation around this one has ended.")
+)
 
 _log = logging.getLogger("casekeeper.recovery")
 
@@ -53,19 +62,34 @@ class Recovery:
         """Hand on or close all orphans; returns how many there were."""
         count = 0
         while orphans := await self._store.orphans(self._owner, _BATCH):
-            await asyncio.gather(*(self._settle(orphan) for orphan in orphans))
+            await asyncio.gather(*(self._settle(tree) for tree in trees(orphans)))
             count += len(orphans)
         if count:
             _log.warning("handed on or closed %d operations of a process that is gone", count)
         return count
 
-    async def _settle(self, orphan: OpenedOperation) -> None:
-        held = orphan.row.held
-        if held is not None and held.crashes < CRASHES_MAX:
+    async def _settle(self, tree: Sequence[OpenedOperation]) -> None:
+        """Close what cannot go on, with what is inside it, and hand on the rest; what is overtaken is looked at again."""
+        closed = [orphan for orphan in tree if not _goes_on(orphan)]
+        left = [orphan for orphan in tree if _goes_on(orphan)]
+        if closed:
+            orphans = {orphan.row.event_id for orphan in left}
+            found = await self._store.open_operations(closed[0].row.session_id)
+            # What parks could go on, but for nobody.
+            ended = deepest_first(
+                one for one in inside(closed, found) if one.row.owner == NOBODY or one.row.event_id in orphans
+            )
+            ends = [(one, _AROUND_HAS_ENDED) for one in ended] + [(one, _PROCESS_GONE) for one in closed]
+            if not await self._life.end_others(ends):
+                return
+            ids = {one.row.event_id for one in ended}
+            left = [orphan for orphan in left if orphan.row.event_id not in ids]
+        for orphan in left:
             await self._life.hand_on(orphan)
-            return
-        said = Failure(type="process_gone", message="The server stopped while it ran.", retryable=True)
-        await self._life.end_other(orphan, Ending(Kind.INTERRUPTED, failure=said))
+
+
+def _goes_on(orphan: OpenedOperation) -> bool:
+    return orphan.row.held is not None and orphan.row.held.crashes < CRASHES_MAX
 
 
 class Expiry:

@@ -6,7 +6,7 @@ what waits belongs to nobody and is ended here, at once.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
@@ -19,6 +19,7 @@ from casekeeper.clock import Clock
 from casekeeper.errors import Unavailable
 from casekeeper.execution.life import Life
 from casekeeper.execution.runner import Ending, Runner
+from casekeeper.execution.trees import deepest_first, inside, trees
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Failure, Kind
 from casekeeper.journal.feed import LiveFeed
@@ -43,7 +44,7 @@ _PATIENCE_S = 1.0
 _LOOK_S = 0.02
 # Names in a receipt.
 _TOLD_MAX = 1_000
-# Ends of waiting operations that are on their way to the store together.
+# Trees of waiting operations whose ends are on their way to the store together.
 _AT_ONCE = 200
 
 _log = logging.getLogger("casekeeper.stopping")
@@ -178,17 +179,18 @@ class Stopping:
         await self._commits.commit(Commit((), (OperationIsOpen(ref),), (AskToStop(ref, reason),)))
 
     async def _end_tree(self, opened: OpenedOperation, reason: str) -> bool:
-        """End a waiting operation after what is open inside it; False if it was taken up meanwhile."""
-        for inside in _inside(opened, await self._store.open_operations(opened.row.session_id)):
-            running = self._runner.find(inside.row.event_id)
-            if inside.row.owner == NOBODY:
-                await self._life.end_other(inside, _cancelled("cancelled", reason))
+        """End a waiting operation with what is open inside it; False if it was taken up meanwhile."""
+        waiting = [opened]
+        for one in inside([opened], await self._store.open_operations(opened.row.session_id)):
+            running = self._runner.find(one.row.event_id)
+            if one.row.owner == NOBODY:
+                waiting.append(one)
             elif running is not None:
                 running.stop(Kind.CANCELLED, "cancelled", reason)
             else:
                 with suppress(OperationEnded):
-                    await self._ask(inside, reason)
-        return await self._life.end_other(opened, _cancelled("cancelled", reason))
+                    await self._ask(one, reason)
+        return opened.row.event_id in await self._end_together(waiting, _cancelled("cancelled", reason))
 
     async def _seen(
         self, reason: str, casefile_id: str | None, user_id: str | None, is_lost: _Judge, *, waits: bool
@@ -226,16 +228,24 @@ class Stopping:
         return ended, {one.row.event_id: one.row.owner for one in lost if one.row.owner != NOBODY}
 
     async def _end_each(self, waiting: Sequence[OpenedOperation], ending: Ending) -> list[str]:
-        """Those that were ended, the deepest first: an operation never ends before those inside it."""
-        ended: list[str] = []
-        by_depth: dict[int, list[OpenedOperation]] = {}
-        for one in waiting:
-            by_depth.setdefault(one.row.held.depth if one.row.held else 0, []).append(one)
-        for depth in sorted(by_depth, reverse=True):
-            for start in range(0, len(by_depth[depth]), _AT_ONCE):
-                some = by_depth[depth][start : start + _AT_ONCE]
-                done = await asyncio.gather(*(self._life.end_other(one, ending) for one in some))
-                ended += [one.row.event_id for one, is_done in zip(some, done, strict=True) if is_done]
+        """Those that were ended."""
+        ended, rest = list[str](), trees(waiting)
+        while rest:
+            some, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+            for ids in await asyncio.gather(*(self._end_together(tree, ending) for tree in some)):
+                ended += ids
+        return ended
+
+    async def _end_together(self, tree: Sequence[OpenedOperation], ending: Ending) -> list[str]:
+        """Those that have ended, of what waits in one tree: none of them goes on because another ends."""
+        ended, rest = list[str](), deepest_first(tree)
+        while rest:
+            ids = [one.row.event_id for one in rest]
+            is_done = await self._life.end_others([(one, ending) for one in rest])
+            found = await self._store.opened(ids) if not is_done else ()
+            open_ids = {one.row.event_id for one in found}
+            ended += [event_id for event_id in ids if event_id not in open_ids]
+            rest = deepest_first(one for one in found if one.row.owner == NOBODY)
         return ended
 
 
@@ -317,15 +327,3 @@ class Rights:
 
 def _cancelled(type_: str, reason: str) -> Ending:
     return Ending(Kind.CANCELLED, failure=Failure(type=type_, message=reason))
-
-
-def _inside(around: OpenedOperation, found: Iterable[OpenedOperation]) -> list[OpenedOperation]:
-    """What is open inside an operation, the deepest first."""
-    by_parent: dict[str | None, list[OpenedOperation]] = {}
-    for one in found:
-        by_parent.setdefault(one.row.parent_event_id, []).append(one)
-    inside, level = list[OpenedOperation](), [around]
-    while level:
-        level = [child for one in level for child in by_parent.get(one.row.event_id, ())]
-        inside += level
-    return inside[::-1]

@@ -55,10 +55,13 @@ class Parked(Exception):
 
 
 class NestedWaits(Parked):
-    """A nested operation has parked. Let through, it parks the one around it until the nested one has ended."""
+    """A nested operation has parked. Let through, it parks the one around it until the nested one has ended.
 
-    def __init__(self, event_id: str, for_what: Sequence[WaitingFor]) -> None:
-        super().__init__(None, for_what)
+    Whoever parks otherwise because of it passes on `until`.
+    """
+
+    def __init__(self, event_id: str, for_what: Sequence[WaitingFor], until: datetime | None = None) -> None:
+        super().__init__(until, for_what)
         self.event_id = event_id
 
 

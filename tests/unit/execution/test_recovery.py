@@ -70,6 +70,21 @@ async def test_what_lost_its_process_is_interrupted_children_first(
     ]
 
 
+async def test_a_tree_is_interrupted_in_one_commit(house: House, anna: Principal, casefile: CasefileView):
+    session_id = await orphaned(house, anna, casefile)
+    commits: list[Commit] = []
+
+    async def seen(commit: Commit) -> None:
+        commits.append(commit)
+
+    house.commits.meanwhile(seen, seen)
+    await recovery(house).run()
+
+    [only] = commits
+    assert [fact.operation_name for fact in only.facts] == ["sleepy", "nest"]
+    assert (await house.kinds(session_id))[-2:] == ["interrupted", "interrupted"]
+
+
 async def test_an_interrupted_end_tells_the_whole_story(
     house: House, anna: Principal, casefile: CasefileView
 ):

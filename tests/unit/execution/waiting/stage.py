@@ -137,8 +137,8 @@ def _sends(stage: Stage) -> list[Tool]:
 
 def _unfit() -> Tool:
     @tool(effects={Effect.READ}, parks=True)
-    async def unfit(call: MDSContext, snapshot: str = "no JSON") -> None:
-        """Park with what cannot be kept."""
-        raise Parked(snapshot=snapshot.encode())
+    async def unfit(call: MDSContext, size: int) -> None:
+        """Park with what cannot be kept: no JSON, or more of it than there may be."""
+        raise Parked(snapshot=b'"%s"' % (b"x" * size) if size else b"no JSON")
 
     return unfit

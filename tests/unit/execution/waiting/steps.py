@@ -1,12 +1,16 @@
 """Steps that tests of waiting operations share."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
+
+from pydantic_core import from_json
 
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.execution.outcomes import Outcome
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
+from casekeeper.journal.events import Payload, fact_of
 from casekeeper.journal.operations import (
     Wake,
 )
@@ -47,3 +51,18 @@ async def until(is_so: Any) -> None:
     async with asyncio.timeout(5):
         while not is_so():
             await asyncio.sleep(0.005)
+
+
+async def copy_rows(house: House, event_id: str, copies: int) -> None:
+    """Rows of further waiting operations, without the time that starting so many takes."""
+
+    [opened] = await house.storage.events.opened([event_id])
+    [stored] = await house.storage.events.operation(event_id)
+
+    fact = fact_of(from_json(stored.header), Payload.of(b'{"inputs":{}}'))
+    for number in range(copies):
+        one = f"{event_id}x{number}"
+        started = replace(fact, event_id=one)
+        root = opened.row.root_event_id if opened.row.parent else one
+        row = replace(opened.row, event_id=one, root_event_id=root)
+        await house.storage.commits.commit(Commit((started,), (), (row,)))

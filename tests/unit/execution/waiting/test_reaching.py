@@ -1,12 +1,10 @@
 """What reaches an operation while it waits, and under which rights it goes on."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydantic_core import from_json
 
 from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import CasefileView, PutCasefile, PutGrant, Status
@@ -17,11 +15,11 @@ from casekeeper.execution.status import CancelOperation
 from casekeeper.identity.accounts import DeactivateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Kind, Payload, fact_of
+from casekeeper.journal.events import Kind
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
 from tests.unit.execution.waiting.stage import Stage
-from tests.unit.execution.waiting.steps import ended_kind, parked, wake
+from tests.unit.execution.waiting.steps import copy_rows, ended_kind, parked, wake
 from tests.unit.support import ANNA, BEN, NOW, ROOT, House, open_house
 
 # What reaches it while it waits
@@ -123,26 +121,12 @@ async def test_more_waiting_work_than_a_page_holds_is_ended_by_one_revoke(direct
         outcomes = [await parked(house, anna, casefile, "pauses") for _ in range(3)]
         [first, *_] = await house.storage.events.opened([outcomes[0].event_id])
         copies = 1_100
-        await _copy_rows(house, first.row.event_id, copies)
+        await copy_rows(house, first.row.event_id, copies)
 
         receipt = await house.stopping.stop("enough", casefile_id=casefile.casefile_id)
 
         assert len(receipt.waiting) == 1_000
         assert await house.storage.events.open_of(casefile.casefile_id, None) == []
-
-
-async def _copy_rows(house: House, event_id: str, copies: int) -> None:
-    """Rows of further waiting operations, without the time that starting so many takes."""
-
-    [opened] = await house.storage.events.opened([event_id])
-    [stored] = await house.storage.events.operation(event_id)
-
-    fact = fact_of(from_json(stored.header), Payload.of(b'{"inputs":{}}'))
-    for number in range(copies):
-        one = f"{event_id}x{number}"
-        started = replace(fact, event_id=one)
-        row = replace(opened.row, event_id=one, root_event_id=one)
-        await house.storage.commits.commit(Commit((started,), (), (row,)))
 
 
 # Going on under the rights of the moment
