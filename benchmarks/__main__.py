@@ -12,6 +12,7 @@ from benchmarks.figures import Row, Sample, Series, figure, ratio, ratio_by_cpu,
 from benchmarks.importing import importing
 from benchmarks.load import MARK, Job, Result
 from benchmarks.machinery import Api, Load, Running, free_port, http, serving, start_product, wait_for
+from benchmarks.nested import nested
 from benchmarks.permissions import permissions
 from benchmarks.searching import searching
 from benchmarks.stores import stores
@@ -20,7 +21,7 @@ from benchmarks.telling import telling
 OPERATION: dict[str, Any] = {"operation_type": "tool", "tool_name": "noop", "parameters": {}}
 AGENT = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "What was invoiced in May?"}
 SIZES = (10, 1_000, 10_000)
-PARTS = ("corridor", "growth", "mission", "start", "search", "import", "stores", "permissions")
+PARTS = ("corridor", "growth", "mission", "start", "search", "import", "stores", "nested", "permissions")
 _REQUEST_ID = f"bench-{MARK.decode()}"
 
 
@@ -287,6 +288,9 @@ def main() -> int:
         if wanted("stores"):
             say("stores")
             rows += stores(Path(folder, "stores"), asked.rounds, asked.seconds)
+        if wanted("nested"):
+            say("nested calls")
+            rows += nested(Path(folder, "nested"), asked.rounds)
         if wanted("permissions"):
             say("permissions")
             rows += permissions(Path(folder, "permissions"), asked.seconds * asked.rounds)

@@ -51,6 +51,13 @@ def stores(folder: Path, rounds: int, seconds: float) -> list[Row]:
 
 
 async def _sqlite(folder: Path, rounds: int, seconds: float) -> list[Row]:
+    async with sqlite_floor(folder) as (shelf, floor):
+        return await _measured("SQLite", shelf, floor.add, rounds, seconds)
+
+
+@asynccontextmanager
+async def sqlite_floor(folder: Path) -> AsyncGenerator[tuple[Shelf, SqliteFloor]]:
+    """A store in this folder, which is made, and the bare driver beside it."""
     folder.mkdir()
     async with _shelf("", folder / "data") as shelf:
         path = folder / "data" / "casekeeper.db"
@@ -59,24 +66,31 @@ async def _sqlite(folder: Path, rounds: int, seconds: float) -> list[Row]:
             copies = await _copies(shelf, lambda sql: _done([dict(row) for row in connection.execute(sql)]))
         floor = SqliteFloor(path, copies)
         try:
-            return await _measured("SQLite", shelf, floor.add, rounds, seconds)
+            yield shelf, floor
         finally:
             floor.close()
 
 
 async def _postgres(url: str, folder: Path, rounds: int, seconds: float) -> list[Row]:
+    async with postgres_floor(url, folder) as (shelf, floor):
+
+        async def settle() -> None:
+            # What autovacuum does within a minute; without it the planner knows nothing of tables that were just filled.
+            connection = await _driver.connect(url)
+            await connection.execute("VACUUM ANALYZE")
+            await connection.close()
+
+        return await _measured("PostgreSQL", shelf, floor.add, rounds, seconds, settle)
+
+
+@asynccontextmanager
+async def postgres_floor(url: str, folder: Path) -> AsyncGenerator[tuple[Shelf, PostgresFloor]]:
+    """A store in this database, and the bare driver beside it."""
     await migrate_postgres(url, StoreLimits())
     connections: list[Any] = [await _driver.connect(url) for _ in range(_WRITERS)]
     try:
         async with _shelf(url, folder / "postgres") as shelf:
-            copies = await _copies(shelf, connections[0].fetch)
-            floor = PostgresFloor(connections, copies)
-
-            async def settle() -> None:
-                # What autovacuum does within a minute; without it the planner knows nothing of tables that were just filled.
-                await connections[0].execute("VACUUM ANALYZE")
-
-            return await _measured("PostgreSQL", shelf, floor.add, rounds, seconds, settle)
+            yield shelf, PostgresFloor(connections, await _copies(shelf, connections[0].fetch))
     finally:
         for connection in connections:
             await connection.close()

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(120)
 
 _driver: Any = asyncpg
 _WAITS_FOR_THE_HEAD = """SELECT pid FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND query LIKE '%acl_head%' AND backend_xid IS NOT NULL"""
+WHERE wait_event_type = 'Lock' AND wait_event <> 'advisory' AND backend_xid IS NOT NULL"""
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.operations import OpenedOperation, OperationTakenOver
+from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
 from tests.contract.holding import holding
 from tests.contract.shelf import Shelf
@@ -21,6 +23,8 @@ from tests.fakes.postgres import Postgres, shared_postgres
 pytestmark = pytest.mark.timeout(120)
 
 Shelves = Sequence[Shelf]
+# The server that the tests share may have been started just now.
+SETTLED = StoreLimits(settle=timedelta())
 
 
 @pytest.fixture(params=["postgresql", "firestore"])
@@ -39,7 +43,7 @@ async def shelves(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path
             (directory := tmp_path / owner).mkdir()
             shutil.copy(migrated / "casekeeper.db", directory / "search.db")
             storage = await stack.enter_async_context(
-                open_storage(address, directory, lambda _: None, owner=owner)
+                open_storage(address, directory, lambda _: None, limits=SETTLED, owner=owner)
             )
             # From now on it is known to live.
             await storage.events.orphans(owner, 1)

@@ -1,7 +1,7 @@
 """A way to a server that can be cut, for tests of what happens when it is."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 
@@ -17,6 +17,8 @@ class Proxy:
         """Whether the server's answers are swallowed."""
         self.delay_s = 0.0
         """How much later the server's answers arrive."""
+        self.overhears: Callable[[object, bytes], None] | None = None
+        """Is told what the server answers, connection by connection."""
 
     async def mend(self) -> None:
         """Let everybody through, at the same address as ever."""
@@ -62,6 +64,8 @@ class Proxy:
             while data := await source.read(65_536):
                 if self.is_mute and can_be_mute:
                     continue
+                if can_be_mute and self.overhears is not None:
+                    self.overhears(source, data)
                 if can_be_mute and self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 target.write(data)

@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import greenlet_spawn
 
 from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable, Unavailable
@@ -187,13 +187,11 @@ class PostgresStore:
     def _attempt(
         self, connection: Any, batch: list[Waiting], is_in_hurry: bool, *, holds_feed: bool
     ) -> tuple[Sequence[Change], _Answers]:
-        # Whatever the server's default is: under the head of the feed, the newest state must be seen.
-        transaction = connection.transaction(isolation="read_committed")
-        await_only(transaction.start())
+        tx = PostgresTx(connection)
+        locks = Locks(about for one in batch for about in one.about)
         is_done = False
         try:
-            tx = PostgresTx(connection, is_in_hurry=is_in_hurry)
-            tx.hold(Locks(about for one in batch for about in one.about), feed=holds_feed)
+            tx.begin(locks, feed=holds_feed, is_in_hurry=is_in_hurry)
             work = Batch(tx, holds_feed=holds_feed)
             work.prepare([one.commit for one in batch])
             answers: _Answers = []
@@ -206,12 +204,12 @@ class PostgresStore:
             if work.changes:
                 notice = json.dumps([[c.number, c.casefile_id, c.user_id] for c in work.changes])
                 tx.text("SELECT pg_notify($1, $2)", (CHANNEL, notice if len(notice) < _NOTICE_MAX else "[]"))
-            await_only(transaction.commit())
+            tx.commit()
             is_done = True
         finally:
             if not is_done:
                 with suppress(*OUTAGES, asyncpg.PostgresError):
-                    await_only(transaction.rollback())
+                    tx.roll_back()
         return work.changes, answers
 
     def _answer(self, answers: _Answers) -> None:

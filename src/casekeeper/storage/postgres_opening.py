@@ -224,6 +224,8 @@ def _options(address: str, limits: StoreLimits) -> dict[str, Any]:
     return {
         "dsn": address,
         "timeout": limits.connect.total_seconds(),
+        # Commits alone have some dozens; one that is prepared anew takes two more ways to the server.
+        "statement_cache_size": 400,
         "server_settings": {
             "application_name": "casekeeper",
             "statement_timeout": str(statement_ms),

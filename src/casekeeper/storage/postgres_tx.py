@@ -8,19 +8,19 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only
 
 from casekeeper.storage.postgres_locks import Locks
+from casekeeper.storage.postgres_together import asked_together, written_together
 from casekeeper.storage.postgres_words import vectors
-from casekeeper.storage.sql_statements import Bulk, Parameters, Row, Static, numbered
+from casekeeper.storage.sql_statements import Parameters, Question, Row, Static, Writing, numbered
 
 _DIALECT = asyncpg_dialect(paramstyle="numeric_dollar")
-_TAKEN = (
-    "CASE WHEN alone THEN pg_advisory_xact_lock(key)::text ELSE pg_advisory_xact_lock_shared(key)::text END"
-)
-_WANTED = "unnest($1::bigint[], $2::bool[]) AS wanted (key, alone)"
-_LOCK = f"SELECT {_TAKEN} FROM {_WANTED}"  # noqa: S608 - words of ours
-# Commits hold locks for some milliseconds; whoever holds one for longer is not waited for by all.
-_LOCK_SOON = "WITH hurry AS MATERIALIZED (SELECT set_config('lock_timeout', '50ms', true)) " + _LOCK.replace(
-    "FROM ", "FROM hurry, "
-)
+# Numbers alone are written into its text. Commits hold locks for some milliseconds; what holds one for longer is not
+# waited for by all.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_HURRY = "SET LOCAL lock_timeout = '50ms'"
+_LOCK = {True: "pg_advisory_xact_lock(%d)", False: "pg_advisory_xact_lock_shared(%d)"}
+# As many in one statement; a list of results has 1,664 at most.
+_LOCKS = 256
+_HEAD = "SELECT number FROM acl_head FOR %s"
 _INDEX = (
     "INSERT INTO document_words (rid, words, title, sender, people, cc, bcc, filenames, marks) VALUES "
     "($1, $2::tsvector, $3::tsvector, $4::tsvector, $5::tsvector, $6::tsvector, $7::tsvector, $8::tsvector, $9::tsvector)"
@@ -65,9 +65,37 @@ class Once:
 class PostgresTx:
     """Implements `Tx` on a connection, inside a greenlet."""
 
-    def __init__(self, connection: Any, *, is_in_hurry: bool = False) -> None:
+    is_remote = True
+
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._lock = _LOCK_SOON if is_in_hurry else _LOCK
+
+    def begin(self, locks: Locks, *, feed: bool, is_in_hurry: bool) -> None:
+        """Begin to write, and keep others from writing what the locks stand for until the transaction ends.
+
+        `feed`: the head of the permission feed as well, where it is among them. In a hurry no lock is waited for long.
+        """
+        # Whatever the server's default is: under the head of the feed, the newest state must be seen.
+        statements = [_BEGIN]
+        if is_in_hurry:
+            statements.append(_HURRY)
+        wanted = [_LOCK[alone] % number for number, alone in locks.advisory]
+        for start in range(0, len(wanted), _LOCKS):
+            statements.append(f"SELECT {', '.join(wanted[start : start + _LOCKS])}")
+        if feed and locks.head:
+            statements.append(_HEAD % locks.head)
+        self._send("; ".join(statements))
+
+    def commit(self) -> None:
+        """End the transaction; when this returns, it is on disk."""
+        self._send("COMMIT")
+
+    def roll_back(self) -> None:
+        """End the transaction without a trace."""
+        self._send("ROLLBACK")
+
+    def _send(self, text: str) -> None:
+        await_only(self._connection.execute(text))
 
     def one(self, statement: Static, **values: Any) -> Row | None:
         text, given = statement.by_place(_DIALECT, values)
@@ -87,31 +115,23 @@ class PostgresTx:
         text, given = statement.by_place(_DIALECT, values)
         return self.change(text, *given)
 
-    def many(self, statement: Static, rows: Sequence[Parameters]) -> int:
-        if not rows:
-            return 0
-        placed = [statement.by_place(_DIALECT, row) for row in rows]
-        await_only(self._connection.executemany(placed[0][0], [_clean(given) for _, given in placed]))
-        # The server does not say how many it touched; foreign keys see to it that none is missing.
-        return len(rows)
+    def ask(self, questions: Sequence[Question]) -> None:
+        if not questions:
+            return
+        texts, values = _placed([(question.statement, (question.values,)) for question in questions])
+        answer = await_only(self._connection.fetchrow(asked_together(texts), *values))
+        for question, rows in zip(questions, answer, strict=True):
+            question.take([tuple(row) for row in rows])
 
-    def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
-        if rows:
-            text, given = statement.unnested(_DIALECT, rows)
-            await_only(self._connection.execute(text, *map(_clean, given)))
-
-    def hold(self, locks: Locks, *, feed: bool) -> None:
-        """Keep others from writing what the locks stand for until the transaction ends; before anything else.
-
-        `feed`: the head of the permission feed as well, where it is among them.
-        """
-        if wanted := locks.advisory:
-            self._take(*zip(*wanted, strict=True))
-        if locks.head and feed:
-            self.text(f"SELECT number FROM acl_head FOR {locks.head}")  # noqa: S608 - a word of ours
-
-    def _take(self, keys: Sequence[int], alone: Sequence[bool]) -> None:
-        await_only(self._connection.execute(self._lock, keys, alone))
+    def write(
+        self, changes: Sequence[Writing], last: Static | None = None
+    ) -> tuple[Sequence[int], Row | None]:
+        if not changes:
+            return (), None if last is None else self.one(last)
+        texts, values = _placed(changes)
+        then = None if last is None else last.by_place(_DIALECT, {})[0]
+        counts, *seen = await_only(self._connection.fetchrow(written_together(texts, then), *values))
+        return counts, tuple(seen[0][0]) if seen else None
 
     def index(self, rid: int, words: Parameters) -> None:
         self.change(_INDEX, rid, *vectors(words))
@@ -132,6 +152,26 @@ class PostgresTx:
         """Write; returns how many rows were touched."""
         status: str = await_only(self._connection.execute(text, *_clean(values)))
         return int(status.rsplit(" ", 1)[1])
+
+
+def _placed(statements: Sequence[Writing]) -> tuple[tuple[str, ...], list[Any]]:
+    """Their texts, and the values of all of them in their order."""
+    texts: list[str] = []
+    values: list[Any] = []
+    # Of all of them in one form, so that there are not too many texts to be prepared.
+    has_many = any(len(rows) > 1 for _, rows in statements)
+    for statement, rows in statements:
+        if isinstance(statement, Static):
+            text, given = statement.by_place(_DIALECT, rows[0])
+            values += _clean(given)
+        elif has_many:
+            text, lists = statement.of_many(_DIALECT, rows)
+            values += map(_clean, lists)
+        else:
+            text, given = statement.of_one(_DIALECT, rows[0])
+            values += _clean(given)
+        texts.append(text)
+    return tuple(texts), values
 
 
 def _clean(values: Iterable[Any]) -> list[Any]:

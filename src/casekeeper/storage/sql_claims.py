@@ -1,9 +1,9 @@
 """Claims of requests as one batch meets them: read once for all of its commits, written once at its end."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.sql import ClauseElement
 
@@ -11,19 +11,12 @@ from casekeeper.clock import to_us
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import Claim, ReleaseClaim
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
+from casekeeper.storage.sql_many import BulkUpdate, ByIds
+from casekeeper.storage.sql_statements import Bulk, Question, Row, Writing
 from casekeeper.storage.sql_writing import us
 
-_CLAIMED = Static(
-    select(t.requests.c.key, t.requests.c.made, t.requests.c.expires_us).where(
-        IsInJson(t.requests.c.key, "keys")
-    )
-)
-_RELEASE = Static(
-    update(t.requests)
-    .where(t.requests.c.made == bindparam("made_"), t.requests.c.expires_us.is_(None))
-    .values(expires_us=bindparam("expires"))
-)
+_CLAIMED = ByIds(select(t.requests.c.key, t.requests.c.made, t.requests.c.expires_us), t.requests.c.key)
+_RELEASE = BulkUpdate(t.requests, "made", "expires_us", where=t.requests.c.expires_us.is_(None))
 
 
 def _replace(new: Insert) -> ClauseElement:
@@ -37,18 +30,18 @@ _PUT = Bulk(t.requests, _replace)
 class BatchClaims:
     """The claims that the commits of one transaction ask for, make and release."""
 
-    def __init__(self, tx: Tx) -> None:
-        self._tx = tx
+    def __init__(self) -> None:
         self._known: dict[str, tuple[str, int | None]] = {}
-        self._made: dict[str, Parameters] = {}
+        self._made: dict[str, dict[str, Any]] = {}
         self._released: dict[str, int] = {}
 
-    def prepare(self, commits: Iterable[Commit]) -> None:
-        """Read the claims that the commits ask for."""
+    def questions(self, commits: Iterable[Commit]) -> Sequence[Question]:
+        """Which claims the commits ask for."""
         keys = {one.key for commit in commits for one in commit.conditions if isinstance(one, Claim)}
-        if keys:
-            rows = self._tx.all(_CLAIMED, keys=json.dumps(sorted(keys)))
-            self._known = {key: (made, expires_us) for key, made, expires_us in rows}
+        return (_CLAIMED.question(keys, self._know),) if keys else ()
+
+    def _know(self, rows: list[Row]) -> None:
+        self._known = {key: (made, expires_us) for key, made, expires_us in rows}
 
     def live(self, claim: Claim) -> str | None:
         """What the same request has made, if it came first and is remembered still."""
@@ -60,6 +53,9 @@ class BatchClaims:
     def put(self, claim: Claim) -> None:
         """Claim a request."""
         expires_us = us(claim.expires_at)
+        # What it takes the place of needs no end any more, and two changes must not touch one row.
+        former, _ = self._known.get(claim.key, ("", None))
+        self._released.pop(former, None)
         self._known[claim.key] = (claim.made, expires_us)
         self._made[claim.key] = {
             "key": claim.key,
@@ -72,9 +68,12 @@ class BatchClaims:
         """Let a claim end in time."""
         self._released[record.made] = to_us(record.expires_at)
 
-    def settle(self) -> None:
-        """Write them, the new ones first: one may be released in the batch that makes it."""
-        self._tx.bulk(_PUT, list(self._made.values()))
-        self._tx.many(
-            _RELEASE, [{"made_": made, "expires": expires_us} for made, expires_us in self._released.items()]
-        )
+    def changes(self) -> Sequence[Writing]:
+        """How they are written."""
+        for claim in self._made.values():
+            # One may be released in the batch that makes it.
+            released_us = self._released.pop(claim["made"], None)
+            if claim["expires_us"] is None:
+                claim["expires_us"] = released_us
+        released = [{"made": made, "expires_us": expires_us} for made, expires_us in self._released.items()]
+        return (_PUT, list(self._made.values())), (_RELEASE, released)

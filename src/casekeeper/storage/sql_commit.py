@@ -12,7 +12,13 @@ from typing import Any
 from sqlalchemy import delete, select
 
 from casekeeper.acl_feed import Change
-from casekeeper.casefiles.casefile import EraseContents, Fence
+from casekeeper.casefiles.casefile import (
+    CasefileIsActive,
+    DeleteCasefile,
+    EraseContents,
+    Fence,
+    PutCasefile,
+)
 from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.adoption import AdoptFacts, ChainEndsAt
@@ -37,13 +43,18 @@ from casekeeper.storage.sql_claims import BatchClaims
 from casekeeper.storage.sql_conditions import CONDITIONS
 from casekeeper.storage.sql_facts import BatchFacts
 from casekeeper.storage.sql_feed import BatchFeed
+from casekeeper.storage.sql_many import ByIds
 from casekeeper.storage.sql_records import RECORDS
 from casekeeper.storage.sql_rows import open_row
-from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
+from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Row, Static, Tx, Writing
 from casekeeper.storage.sql_things import BatchThings
 
 _o = t.open_operations.c
-_OPEN = Static(select(_o.event_id, _o.owner, _o.attempt).where(IsInJson(_o.event_id, "event_ids")))
+_OPEN = ByIds(select(_o.event_id, _o.owner, _o.attempt), _o.event_id)
+_STATUSES = ByIds(
+    select(t.casefiles.c.casefile_id, t.casefiles.c.status).where(t.casefiles.c.deleted_us.is_(None)),
+    t.casefiles.c.casefile_id,
+)
 _CLOSE = Static(delete(t.open_operations).where(IsInJson(_o.event_id, "event_ids")))
 _ADD_OPEN = Bulk(t.open_operations)
 
@@ -62,36 +73,47 @@ class Batch:
     _open: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     _opened: dict[str, Parameters] = field(default_factory=dict[str, Parameters])
     _closed: list[str] = field(default_factory=list[str])
-    _facts: BatchFacts = field(init=False)
+    # Of casefiles that are as they were when the batch was prepared; None where there is none.
+    _statuses: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    _facts: BatchFacts = field(default_factory=BatchFacts)
+    _claims: BatchClaims = field(default_factory=BatchClaims)
     _feed: BatchFeed = field(init=False)
-    _claims: BatchClaims = field(init=False)
     _things: BatchThings = field(init=False)
 
     def __post_init__(self) -> None:
-        self._facts = BatchFacts(self.tx)
         self._feed = BatchFeed(self.tx, is_held=self.holds_feed)
-        self._claims = BatchClaims(self.tx)
         self._things = BatchThings(self.tx)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
-        """Read what these commits will ask for: where sessions stand, which operations are open, and the like.
+        """Read what most of these commits ask for: where sessions stand, which operations are open, and the like.
 
         Nobody else may write what they are about from here on, which is the caller's business.
         """
-        self._claims.prepare(commits)
-        self._feed.prepare(commits)
-        self._facts.prepare(commits)
-        operations = {
-            one.operation.event_id
-            for commit in commits
-            for one in commit.conditions
-            if isinstance(one, OperationIsOpen | OwnedBy)
-        }
-        if things := [one for commit in commits for one in commit.conditions if isinstance(one, IsAt)]:
-            self._things.prepare(things)
+        operations: set[str] = set()
+        things: list[IsAt] = []
+        for commit in commits:
+            for condition in commit.conditions:
+                match condition:
+                    case OperationIsOpen(operation) | OwnedBy(operation=operation):
+                        operations.add(operation.event_id)
+                    case IsAt():
+                        things.append(condition)
+                    case CasefileIsActive(casefile_id):
+                        self._statuses[casefile_id] = None
+                    case _:
+                        pass
+        parts = (self._claims, self._feed, self._facts)
+        questions = [question for part in parts for question in part.questions(commits)]
         if operations:
-            rows = self.tx.all(_OPEN, event_ids=_json(operations))
-            self._open = {event_id: (owner, attempt) for event_id, owner, attempt in rows}
+            questions.append(_OPEN.question(operations, self._know_open))
+        if self._statuses:
+            questions.append(_STATUSES.question(self._statuses, self._statuses.update))
+        if things:
+            questions += self._things.questions(things)
+        self.tx.ask(questions)
+
+    def _know_open(self, rows: list[Row]) -> None:
+        self._open = {event_id: (owner, attempt) for event_id, owner, attempt in rows}
 
     def add(self, commit: Commit) -> Sequence[Sealed]:
         """Judge one commit, which was prepared, and take it in.
@@ -116,13 +138,12 @@ class Batch:
         Raises:
             Overtaken: It must be rolled back; a batch that holds the feed is never overtaken.
         """
-        tx = self.tx
-        self._claims.settle()
-        self._things.settle()
-        self._flush_open()
-        self._facts.settle()
-        tx.settle()
-        self.changes = self._feed.settle()
+        self.tx.settle()
+        parts = (self._claims.changes(), self._things.changes(), self._open_changes(), self._facts.changes())
+        changes = [change for part in parts for change in part]
+        counts, head = self.tx.write([change for change in changes if change[1]], self._feed.last)
+        self._facts.check(counts)
+        self.changes = self._feed.settle(head)
 
     def _find(self, condition: Condition) -> Any:
         """What the condition asks for: out of the batch where it knows, from the database otherwise."""
@@ -140,6 +161,8 @@ class Batch:
                 return self._claims.live(condition)
             case IsAt():
                 return self._things.find(condition)
+            case CasefileIsActive(casefile_id) if casefile_id in self._statuses:
+                return self._statuses[casefile_id]
             case SessionIsIdle():
                 self._flush_open()
             case _:
@@ -177,6 +200,9 @@ class Batch:
             case EndSession(session_id, at):
                 self._facts.head(session_id).closed_us = to_us(at)
                 RECORDS[type(record)](self.tx, record)
+            case PutCasefile() | DeleteCasefile():
+                self._statuses.clear()
+                RECORDS[type(record)](self.tx, record)
             case _:
                 RECORDS[type(record)](self.tx, record)
 
@@ -193,11 +219,14 @@ class Batch:
                 pass
 
     def _flush_open(self) -> None:
-        if self._closed:
-            self.tx.run(_CLOSE, event_ids=_json(self._closed))
-            self._closed.clear()
-        self.tx.bulk(_ADD_OPEN, list(self._opened.values()))
+        self.tx.write([change for change in self._open_changes() if change[1]])
+
+    def _open_changes(self) -> Sequence[Writing]:
+        closed = [{"event_ids": _json(self._closed)}] if self._closed else ()
+        opened = list(self._opened.values())
+        self._closed.clear()
         self._opened.clear()
+        return (_CLOSE, closed), (_ADD_OPEN, opened)
 
 
 def _json(ids: Iterable[str]) -> str:

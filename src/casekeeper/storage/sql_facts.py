@@ -1,11 +1,10 @@
 """Facts as one batch meets them: numbered and chained in memory, written at its end with the heads of their sessions."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.sql import ClauseElement
 
@@ -15,22 +14,15 @@ from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import TERMINAL, Fact, Sealed
 from casekeeper.sessions.session import SessionIsOpen
 from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_many import BulkUpdate, ByIds
 from casekeeper.storage.sql_rows import event_row, total_row
-from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Static, Tx
+from casekeeper.storage.sql_statements import Bulk, Parameters, Question, Row, Writing
 
-_HEADS = Static(
-    select(
-        t.sessions.c.session_id,
-        t.sessions.c.head_seq,
-        t.sessions.c.head_hash,
-        func.coalesce(t.sessions.c.closed_us, 0),
-    ).where(IsInJson(t.sessions.c.session_id, "session_ids"))
+_s = t.sessions.c
+_HEADS = ByIds(
+    select(_s.session_id, _s.head_seq, _s.head_hash, func.coalesce(_s.closed_us, 0)), _s.session_id
 )
-_SET_HEAD = Static(
-    update(t.sessions)
-    .where(t.sessions.c.session_id == bindparam("id_"))
-    .values(head_seq=bindparam("seq"), head_hash=bindparam("hash"), last_us=bindparam("at_us"))
-)
+_SET_HEADS = BulkUpdate(t.sessions, "session_id", "head_seq", "head_hash", "last_us")
 
 _TOTAL_KEYS = ("session_id", "operation_type", "operation_name", "kind")
 _SUMS = ("count", "busy_ms", "tokens", "cost_micros")
@@ -59,24 +51,25 @@ class Head:
 class BatchFacts:
     """The facts that the commits of one transaction add, and where the chains of their sessions stand."""
 
-    def __init__(self, tx: Tx) -> None:
-        self._tx = tx
+    def __init__(self) -> None:
         self._heads: dict[str, Head] = {}
         self._events: list[Parameters] = []
         self._payloads: list[Parameters] = []
         self._totals: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._moved: list[Parameters] = []
 
-    def prepare(self, commits: Iterable[Commit]) -> None:
-        """Read where the sessions stand that the commits ask for or add to."""
+    def questions(self, commits: Iterable[Commit]) -> Sequence[Question]:
+        """Where the sessions stand that the commits ask for or add to."""
         sessions: set[str] = set()
         for commit in commits:
             sessions.update(fact.session_id for fact in commit.facts)
             for condition in commit.conditions:
                 if isinstance(condition, SessionIsOpen | ChainEndsAt):
                     sessions.add(condition.session_id)
-        if sessions:
-            rows = self._tx.all(_HEADS, session_ids=json.dumps(list(sessions)))
-            self._heads = {session_id: Head(*head) for session_id, *head in rows}
+        return (_HEADS.question(sessions, self._know),) if sessions else ()
+
+    def _know(self, rows: list[Row]) -> None:
+        self._heads = {session_id: Head(*head) for session_id, *head in rows}
 
     def head(self, session_id: str) -> Head:
         """Where a session stands now."""
@@ -105,23 +98,28 @@ class BatchFacts:
             if not adopted.is_erased:
                 self._add_payload(fact, adopted.seq)
 
-    def settle(self) -> None:
-        """Write them.
+    def changes(self) -> Sequence[Writing]:
+        """How they are written; last come the heads."""
+        self._moved = [
+            {"session_id": session_id, "head_seq": head.seq, "head_hash": head.hash, "last_us": head.at_us}
+            for session_id, head in self._heads.items()
+            if head.at_us
+        ]
+        return (
+            (_ADD_EVENTS, self._events),
+            (_ADD_PAYLOADS, self._payloads),
+            (_ADD_TOTALS, list(self._totals.values())),
+            (_SET_HEADS, self._moved),
+        )
+
+    def check(self, counts: Sequence[int]) -> None:
+        """Every head was moved, by what the changes say of how many rows they touched.
 
         Raises:
             LookupError: There is no such session.
         """
-        if self._events:
-            self._tx.bulk(_ADD_EVENTS, self._events)
-            self._tx.bulk(_ADD_PAYLOADS, self._payloads)
-            rows = [
-                {"id_": session_id, "seq": head.seq, "hash": head.hash, "at_us": head.at_us}
-                for session_id, head in self._heads.items()
-                if head.at_us
-            ]
-            if self._tx.many(_SET_HEAD, rows) != len(rows):
-                raise LookupError("a fact was written for a session that does not exist")
-        self._tx.bulk(_ADD_TOTALS, list(self._totals.values()))
+        if self._moved and counts[-1] != len(self._moved):
+            raise LookupError("a fact was written for a session that does not exist")
 
     def _add_fact(self, fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) -> None:
         self._events.append(event_row(fact, seq, at_us, header, hash_))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Text, bindparam, select, update
+from sqlalchemy import BigInteger, Text, bindparam, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -22,7 +22,7 @@ from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.commits import Commit, PermissionChanged
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_statements import Bulk, Static, Tx
+from casekeeper.storage.sql_statements import Bulk, Question, Row, Static, Tx
 
 _NUMBER = Static(select(t.acl_head.c.number))
 _SINCE = Static(
@@ -34,30 +34,38 @@ _TAKE_NUMBERS = Static(
     update(t.acl_head).values(number=t.acl_head.c.number + bindparam("count")).returning(t.acl_head.c.number)
 )
 _ADD_CHANGES = Bulk(t.acl_feed)
+_SHARE_HEAD = Static(select(t.acl_head.c.number).with_for_update(read=True))
 
 
 class _Newest(ClauseElement):
-    """The newest change of each place in a JSON list of (user, casefile): one short descent of one index for each."""
+    """The newest change of each place in a JSON list of (user, casefile): one short descent of one index for each.
+
+    None at all if no change came after a number, which the head alone tells.
+    """
 
     inherit_cache = True
 
     def __init__(self) -> None:
         self.places = bindparam("places", type_=Text())
+        self.after = bindparam("after", type_=BigInteger())
 
 
 @compiles(_Newest)
 def _newest(element: _Newest, compiler: SQLCompiler, **more: Any) -> str:
+    places, after = compiler.process(element.places, **more), compiler.process(element.after, **more)
     of = _OF_PLACE.format("json_extract(value, '$[0]')", "json_extract(value, '$[1]')")
-    return f"{of} FROM json_each({compiler.process(element.places, **more)})"
+    return f"{of} FROM json_each({places}) WHERE {_SOME_CAME} {after}"
 
 
 @compiles(_Newest, "postgresql")
 def _newest_postgres(element: _Newest, compiler: SQLCompiler, **more: Any) -> str:
+    places, after = compiler.process(element.places, **more), compiler.process(element.after, **more)
     of = _OF_PLACE.format("value->>0", "value->>1")
-    return f"{of} FROM jsonb_array_elements(({compiler.process(element.places, **more)})::jsonb) AS value"
+    return f"{of} FROM jsonb_array_elements(({places})::jsonb) AS value WHERE {_SOME_CAME} {after}"
 
 
 _OF_PLACE = "SELECT {0}, {1}, (SELECT max(number) FROM acl_feed WHERE user_id = {0} AND casefile_id = {1})"
+_SOME_CAME = "(SELECT number FROM acl_head) >"
 _NEWEST = Static(_Newest())
 
 Fenced = Fence | AccountStands
@@ -80,18 +88,32 @@ class BatchFeed:
         self._fences: list[Fenced] = []
         self._changes: list[PermissionChanged] = []
 
-    def prepare(self, commits: Iterable[Commit]) -> None:
-        """Read what the fences of these commits are judged by, all at once."""
+    def questions(self, commits: Iterable[Commit]) -> Sequence[Question]:
+        """What the fences of these commits are judged by."""
         fences = [one for commit in commits for one in commit.conditions if isinstance(one, Fenced)]
         if not fences:
-            return
-        # Before anything else of the feed: what is judged again is all that comes after this.
-        [seen] = self._tx.one(_NUMBER) or (0,)
-        self._seen = seen
-        # Most of the time nothing at all has changed since, which the head alone tells.
-        if places := {place for fence in fences if fence.asof < seen for place in _places(fence)}:
-            rows = self._tx.all(_NEWEST, places=json.dumps(sorted(places)))
-            self._newest = {(user_id, casefile_id): number for user_id, casefile_id, number in rows if number}
+            return ()
+        if self._tx.is_remote:
+            return Question(_NUMBER, {}, self._see), self._about(fences)
+
+        def see(rows: list[Row]) -> None:
+            self._see(rows)
+            # Most of the time nothing at all has changed since.
+            if older := [fence for fence in fences if fence.asof < self._seen]:
+                self._tx.ask((self._about(older),))
+
+        return (Question(_NUMBER, {}, see),)
+
+    def _about(self, fences: Sequence[Fenced]) -> Question:
+        places = json.dumps(sorted({place for fence in fences for place in _places(fence)}))
+        return Question(_NEWEST, {"places": places, "after": min(fence.asof for fence in fences)}, self._know)
+
+    def _see(self, rows: list[Row]) -> None:
+        # No newer than anything else that is seen of the feed: what is judged again is all that comes after this.
+        self._seen = rows[0][0]
+
+    def _know(self, rows: list[Row]) -> None:
+        self._newest = {(user_id, casefile_id): number for user_id, casefile_id, number in rows if number}
 
     def newest(self, fence: Fenced) -> int:
         """The number of the newest change that concerns the fence, or one that does not break it either."""
@@ -110,8 +132,15 @@ class BatchFeed:
         """A change of the batch; it gets its number when the batch is settled."""
         self._changes.append(change)
 
-    def settle(self) -> Sequence[Change]:
-        """Take the head, judge the fences again, and number the changes. Nothing but the commit may come after it.
+    @property
+    def last(self) -> Static | None:
+        """How the head is shared, for a batch of fences alone. Its answer is for `settle`."""
+        return _SHARE_HEAD if self._fences and not self._changes else None
+
+    def settle(self, head: Row | None) -> Sequence[Change]:
+        """Take the head for changes, judge the fences again, and number the changes.
+
+        Nothing but the commit may come after it.
 
         Raises:
             Overtaken: A fence is broken.
@@ -120,8 +149,8 @@ class BatchFeed:
         if changes:
             [last] = self._tx.one(_TAKE_NUMBERS, count=len(changes)) or (0,)
             before = last - len(changes)
-        elif self._fences:
-            [[before]] = self._tx.text("SELECT number FROM acl_head FOR SHARE")
+        elif head:
+            [before] = head
         else:
             return ()
         self._judge_again(before)
@@ -139,7 +168,8 @@ class BatchFeed:
             }
             for one, change in zip(numbered, changes, strict=True)
         ]
-        self._tx.bulk(_ADD_CHANGES, rows)
+        if rows:
+            self._tx.write([(_ADD_CHANGES, rows)])
         return numbered
 
     def _judge_again(self, number: int) -> None:

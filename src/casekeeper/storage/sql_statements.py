@@ -4,7 +4,7 @@ Going through an engine for every statement costs several times what SQLite need
 keeps the statements portable and the hot path short.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
@@ -14,9 +14,11 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql import ClauseElement, TableValuedAlias
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
+
+from casekeeper.values import value
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ Row = tuple[Any, ...]
 Parameters = Mapping[str, Any]
 
 SQLITE = sqlite_dialect.dialect(paramstyle="named")
-_SQLITE_BY_PLACE = sqlite_dialect.dialect(paramstyle="qmark")
+SQLITE_BY_PLACE = sqlite_dialect.dialect(paramstyle="qmark")
 
 
 class Static:
@@ -63,18 +65,60 @@ def _constants(params: Parameters | None) -> Parameters:
     return {name: value for name, value in (params or {}).items() if value is not None}
 
 
-class Bulk:
+class Many:
+    """A statement for any number of rows, each a value for each of these columns."""
+
+    def __init__(self, columns: Sequence[ColumnElement[Any]]) -> None:
+        self._columns = columns
+        self._names = [str(column.key) for column in columns]
+        self._values = itemgetter(*self._names)
+        self._one = self._many = ""
+
+    def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, Iterable[Sequence[Any]]]]:
+        """Statements for SQLite, each with the values by place of every time that it is run."""
+        raise NotImplementedError
+
+    def of_one(self, dialect: Dialect, row: Parameters) -> tuple[str, list[Any]]:
+        """The statement for a single row for PostgreSQL, and its values."""
+        if not self._one:
+            self._one = self._compiled(self._of_row(), dialect)
+        return self._one, [*self._values(row)]
+
+    def of_many(self, dialect: Dialect, rows: Sequence[Parameters]) -> tuple[str, list[Any]]:
+        """The statement for any number of rows for PostgreSQL, and its values as a list for each column.
+
+        Lists cost the driver ten times as much as what is in them.
+        """
+        if not self._many:
+            lists = [cast(bindparam(str(column.key)), ARRAY(column.type)) for column in self._columns]
+            new = func.unnest(*lists).table_valued(*self._names, name="new").render_derived()
+            self._many = self._compiled(self._of_rows(new), dialect)
+        return self._many, [*map(list, zip(*map(self._values, rows), strict=True))]
+
+    def _compiled(self, clause: ClauseElement, dialect: Dialect) -> str:
+        text, places, _ = numbered(clause, dialect)
+        assert [place.rstrip("_") for place in places] == self._names
+        return text
+
+    def _of_row(self) -> ClauseElement:
+        """The statement for one row."""
+        raise NotImplementedError
+
+    def _of_rows(self, new: TableValuedAlias) -> ClauseElement:
+        """The statement for all rows of a table of new values."""
+        raise NotImplementedError
+
+
+class Bulk(Many):
     """An insert of many rows at once, which `finish` may turn into one that replaces."""
 
     def __init__(self, table: Table, finish: Callable[[Insert], ClauseElement] = lambda new: new) -> None:
+        super().__init__([column for column in table.c if column.name != "rid"])
         self._table = table
         self._finish = finish
-        self._columns = [column for column in table.c if column.name != "rid"]
-        self._names = [column.name for column in self._columns]
-        self._values = itemgetter(*self._names)
         self._texts: dict[int, str] = {}
 
-    def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, list[Any]]]:
+    def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, Iterable[Sequence[Any]]]]:
         """Statements of 32, 16, 8 … rows for SQLite, and their values by place.
 
         Every statement that runs lets go of the interpreter and gets it back late where others are busy; row by row
@@ -85,7 +129,7 @@ class Bulk:
             while size > len(rows) - at:
                 size //= 2
             chunk = rows[at : at + size]
-            yield self._of_size(size), [*chain.from_iterable(map(self._values, chunk))]
+            yield self._of_size(size), ([*chain.from_iterable(map(self._values, chunk))],)
             at += size
 
     def _of_size(self, size: int) -> str:
@@ -94,22 +138,32 @@ class Bulk:
             rows: list[dict[str, Any]] = [
                 {name: bindparam(f"{name}_{n}") for name in names} for n in range(size)
             ]
-            text, places, _ = numbered(self._finish(insert(self._table).values(rows)), _SQLITE_BY_PLACE)
+            text, places, _ = numbered(self._finish(insert(self._table).values(rows)), SQLITE_BY_PLACE)
             assert list(places) == [f"{name}_{n}" for n in range(size) for name in names]
             self._texts[size] = text
         return self._texts[size]
 
-    def unnested(self, dialect: Dialect, rows: Sequence[Parameters]) -> tuple[str, list[list[Any]]]:
-        """One statement for any number of rows for PostgreSQL, and their values as one list for each column."""
-        if 0 not in self._texts:
-            names = self._names
-            lists = [cast(bindparam(column.name), ARRAY(column.type)) for column in self._columns]
-            new = func.unnest(*lists).table_valued(*names, name="new").render_derived()
-            adding = insert(self._table).from_select(names, select(*(new.c[name] for name in names)))
-            text, places, _ = numbered(self._finish(adding), dialect)
-            assert list(places) == names
-            self._texts[0] = text
-        return self._texts[0], [[row[name] for row in rows] for name in self._names]
+    def _of_row(self) -> ClauseElement:
+        new = insert(self._table).values({name: bindparam(name) for name in self._names})
+        # Nobody asks for the number that the database gives.
+        return self._finish(new.inline())
+
+    def _of_rows(self, new: TableValuedAlias) -> ClauseElement:
+        names = self._names
+        return self._finish(insert(self._table).from_select(names, select(*(new.c[name] for name in names))))
+
+
+Writing = tuple[Many | Static, Sequence[Parameters]]
+"""A statement that writes, and the rows it writes; a static one has the values of one run."""
+
+
+@value
+class Question:
+    """What a transaction wants to know, and who takes the rows that answer it."""
+
+    statement: Static
+    values: Parameters
+    take: Callable[[list[Row]], None]
 
 
 class IsInJson(ColumnElement[Any]):
@@ -180,6 +234,9 @@ def _place_postgres(element: Place, compiler: SQLCompiler, **more: Any) -> str:
 class Tx(Protocol):
     """A transaction, or a reader's connection."""
 
+    is_remote: bool
+    """Whether each statement takes a way to a server and back."""
+
     def one(self, statement: Static, **values: Any) -> Row | None:
         """The first row."""
         ...
@@ -196,12 +253,17 @@ class Tx(Protocol):
         """Write; returns how many rows were touched."""
         ...
 
-    def many(self, statement: Static, rows: Sequence[Parameters]) -> int:
-        """Write many rows; returns how many were touched, as far as the database says."""
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Have questions answered, all of one state where that is one statement, and in their order otherwise."""
         ...
 
-    def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
-        """Insert many rows."""
+    def write(
+        self, changes: Sequence[Writing], last: Static | None = None
+    ) -> tuple[Sequence[int], Row | None]:
+        """Write many rows, and then look at something; returns how many rows each change has touched, and what was seen.
+
+        No two changes may touch the same row, since it may be one statement that does all of them.
+        """
         ...
 
     def text(self, sql: str, values: Any = ()) -> list[Row]:

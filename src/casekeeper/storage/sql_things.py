@@ -1,9 +1,9 @@
 """Small things in SQLite and PostgreSQL: their table, how a batch meets them, and how they are read."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +25,17 @@ from sqlalchemy.sql import ClauseElement
 from casekeeper.clock import from_us, to_us
 from casekeeper.journal.things import Drop, IsAt, Put, Thing, Topic, body_of, may_exist, topic_of
 from casekeeper.storage.sql_schema import metadata
-from casekeeper.storage.sql_statements import Bulk, IsInJson, Parameters, Reads, Row, Static, Tx
+from casekeeper.storage.sql_statements import (
+    Bulk,
+    IsInJson,
+    Parameters,
+    Question,
+    Reads,
+    Row,
+    Static,
+    Tx,
+    Writing,
+)
 from casekeeper.storage.sql_writing import us
 
 _DUE = text("due_us IS NOT NULL")
@@ -98,14 +108,17 @@ class BatchThings:
         self._put: dict[tuple[str, str], Parameters] = {}
         self._dropped: set[tuple[str, str]] = set()
 
-    def prepare(self, conditions: Iterable[IsAt]) -> None:
-        """Read the versions of the things that are asked for."""
+    def questions(self, conditions: Iterable[IsAt]) -> Iterator[Question]:
+        """Which versions the things have that are asked for."""
         wanted: dict[str, set[str]] = {}
         for condition in conditions:
             wanted.setdefault(condition.kind, set()).add(condition.id)
         for kind, ids in wanted.items():
-            for id_, version, about in self._tx.all(_VERSIONS, kind=kind, ids=json.dumps(sorted(ids))):
-                self._known[kind, id_] = version, about
+            values = {"kind": kind, "ids": json.dumps(sorted(ids))}
+            yield Question(_VERSIONS, values, partial(self._know, kind))
+
+    def _know(self, kind: str, rows: list[Row]) -> None:
+        self._known.update({(kind, id_): (version, about) for id_, version, about in rows})
 
     def find(self, condition: IsAt) -> tuple[int, str] | None:
         """The thing's version and topic within the batch."""
@@ -137,17 +150,16 @@ class BatchThings:
 
     def forget(self, about: Topic) -> None:
         """What is about this topic will be erased: write what the batch has put until then, and know none of it."""
-        self.settle()
+        self._tx.write(self.changes())
         self._known = {name: found for name, found in self._known.items() if found[1] != about.key}
 
-    def settle(self) -> None:
-        """Write what was put and dropped."""
-        if self._dropped:
-            self._tx.many(_DROP, [{"kind": kind, "id_": id_} for kind, id_ in self._dropped])
-            self._dropped.clear()
-        if self._put:
-            self._tx.bulk(_PUT, list(self._put.values()))
-            self._put.clear()
+    def changes(self) -> Sequence[Writing]:
+        """What was put and dropped since the last call, to be written."""
+        dropped: list[Writing] = [(_DROP, [{"kind": kind, "id_": id_}]) for kind, id_ in self._dropped]
+        put = list(self._put.values())
+        self._dropped.clear()
+        self._put.clear()
+        return (*dropped, (_PUT, put)) if put else dropped
 
 
 class SqlThings:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ClauseElement
 
-from casekeeper.storage.sql_statements import SQLITE, Bulk, Parameters, Row, Static
+from casekeeper.storage.sql_statements import SQLITE, Many, Parameters, Question, Row, Static, Writing
 
 _INDEXED = ("title", "sender", "recipients", "cc", "bcc", "filenames", "body", "scope")
 _INDEX_DOCUMENTS = (
@@ -26,6 +26,8 @@ _UNINDEX_ONE = (
 
 class SqliteTx:
     """Implements `Tx` on SQLite."""
+
+    is_remote = False
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -50,14 +52,22 @@ class SqliteTx:
         """Write; returns how many rows were touched."""
         return self._connection.execute(*statement.sqlite(values)).rowcount
 
-    def many(self, statement: Static, rows: Sequence[Parameters]) -> int:
-        """Write many rows; returns how many were touched."""
-        return self._connection.executemany(statement.sqlite({})[0], rows).rowcount
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Have questions answered, in their order."""
+        for question in questions:
+            question.take(self._connection.execute(*question.statement.sqlite(question.values)).fetchall())
 
-    def bulk(self, statement: Bulk, rows: Sequence[Parameters]) -> None:
-        """Insert many rows."""
-        for sql, values in statement.sqlite(rows):
-            self._connection.execute(sql, values)
+    def write(
+        self, changes: Sequence[Writing], last: Static | None = None
+    ) -> tuple[Sequence[int], Row | None]:
+        """Write many rows, and then look at something."""
+        counts = [self._write(statement, rows) for statement, rows in changes]
+        return counts, None if last is None else self.one(last)
+
+    def _write(self, statement: Many | Static, rows: Sequence[Parameters]) -> int:
+        if isinstance(statement, Static):
+            return sum(self._connection.execute(*statement.sqlite(row)).rowcount for row in rows)
+        return sum(self._connection.executemany(*one).rowcount for one in statement.sqlite(rows))
 
     def text(self, sql: str, values: Any = ()) -> list[Row]:
         """A statement that only this database knows, like full-text search."""
