@@ -15,7 +15,8 @@ import pytest
 
 from tests.fakes.proxy import proxy_to
 from tests.journeys.support import Json, soaking
-from tests.journeys.waiting import PATIENCE_S, SHARED_STORES, STORES, Site, open_site
+from tests.journeys.waiting import SHARED_STORES, STORES, Site, open_site
+from tests.journeys.waiting_processes import PATIENCE_S
 from tests.journeys.waiting_record import broken, record_of
 from tests.journeys.waiting_tools import RAN, REFUSED, SENT
 
