@@ -17,11 +17,23 @@ from benchmarks.permissions import permissions
 from benchmarks.searching import searching
 from benchmarks.stores import stores
 from benchmarks.telling import telling
+from benchmarks.waiting import waiting
 
 OPERATION: dict[str, Any] = {"operation_type": "tool", "tool_name": "noop", "parameters": {}}
 AGENT = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "What was invoiced in May?"}
 SIZES = (10, 1_000, 10_000)
-PARTS = ("corridor", "growth", "mission", "start", "search", "import", "stores", "nested", "permissions")
+PARTS = (
+    "corridor",
+    "growth",
+    "mission",
+    "start",
+    "search",
+    "import",
+    "stores",
+    "nested",
+    "permissions",
+    "waiting",
+)
 _REQUEST_ID = f"bench-{MARK.decode()}"
 
 
@@ -295,6 +307,9 @@ def main() -> int:
             say("permissions")
             rows += permissions(Path(folder, "permissions"), asked.seconds * asked.rounds)
             rows += telling(Path(folder, "telling"))
+        if wanted("waiting"):
+            say("waiting")
+            rows += waiting(Path(folder, "waiting"))
         if wanted("import"):
             say("import")
             load = Load()

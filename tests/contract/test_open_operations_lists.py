@@ -11,7 +11,14 @@ import pytest
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.journal.operations import NOBODY, OpenedOperation
+from casekeeper.journal.operations import (
+    NOBODY,
+    AskToStop,
+    OpenedOperation,
+    OperationEnded,
+    OperationIsOpen,
+    operation_of,
+)
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
 from tests.contract.waiting import (
     ME,
@@ -191,3 +198,27 @@ async def test_the_facts_of_what_an_operation_called_come_by_number(shelf: Shelf
     ]
     assert [fact.seq for fact in children] == sorted(fact.seq for fact in children)
     assert await shelf.storage.events.children("evt_none") == []
+
+
+async def test_who_runs_an_operation_finds_that_it_was_asked_to_stop(shelf: Shelf):
+    asked, other, theirs = (shelf.started(name) for name in ("asked", "other", "theirs"))
+    for fact, owner in ((asked, "me"), (other, "me"), (theirs, "them")):
+        await shelf.commit(shelf.opening(fact, owner=owner))
+
+    for fact in (asked, theirs):
+        stop = AskToStop(operation_of(fact), "Enough.")
+        await shelf.commit(Commit((), (OperationIsOpen(operation_of(fact)),), (stop,)))
+
+    assert await shelf.storage.events.asked_to_stop("me") == [(asked.event_id, "Enough.")]
+
+
+async def test_what_has_ended_is_not_asked_to_stop(shelf: Shelf):
+    fact = shelf.started()
+    sealed = await shelf.commit(shelf.opening(fact, owner="me"))
+    await shelf.commit(shelf.ending(fact, sealed[-1].seq, Kind.SUCCEEDED))
+    stop = AskToStop(operation_of(fact), "Enough.")
+
+    with pytest.raises(OperationEnded):
+        await shelf.commit(Commit((), (OperationIsOpen(operation_of(fact)),), (stop,)))
+
+    assert await shelf.storage.events.asked_to_stop("me") == []

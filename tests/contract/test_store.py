@@ -17,7 +17,7 @@ from casekeeper.clock import to_us
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.journal.commits import Commit, ForgetExpired, IdTaken
 from casekeeper.journal.events import Kind, Payload, Sealed
-from casekeeper.journal.operations import AskToStop, OperationEnded, OperationIsOpen, operation_of
+from casekeeper.journal.operations import OperationEnded, OperationIsOpen, operation_of
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
 from casekeeper.sessions.session import (
     AutoSessionExists,
@@ -452,30 +452,6 @@ async def test_an_orphan_that_was_closed_is_one_no_more(shelf: Shelf):
 
     assert await shelf.storage.events.orphans("alive", 10) == []
     assert (await shelf.check()).findings == ()
-
-
-async def test_who_runs_an_operation_finds_that_it_was_asked_to_stop(shelf: Shelf):
-    asked, other, theirs = (shelf.started(name) for name in ("asked", "other", "theirs"))
-    for fact, owner in ((asked, "me"), (other, "me"), (theirs, "them")):
-        await shelf.commit(shelf.opening(fact, owner=owner))
-
-    for fact in (asked, theirs):
-        stop = AskToStop(operation_of(fact), "Enough.")
-        await shelf.commit(Commit((), (OperationIsOpen(operation_of(fact)),), (stop,)))
-
-    assert await shelf.storage.events.asked_to_stop("me") == [(asked.event_id, "Enough.")]
-
-
-async def test_what_has_ended_is_not_asked_to_stop(shelf: Shelf):
-    fact = shelf.started()
-    sealed = await shelf.commit(shelf.opening(fact, owner="me"))
-    await shelf.commit(shelf.ending(fact, sealed[-1].seq, Kind.SUCCEEDED))
-    stop = AskToStop(operation_of(fact), "Enough.")
-
-    with pytest.raises(OperationEnded):
-        await shelf.commit(Commit((), (OperationIsOpen(operation_of(fact)),), (stop,)))
-
-    assert await shelf.storage.events.asked_to_stop("me") == []
 
 
 # Auto sessions

@@ -15,7 +15,8 @@ import pytest
 
 from tests.fakes.proxy import proxy_to
 from tests.journeys.support import Json, soaking
-from tests.journeys.waiting import PATIENCE_S, SHARED_STORES, STORES, Site, open_site
+from tests.journeys.waiting import SHARED_STORES, STORES, Site, open_site
+from tests.journeys.waiting_processes import PATIENCE_S
 from tests.journeys.waiting_record import broken, record_of
 from tests.journeys.waiting_tools import RAN, REFUSED, SENT
 
@@ -224,6 +225,8 @@ async def test_a_rolling_restart_under_load_interrupts_nothing_that_waits_and_lo
     site: Site,
 ) -> None:
     load = Load(site)
+    # What runs is interrupted at once, in the middle of whatever it does.
+    site.drain_s = 0
     await site.fill()
     working = asyncio.create_task(load.work(random.Random(7)))
     for _ in range(RESTARTS):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.support import Json
-from tests.journeys.waiting import STORES, Process, Site, open_site, user_of
+from tests.journeys.waiting import STORES, Site, open_site, user_of
+from tests.journeys.waiting_processes import Process
 from tests.journeys.waiting_record import Record, broken, nothing_stays_open, record_of
 
 pytestmark = pytest.mark.timeout(240)

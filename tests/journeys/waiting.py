@@ -5,14 +5,8 @@ or held up from here, and others take their place. `waiting_tools` are what they
 """
 
 import asyncio
-import functools
 import itertools
-import os
 import random
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,85 +16,18 @@ from typing import Any
 from tests.fakes.firestore import shared_emulator
 from tests.fakes.postgres import selected, shared_postgres
 from tests.journeys import waiting_tools
-from tests.journeys.support import ROOT, Answer, Json, bearing, envelope, free_port, request, tool_call
-from tests.journeys.waiting_servers import WANTED, Wanted
+from tests.journeys.support import Answer, Json, bearing, envelope, free_port, request, tool_call
+from tests.journeys.waiting_processes import PATIENCE_S, Process, forked
+from tests.journeys.waiting_servers import Wanted
 from tests.support import Api, open_test_server
 
 STORES = ("sqlite", "postgresql", "firestore")
 SHARED_STORES = ("postgresql", "firestore")
 """Those on which several servers are at work."""
 
-# Nothing is measured here: what is not there by then never comes, however busy the machine is.
-PATIENCE_S = 90.0
 _PASSWORD = "the same after every crash"
 _CUT = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = 'casekeeper' AND datname = current_database()"""
-
-
-class _Nursery:
-    """The process that forks servers."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.journeys.waiting_servers"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._lock = threading.Lock()
-
-    def fork(self, wanted: Wanted) -> int:
-        """Start a server; returns its pid."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with self._lock:
-            self._process.stdin.write(WANTED.dump_json(wanted).decode() + "\n")
-            self._process.stdin.flush()
-            return int(self._process.stdout.readline())
-
-
-@functools.cache
-def _nursery() -> _Nursery:
-    # It ends, with all servers that are left, when its standard input does: with this process.
-    return _Nursery()
-
-
-@dataclass(eq=False)
-class Process:
-    """One server process."""
-
-    pid: int
-    port: int
-
-    @property
-    def lives(self) -> bool:
-        """Whether it has not ended."""
-        return Path(f"/proc/{self.pid}").exists()
-
-    def kill(self) -> None:
-        """End it as a power cut would, as far as a process can tell."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def terminate(self) -> None:
-        """Tell it to stop."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
-
-    def hold_up(self) -> None:
-        """Let it stand still, as a machine does that is paused."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def let_go(self) -> None:
-        """Let it go on, as if nothing had happened."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    async def gone(self) -> None:
-        """Returns when it has ended, with all of its threads: until then the last of them holds what it has locked."""
-        async with asyncio.timeout(PATIENCE_S):
-            while self.lives:
-                await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -128,21 +55,21 @@ class Site:
 
     async def start(self, *, store: str | None = None) -> Process:
         """Start a server and return when it answers; `store` is another way to the same one."""
-        port, number = free_port(), next(self._numbers)
+        number = next(self._numbers)
         wanted = Wanted(
             data=self.data,
             store=self.store if store is None else store,
             search=self.data / f"search-{number}.db",
-            port=port,
+            port=free_port(),
             marks=self.marks,
             log=self.log,
             tools=self.tools,
             drain_s=self.drain_s,
         )
-        server = Process(await asyncio.to_thread(_nursery().fork, wanted), port)
+        server = await asyncio.to_thread(forked, wanted)
         self.servers.append(server)
         async with asyncio.timeout(PATIENCE_S):
-            while not await self._answers(server):
+            while not await server.answers():
                 # A tool may have ended it at a point that a test has asked for.
                 if not server.lives:
                     break
@@ -201,12 +128,6 @@ class Site:
     async def cut(self) -> None:
         """PostgreSQL throws out everybody."""
         await selected(self.store, _CUT)
-
-    async def _answers(self, server: Process) -> bool:
-        try:
-            return (await request(server.port, "GET", "/livez")).status == 200
-        except (OSError, EOFError):
-            return False
 
     # People
 

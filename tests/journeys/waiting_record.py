@@ -19,12 +19,14 @@ class Record:
     """The record's facts, in order within each session, and what else is looked at.
 
     `told`: what was acknowledged, by request id. `sent`: what left the house, by the event id of the call that sent it.
+    `log`: what the servers have said of themselves.
     """
 
     facts: Sequence[Json]
     report: Report
     left_open: Sequence[str]
     sent: Counter[str]
+    log: Sequence[str]
     told: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
     def of(self, kinds: set[str]) -> dict[str, list[Json]]:
@@ -63,7 +65,8 @@ async def record_of(site: Site, told: Mapping[str, Json] | None = None) -> Recor
     read = [json.loads(line) for line in lines]
     facts = [{**one["header"], "payload": json.loads(one["payload"] or "null")} for one in read]
     sent = Counter(line[0] for line in site.lines(SENT))
-    return Record(facts, verify(lines), left, sent, told or {})
+    log = site.log.read_text().splitlines() if site.log.exists() else []
+    return Record(facts, verify(lines), left, sent, log, told or {})
 
 
 def every_operation_has_one_start_and_one_end(found: Record) -> list[str]:
@@ -149,6 +152,11 @@ def _says_the_same(found: Record, told: Json) -> bool:
     return (kind in (None, fact["kind"])) and fact["payload"].get("outputs") == told["outputs"]
 
 
+def the_servers_tell_of_no_fault(found: Record) -> list[str]:
+    """What is wrong with the world is a warning, in one line."""
+    return [line for line in found.log if "Traceback" in line or " ERROR " in line or " CRITICAL " in line]
+
+
 INVARIANTS: tuple[Callable[[Record], list[str]], ...] = (
     every_operation_has_one_start_and_one_end,
     the_chains_verify,
@@ -161,6 +169,7 @@ INVARIANTS: tuple[Callable[[Record], list[str]], ...] = (
     no_operation_outlives_the_one_around_it,
     no_request_started_twice,
     what_was_acknowledged_is_on_the_record,
+    the_servers_tell_of_no_fault,
 )
 
 
