@@ -7,9 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
     bindparam,
-    func,
     literal_column,
     or_,
     select,
@@ -22,42 +20,12 @@ from casekeeper.journal.events import TERMINAL, OperationType, StoredFact
 from casekeeper.journal.operations import OpenedOperation, OpenOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import sql_schema as t
+from casekeeper.storage.sql_facts import Names, asked, facts
 from casekeeper.storage.sql_sessions import seen_by
-from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static, Tx
+from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static
 
 _e = t.events.c
-_asked = t.payloads.alias("asked")
 _TERMINAL = sorted(kind.value for kind in TERMINAL)
-
-
-def _facts() -> Select[*tuple[Any, ...]]:
-    return (
-        select(
-            _e.session_id,
-            _e.seq,
-            _e.at_us,
-            _e.header,
-            _e.hash,
-            _e.actor,
-            t.payloads.c.salt,
-            t.payloads.c.body,
-            t.payloads.c.blob,
-            func.coalesce(t.payloads.c.size, 0),
-            _asked.c.body,
-            _asked.c.blob,
-            func.coalesce(_asked.c.size, 0),
-        )
-        .select_from(t.events)
-        .outerjoin(t.payloads, (t.payloads.c.session_id == _e.session_id) & (t.payloads.c.seq == _e.seq))
-        .outerjoin(_asked, (_asked.c.session_id == _e.session_id) & (_asked.c.seq == _e.started_seq))
-    )
-
-
-_NAMES = Static(
-    select(t.accounts.c.pseudonym, t.accounts.c.user_id).where(IsInJson(t.accounts.c.pseudonym, "actors"))
-)
-# Past it the names are read anew, which only costs a look-up a page.
-_NAMES_KEPT = 100_000
 
 
 def _constant(value: str) -> ColumnElement[str]:
@@ -66,7 +34,7 @@ def _constant(value: str) -> ColumnElement[str]:
 
 
 def _page(view: str, order: str) -> Static:
-    query = _facts().where(_e.session_id == bindparam("session_id")).limit(bindparam("n"))
+    query = facts().where(_e.session_id == bindparam("session_id")).limit(bindparam("n"))
     if view == "operations":
         query = query.where(_e.kind.in_([_constant(kind) for kind in _TERMINAL]))
     if order == "asc":
@@ -79,7 +47,7 @@ def _page(view: str, order: str) -> Static:
 _PAGES = {
     (view, order): _page(view, order) for view in ("operations", "journal") for order in ("asc", "desc")
 }
-_OPERATION = Static(_facts().where(_e.event_id == bindparam("event_id")).order_by(_e.seq))
+_OPERATION = Static(facts().where(_e.event_id == bindparam("event_id")).order_by(_e.seq))
 _o = t.open_operations.c
 _OPEN_IN = Static(
     select(t.open_operations)
@@ -124,8 +92,7 @@ class SqlEvents:
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
-        # Whose pseudonym it is never changes.
-        self._names: dict[str, str] = {}
+        self._names = Names(reads)
 
     async def facts(
         self, session_id: str, wanted: EventPage, beyond: int | None, limit: int
@@ -135,13 +102,13 @@ class SqlEvents:
         if not wanted.restricts:
             page = _PAGES[wanted.view, wanted.order]
             values = {"session_id": session_id, "beyond": beyond, "n": limit}
-            return await self._reads.point(lambda tx: self._named(tx, tx.all(page, **values)))
-        query = _facts().where(_e.session_id == session_id, *_filters(wanted)).limit(limit)
+            return await self._named(await self._reads.point(lambda tx: tx.all(page, **values)))
+        query = facts().where(_e.session_id == session_id, *_filters(wanted)).limit(limit)
         if wanted.order == "asc":
             query = query.where(_e.seq > beyond).order_by(_e.seq)
         else:
             query = query.where(_e.seq < beyond).order_by(_e.seq.desc())
-        return await self._reads.scan(lambda tx: self._named(tx, tx.select(query)))
+        return await self._named(await self._reads.scan(lambda tx: tx.select(query)))
 
     async def facts_seen_by(
         self,
@@ -151,7 +118,7 @@ class SqlEvents:
         beyond: tuple[int, str, int] | None,
         limit: int,
     ) -> Sequence[StoredFact]:
-        query = _facts().join(t.sessions, t.sessions.c.session_id == _e.session_id)
+        query = facts().join(t.sessions, t.sessions.c.session_id == _e.session_id)
         query = seen_by(query).where(*_filters(wanted)).limit(limit)
         if wanted.event_ids:
             query = query.where(_e.event_id.in_(wanted.event_ids))
@@ -167,10 +134,10 @@ class SqlEvents:
             query = query.order_by(_e.at_us.desc(), _e.session_id.desc(), _e.seq.desc())
             query = query.where(place < beyond) if beyond else query
         values = {"me": user_id, "now": to_us(now)}
-        return await self._reads.scan(lambda tx: self._named(tx, tx.select(query, values)))
+        return await self._named(await self._reads.scan(lambda tx: tx.select(query, values)))
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
-        return await self._reads.point(lambda tx: self._named(tx, tx.all(_OPERATION, event_id=event_id)))
+        return await self._named(await self._reads.point(lambda tx: tx.all(_OPERATION, event_id=event_id)))
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
@@ -203,12 +170,9 @@ class SqlEvents:
         row = await self._reads.point(lambda tx: tx.one(_CONVERSATION, session_id=session_id))
         return row[0] if row else None
 
-    def _named(self, tx: Tx, rows: Sequence[Row]) -> list[StoredFact]:
-        names = self._names
-        if unknown := {row[5] for row in rows} - names.keys():
-            if len(names) > _NAMES_KEPT:
-                names.clear()
-            names.update(tx.all(_NAMES, actors=json.dumps(list(unknown))))
+    async def _named(self, rows: Sequence[Row]) -> list[StoredFact]:
+        # A read of its own: on PostgreSQL one statement by itself is spared a transaction.
+        names = await self._names.of(row[5] for row in rows)
         return [
             StoredFact(session_id, seq, at_us, header, hash_, names.get(actor), *payload)
             for session_id, seq, at_us, header, hash_, actor, *payload in rows
@@ -239,7 +203,7 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     if wanted.before:
         yield _e.at_us < to_us(wanted.before)
     if wanted.text:
-        bodies = (BodyText(t.payloads.c.body), BodyText(_asked.c.body))
+        bodies = (BodyText(t.payloads.c.body), BodyText(asked.c.body))
         yield or_(*(body.icontains(wanted.text, autoescape=True) for body in bodies))
 
 

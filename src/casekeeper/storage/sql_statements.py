@@ -9,7 +9,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.engine import Dialect
@@ -66,11 +66,21 @@ def _constants(params: Parameters | None) -> Parameters:
 
 
 class Bulk:
-    """An insert of many rows at once, which `finish` may turn into one that replaces."""
+    """An insert of many rows at once, which `finish` may turn into one that replaces.
 
-    def __init__(self, table: Table, finish: Callable[[Insert], ClauseElement] = lambda new: new) -> None:
+    `rid`: how PostgreSQL makes the row's number, an expression of its place `n` among those that are inserted.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        finish: Callable[[Insert], ClauseElement] = lambda new: new,
+        *,
+        rid: str | None = None,
+    ) -> None:
         self._table = table
         self._finish = finish
+        self._rid = rid
         self._columns = [column for column in table.c if column.name != "rid"]
         self._names = [column.name for column in self._columns]
         self._values = itemgetter(*self._names)
@@ -106,8 +116,12 @@ class Bulk:
         if 0 not in self._texts:
             names = self._names
             lists = [cast(bindparam(column.name), ARRAY(column.type)) for column in self._columns]
-            new = func.unnest(*lists).table_valued(*names, name="new").render_derived()
-            adding = insert(self._table).from_select(names, select(*(new.c[name] for name in names)))
+            place = "n" if self._rid else None
+            new = func.unnest(*lists).table_valued(*names, name="new", with_ordinality=place).render_derived()
+            columns: dict[str, ColumnElement[Any]] = {name: new.c[name] for name in names}
+            if self._rid:
+                columns["rid"] = literal_column(self._rid)
+            adding = insert(self._table).from_select(list(columns), select(*columns.values()))
             text, places, _ = numbered(self._finish(adding), dialect)
             assert list(places) == names
             self._texts[0] = text

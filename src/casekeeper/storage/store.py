@@ -19,6 +19,7 @@ from casekeeper.execution.stops import StopStore
 from casekeeper.identity.credentials import CredentialStore
 from casekeeper.journal.commits import Commits
 from casekeeper.journal.requests import Claims
+from casekeeper.journal.tail import Tail
 from casekeeper.sessions.reading import EventStore
 from casekeeper.sessions.recording import RecordStore
 from casekeeper.sessions.session import SessionStore
@@ -58,6 +59,7 @@ class Storage:
     casefiles: CasefileStore
     sessions: SessionStore
     events: Events
+    tail: Tail
     documents: DocumentStore
     search: Search
     blobs: BlobStore

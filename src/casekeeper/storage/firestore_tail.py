@@ -1,0 +1,224 @@
+"""The tail on Firestore: facts by the instant of their commit, found by their stamps (`firestore_stamps`)."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from heapq import heappop, heappush
+from time import monotonic
+from typing import Any
+
+from casekeeper.clock import to_us
+from casekeeper.errors import PositionInvalid, PositionOfAnotherEpoch, StoreUnavailable
+from casekeeper.journal.events import Kind
+from casekeeper.journal.tail import Position, TailFact
+from casekeeper.storage import firestore_places as at
+from casekeeper.storage.firestore_channels import Firestore
+from casekeeper.storage.firestore_events import FirestoreEvents
+from casekeeper.storage.firestore_stamps import (
+    AHEAD_US,
+    BEHIND_US,
+    STAMPED,
+    is_late,
+    place_us,
+    put_right,
+    stamp_us,
+)
+from casekeeper.storage.firestore_values import Document, Instant, Query
+from casekeeper.storage.firestore_walks import all_of
+from casekeeper.values import value
+
+_HEADER = ("session_id", "seq", "at_us", "header", "hash", "actor", "event_id", "kind")
+_ORDER = (("committed_at", "asc"), ("session_id", "asc"), ("seq", "asc"))
+# An answer holds so many facts of 256 KiB at most.
+_PAGE_MAX = 200
+# A consumer who polls must not pay for one more document each time. A restore ends every process (docs/backup.md).
+_EPOCH_S = 10.0
+# Longer than a writer tries.
+_LEFT_US = 30_000_000
+
+
+@value
+class _Place:
+    """Behind a fact. Those of an older layout come first, session by session, and have `us` None."""
+
+    us: int | None
+    session_id: str = ""
+    seq: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"{'' if self.us is None else self.us}~{self.session_id}~{self.seq}"
+
+    @staticmethod
+    def of(text: str) -> "_Place":
+        try:
+            us, session_id, seq = text.split("~")
+            return _Place(int(us) if us else None, session_id, int(seq))
+        except ValueError as error:
+            raise PositionInvalid from error
+
+
+class FirestoreTail:
+    """Implements `Tail`."""
+
+    def __init__(self, store: Firestore, events: FirestoreEvents, *, has_unstamped: bool) -> None:
+        """`has_unstamped`: the store may have facts of an older layout."""
+        self._store = store
+        self._events = events
+        self._first = _Place(None if has_unstamped else 0)
+        self._known_epoch = ("", float("-inf"))
+
+    async def read(
+        self, casefile_id: str, after: Position | None, limit: int, *, payloads: bool = False
+    ) -> tuple[Sequence[TailFact], Position]:
+        epoch = await self._epoch(after)
+        place = _Place.of(after.place) if after else self._first
+        only = None if payloads else (*_HEADER, *STAMPED)
+        found: list[tuple[_Place, Document]] = []
+        if place.us is None:
+            found = await self._unstamped(casefile_id, place, limit, only)
+            place = found[-1][0] if len(found) == limit else _Place(0)
+        if place.us is not None:
+            more, place = await self._stamped(casefile_id, place.us, place, limit - len(found), only)
+            found += more
+        facts = await self._events.stored([one for _, one in found], payloads=payloads)
+        named = ((Position(epoch, there.text), one.fields) for there, one in found)
+        read = [
+            TailFact(position, row["event_id"], Kind(row["kind"]), fact)
+            for (position, row), fact in zip(named, facts, strict=True)
+        ]
+        return read, Position(epoch, place.text)
+
+    async def end(self, casefile_id: str) -> Position:
+        epoch, now = await asyncio.gather(self._epoch(None), self._store.now())
+        return Position(epoch, _behind(to_us(now)).text)
+
+    async def casefiles_with_news(
+        self, after: Position, facts: int = 1_000
+    ) -> tuple[Collection[str], Position]:
+        epoch = await self._epoch(after)
+        since_us = _Place.of(after.place).us or 0
+        # Two queries, because an index by time alone takes 500 facts a second at most.
+        looks = [self._looked_at(since_us, facts, is_terminal=one) for one in (False, True)]
+        looked = await asyncio.gather(*looks)
+        reached_us = max(since_us, min(reached for _, reached in looked))
+        return {one for named, _ in looked for one in named}, Position(epoch, _Place(reached_us).text)
+
+    async def _epoch(self, after: Position | None) -> str:
+        epoch, until = self._known_epoch
+        if monotonic() > until:
+            head = await self._store.one(at.FEED_HEAD)
+            assert head is not None, "an open store has a feed"
+            epoch = head.fields["epoch"]
+            self._known_epoch = (epoch, monotonic() + _EPOCH_S)
+        if after is not None and after.epoch != epoch:
+            raise PositionOfAnotherEpoch
+        return epoch
+
+    async def _stamped(
+        self, casefile_id: str, since_us: int, behind: _Place, limit: int, only: tuple[str, ...] | None
+    ) -> tuple[list[tuple[_Place, Document]], _Place]:
+        """Facts by the instants of their commits, up to that of the first query, which saw all that came before it."""
+        here = ("casefile_id", "==", casefile_id)
+        walk = self._by_stamp(here, since_us, min(limit + 10, _PAGE_MAX), only)
+        waiting: list[tuple[int, str, int, Document]] = []
+        found: list[tuple[_Place, Document]] = []
+        until_us, is_all = 0, False
+        async with aclosing(walk):
+            async for page, read_us, is_all in walk:
+                until_us = until_us or read_us
+                for one in _timely(page):
+                    if one[:3] > (since_us, behind.session_id, behind.seq):
+                        heappush(waiting, one)
+                # What has not come yet has a later stamp, and no commit that is earlier than that.
+                reached_us = until_us if is_all else min(until_us, (stamp_us(page[-1]) or 0) - BEHIND_US - 1)
+                while waiting and waiting[0][0] <= reached_us and len(found) < limit:
+                    us, session_id, seq, fact = heappop(waiting)
+                    found.append((_Place(us, session_id, seq), fact))
+                await self._put_right(page, until_us)
+                if len(found) == limit:
+                    return found, found[-1][0] if found else behind
+        return found, max(_behind(until_us), behind, key=lambda place: place.us or 0)
+
+    async def _looked_at(self, since_us: int, facts: int, *, is_terminal: bool) -> tuple[set[str], int]:
+        """Casefiles of facts behind an instant, so many facts at least if there are, and how far that reaches."""
+        wanted, named, count, until_us = ("is_terminal", "==", is_terminal), set[str](), 0, 0
+        only = ("casefile_id", "session_id", "seq", *STAMPED)
+        walk = self._by_stamp(wanted, since_us, min(facts, _PAGE_MAX), only)
+        async with aclosing(walk):
+            async for page, read_us, is_all in walk:
+                until_us = until_us or read_us
+                named.update(one.fields["casefile_id"] for one in page)
+                count += len(page)
+                if is_all:
+                    break
+                last_us = stamp_us(page[-1]) or 0
+                if count >= facts and last_us > since_us:
+                    return named, min(last_us, until_us)
+        return named, until_us
+
+    async def _by_stamp(
+        self, which: tuple[str, str, Any], since_us: int, size: int, only: tuple[str, ...] | None
+    ) -> AsyncGenerator[tuple[list[Document], int, bool]]:
+        """Pages of facts that may have been committed behind an instant, each with when it was read, and whether it is the last."""
+        start = ("committed_at", ">=", Instant(max(0, since_us - AHEAD_US)))
+        wanted = Query("events", everywhere=True, where=(which, start), order=_ORDER, limit=size, only=only)
+        while True:
+            page, read_us = await self._store.query_at(wanted)
+            yield page, read_us, len(page) < size
+            if len(page) < size:
+                return
+            last = page[-1].fields
+            wanted = replace(wanted, after=tuple(last[name] for name, _ in _ORDER))
+
+    async def _put_right(self, page: Sequence[Document], now_us: int) -> None:
+        """Stamp facts anew that their writer has not: its process ended right then."""
+        left = [one for one in page if is_late(one) and now_us - one.made_us > _LEFT_US]
+        if left:
+            with suppress(StoreUnavailable):
+                await put_right(self._store, left)
+
+    async def _unstamped(
+        self, casefile_id: str, behind: _Place, limit: int, only: tuple[str, ...] | None
+    ) -> list[tuple[_Place, Document]]:
+        """Facts of an older layout, session by session."""
+        found: list[tuple[_Place, Document]] = []
+        inside, order = at.casefile(casefile_id), (("session_id", "asc"),)
+        where = (("session_id", ">=", behind.session_id),)
+        sessions = Query("sessions", inside, where=where, order=order, only=("session_id",))
+        async with aclosing(all_of(self._store, sessions, _PAGE_MAX)) as walk:
+            async for session in walk:
+                session_id = session.fields["session_id"]
+                after = behind.seq if session_id == behind.session_id else 0
+                async for fact in self._unstamped_of(
+                    casefile_id, session_id, after, limit - len(found), only
+                ):
+                    found.append((_Place(None, session_id, fact.fields["seq"]), fact))
+                if len(found) == limit:
+                    break
+        return found
+
+    async def _unstamped_of(
+        self, casefile_id: str, session_id: str, after: int, limit: int, only: tuple[str, ...] | None
+    ) -> AsyncGenerator[Document]:
+        parent, order = at.session(casefile_id, session_id), (("seq", "asc"),)
+        facts = Query("events", parent, order=order, after=(after,), only=only)
+        async with aclosing(all_of(self._store, facts, min(limit, _PAGE_MAX))) as walk:
+            async for fact in walk:
+                # What was written since has a stamp, and all that comes behind it.
+                if stamp_us(fact) is not None or limit == 0:
+                    return
+                yield fact
+                limit -= 1
+
+
+def _behind(us: int) -> _Place:
+    """Behind all that was committed up to an instant."""
+    return _Place(us + 1)
+
+
+def _timely(page: Sequence[Document]) -> Iterator[tuple[int, str, int, Document]]:
+    for one in page:
+        if (us := place_us(one)) is not None:
+            yield us, one.fields["session_id"], one.fields["seq"], one
