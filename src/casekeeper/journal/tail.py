@@ -61,6 +61,15 @@ class TailFact:
     fact: StoredFact
 
 
+@value
+class CasefilesWithNews:
+    """Casefiles in which something was committed, and from where to ask the next time; not `is_all`: at once."""
+
+    casefile_ids: Collection[str]
+    position: Position
+    is_all: bool
+
+
 class Tail(Protocol):
     """The facts of a casefile in the order of their commits.
 
@@ -103,14 +112,11 @@ class Tail(Protocol):
         """
         ...
 
-    async def casefiles_with_news(
-        self, after: Position, facts: int = 1_000
-    ) -> tuple[Collection[str], Position]:
-        """The casefiles in which something was committed behind a position, and from where to ask the next time.
+    async def casefiles_with_news(self, after: Position, facts: int = 1_000) -> CasefilesWithNews:
+        """The casefiles in which something was committed behind a position, by looking at about so many facts.
 
-        For consumers of everything, who take what `end` says of any casefile as the first position. At most about so
-        many `facts` are looked at; ask again until the position stays. No casefile with news is left out; one may be
-        named though nothing of it can be read yet, and then is named again.
+        For consumers of everything, who take what `end` says of any casefile as the first position. No casefile with
+        news is left out; one may be named again, or though nothing of it can be read yet.
 
         Raises:
             PositionOfAnotherEpoch, PositionInvalid, StoreUnavailable: As `read`.

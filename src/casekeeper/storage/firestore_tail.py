@@ -1,7 +1,7 @@
 """The tail on Firestore: facts by the instant of their commit, found by their stamps (`firestore_stamps`)."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from heapq import heappop, heappush
@@ -11,7 +11,7 @@ from typing import Any
 from casekeeper.clock import to_us
 from casekeeper.errors import PositionInvalid, PositionOfAnotherEpoch, StoreUnavailable
 from casekeeper.journal.events import Kind
-from casekeeper.journal.tail import Position, TailFact
+from casekeeper.journal.tail import CasefilesWithNews, Position, TailFact
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_events import FirestoreEvents
@@ -62,10 +62,16 @@ class _Place:
 class FirestoreTail:
     """Implements `Tail`."""
 
-    def __init__(self, store: Firestore, events: FirestoreEvents, *, has_unstamped: bool) -> None:
-        """`has_unstamped`: the store may have facts of an older layout."""
+    def __init__(
+        self, store: Firestore, events: FirestoreEvents, *, has_unstamped: bool, left_us: int = _LEFT_US
+    ) -> None:
+        """`has_unstamped`: the store may have facts of an older layout.
+
+        `left_us`: after how many microseconds a fact that is not timely has been left so by its writer.
+        """
         self._store = store
         self._events = events
+        self._left_us = left_us
         self._first = _Place(None if has_unstamped else 0)
         self._known_epoch = ("", float("-inf"))
 
@@ -94,16 +100,16 @@ class FirestoreTail:
         epoch, now = await asyncio.gather(self._epoch(None), self._store.now())
         return Position(epoch, _behind(to_us(now)).text)
 
-    async def casefiles_with_news(
-        self, after: Position, facts: int = 1_000
-    ) -> tuple[Collection[str], Position]:
+    async def casefiles_with_news(self, after: Position, facts: int = 1_000) -> CasefilesWithNews:
         epoch = await self._epoch(after)
         since_us = _Place.of(after.place).us or 0
         # Two queries, because an index by time alone takes 500 facts a second at most.
         looks = [self._looked_at(since_us, facts, is_terminal=one) for one in (False, True)]
         looked = await asyncio.gather(*looks)
-        reached_us = max(since_us, min(reached for _, reached in looked))
-        return {one for named, _ in looked for one in named}, Position(epoch, _Place(reached_us).text)
+        reached_us = max(since_us, min(reached for _, reached, _ in looked))
+        named = {one for some, *_ in looked for one in some}
+        is_all = all(one for *_, one in looked)
+        return CasefilesWithNews(named, Position(epoch, _Place(reached_us).text), is_all)
 
     async def _epoch(self, after: Position | None) -> str:
         epoch, until = self._known_epoch
@@ -138,25 +144,27 @@ class FirestoreTail:
                     found.append((_Place(us, session_id, seq), fact))
                 await self._put_right(page, until_us)
                 if len(found) == limit:
-                    return found, found[-1][0] if found else behind
+                    return found, found[-1][0]
         return found, max(_behind(until_us), behind, key=lambda place: place.us or 0)
 
-    async def _looked_at(self, since_us: int, facts: int, *, is_terminal: bool) -> tuple[set[str], int]:
-        """Casefiles of facts behind an instant, so many facts at least if there are, and how far that reaches."""
+    async def _looked_at(self, since_us: int, facts: int, *, is_terminal: bool) -> tuple[set[str], int, bool]:
+        """Casefiles of facts behind an instant, how far that reaches, and whether it is all."""
         wanted, named, count, until_us = ("is_terminal", "==", is_terminal), set[str](), 0, 0
         only = ("casefile_id", "session_id", "seq", *STAMPED)
         walk = self._by_stamp(wanted, since_us, min(facts, _PAGE_MAX), only)
         async with aclosing(walk):
             async for page, read_us, is_all in walk:
                 until_us = until_us or read_us
-                named.update(one.fields["casefile_id"] for one in page)
+                # What is not timely yet will be.
+                news = (one for one in page if (place_us(one) or since_us) >= since_us)
+                named.update(one.fields["casefile_id"] for one in news)
                 count += len(page)
                 if is_all:
                     break
-                last_us = stamp_us(page[-1]) or 0
-                if count >= facts and last_us > since_us:
-                    return named, min(last_us, until_us)
-        return named, until_us
+                reached_us = (stamp_us(page[-1]) or 0) - BEHIND_US
+                if count >= facts and reached_us > since_us:
+                    return named, min(reached_us, until_us), False
+        return named, until_us + 1, True
 
     async def _by_stamp(
         self, which: tuple[str, str, Any], since_us: int, size: int, only: tuple[str, ...] | None
@@ -174,7 +182,7 @@ class FirestoreTail:
 
     async def _put_right(self, page: Sequence[Document], now_us: int) -> None:
         """Stamp facts anew that their writer has not: its process ended right then."""
-        left = [one for one in page if is_late(one) and now_us - one.made_us > _LEFT_US]
+        left = [one for one in page if is_late(one) and now_us - one.made_us > self._left_us]
         if left:
             with suppress(StoreUnavailable):
                 await put_right(self._store, left)

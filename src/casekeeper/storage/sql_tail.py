@@ -4,7 +4,7 @@ On SQLite there is one writer, and what can be seen is final. On PostgreSQL a `r
 transaction (`sql_ddl.POSTGRES_TAIL`): final is what comes before the oldest transaction that is under way.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from casekeeper.errors import PositionInvalid, PositionOfAnotherEpoch
 from casekeeper.journal.events import Kind, StoredFact
-from casekeeper.journal.tail import Position, TailFact
+from casekeeper.journal.tail import CasefilesWithNews, Position, TailFact
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_facts import HEADER, Names, facts
 from casekeeper.storage.sql_statements import Reads, Row, Static, Tx
@@ -154,8 +154,9 @@ class SqlTail:
             return (), after or Position(epoch, "0")
         names = await self._names.of(row[8] for row in rows)
         found: list[TailFact] = []
-        for rid, event_id, kind, *row in rows:
-            fact = StoredFact(*row[:5], names.get(row[5]), *(row[6:] or _NO_PAYLOAD))
+        for rid, event_id, kind, session_id, seq, at_us, header, hash_, actor, *given in rows:
+            payload: Row = tuple(given) or _NO_PAYLOAD
+            fact = StoredFact(session_id, seq, at_us, header, hash_, names.get(actor), *payload)
             found.append(TailFact(Position(epoch, str(rid)), event_id, Kind(kind), fact))
         return found, found[-1].position
 
@@ -163,14 +164,13 @@ class SqlTail:
         [(epoch, rid)] = await self._reads.point(lambda tx: tx.all(_AT_END))
         return Position(epoch, str(rid))
 
-    async def casefiles_with_news(
-        self, after: Position, facts: int = 1_000
-    ) -> tuple[Collection[str], Position]:
+    async def casefiles_with_news(self, after: Position, facts: int = 1_000) -> CasefilesWithNews:
         epoch, rows = await self._rows(_NEWS, after, {"after": _rid(after), "n": facts})
         known = [row for row in rows if row[1] is not None]
         is_all = sum(row[2] for row in known) < facts
         reached = rows[0][0] if is_all else max(row[3] for row in known)
-        return {row[1] for row in known}, Position(epoch, str(max(reached, _rid(after))))
+        position = Position(epoch, str(max(reached, _rid(after))))
+        return CasefilesWithNews({row[1] for row in known}, position, is_all)
 
     async def _rows(
         self, statements: Sequence[Static], after: Position | None, values: dict[str, Any]
