@@ -35,6 +35,7 @@ from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
+from casekeeper.sessions.following import Polling
 from casekeeper.settings import Settings
 from casekeeper.storage.clocks import agreeing
 from casekeeper.storage.helper import Helper, find_helper
@@ -110,12 +111,15 @@ async def open_server(
         judging.add_done_callback(_tell_if_it_failed)
         heeding = asyncio.create_task(heed_stops(storage.events, runner, owner))
         heeding.add_done_callback(_tell_if_it_failed)
+        polling = asyncio.create_task(_polling(storage, live))
+        polling.add_done_callback(_tell_if_it_failed)
         try:
             yield server
         finally:
             sweeper.cancel()
             judging.cancel()
             heeding.cancel()
+            polling.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
             await agents.close()
             readers.close()
@@ -137,6 +141,12 @@ async def _helped(
             yield
     finally:
         work.cancel()
+
+
+async def _polling(storage: Storage, live: LiveFeed) -> None:
+    """Look for the facts of other processes, where there are any."""
+    if storage.is_shared:
+        await Polling(storage.events, live).run()
 
 
 def _rates(settings: Settings) -> Rates:

@@ -200,6 +200,34 @@ async def test_casefiles_with_news_are_named_until_there_is_none(shelf: Shelf):
     assert ids[3] in (await tail.casefiles_with_news(position)).casefile_ids
 
 
+# Where sessions stand
+
+
+async def test_followed_sessions_are_told_how_far_they_have_come(where: Where):
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(where.open())
+        reader = store if where.kind == "sqlite" else await stack.enter_async_context(where.open())
+        shelf = await Shelf.filled(store)
+        elsewhere = await shelf.casefile("cf_260301_bbbbbb")
+        other = (await shelf.session(casefile_id=elsewhere.casefile_id)).session_id
+        unfollowed = (await shelf.session()).session_id
+        followed = [shelf.session_id, other, "ts_260301_none_000000"]
+
+        first = await reader.events.heads(followed)
+        await written(shelf, shelf.session_id, 2)
+        await written(shelf, unfollowed)
+        second = await reader.events.heads(followed)
+        fact = shelf.fact(Kind.DENIED, other, casefile_id=elsewhere.casefile_id)
+        await shelf.commit(Commit((fact,)))
+        third = await reader.events.heads(followed)
+
+        assert first == {shelf.session_id: 1, other: 1}
+        assert second[shelf.session_id] == 3
+        assert third[other] == 2
+        assert not {unfollowed} & {*first, *second, *third}
+        assert await reader.events.heads([]) == {}
+
+
 # Whatever happens meanwhile
 
 

@@ -158,6 +158,24 @@ class CasefileSessionManager:
             raise await self._refuse_private(access, session, on_record=on_record)
         return SessionContext(access, session)
 
+    async def still(self, context: SessionContext) -> SessionContext:
+        """The proof for reading a session anew, out of one that was had before.
+
+        It reads nothing of the session: what decides about reading it (who opened it, where, who may see it) never
+        changes, and that its casefile is gone is told by the permission. A permission that is provably current is not
+        read again either.
+
+        Raises:
+            SessionNotFound, RoleTooLow, StoreUnavailable: As `validate_and_get_session`.
+        """
+        caller, session = context.caller, context.session
+        access = await self._gate.look(caller, session.casefile_id)
+        if access is None or not _is_visible(access, session):
+            raise SessionNotFound(session.session_id)
+        if not access.may(action := _action(caller, session, Purpose.READ)):
+            raise await self._gate.refuse(access, action)
+        return SessionContext(access, session)
+
     async def _found(
         self, caller: Principal, session_id: str, purpose: Purpose, *, again: bool
     ) -> tuple[Access, UnifiedSession]:

@@ -14,6 +14,7 @@ from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_casefiles import live_grants
 from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_chunks import chunked
+from casekeeper.storage.firestore_heads import Newest
 from casekeeper.storage.firestore_rows import opened_of
 from casekeeper.storage.firestore_sessions import casefile_of, is_seen
 from casekeeper.storage.firestore_values import Document, Fields, Query
@@ -34,6 +35,7 @@ class FirestoreEvents:
         self._store = store
         self._memory = memory
         self._workers = workers
+        self._newest = Newest(store, memory)
         # Whose pseudonym it is never changes.
         self._names: dict[str, str] = {}
 
@@ -103,6 +105,9 @@ class FirestoreEvents:
                 after = beyond and (beyond[0], _seq_beyond(session_id, wanted.order, beyond))
                 queries.append(Query("events", at.session(casefile_id, session_id), order=order, after=after))
         return queries
+
+    async def heads(self, session_ids: Collection[str]) -> Mapping[str, int]:
+        return await self._newest.heads(session_ids)
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
         found = await self._store.query(

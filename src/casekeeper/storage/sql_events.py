@@ -1,7 +1,7 @@
 """The record, read from SQL."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,11 @@ _PAGES = {
     (view, order): _page(view, order) for view in ("operations", "journal") for order in ("asc", "desc")
 }
 _OPERATION = Static(facts().where(_e.event_id == bindparam("event_id")).order_by(_e.seq))
+_HEADS = Static(
+    select(t.sessions.c.session_id, t.sessions.c.head_seq).where(
+        IsInJson(t.sessions.c.session_id, "session_ids")
+    )
+)
 _o = t.open_operations.c
 _OPEN_IN = Static(
     select(t.open_operations)
@@ -135,6 +140,11 @@ class SqlEvents:
             query = query.where(place < beyond) if beyond else query
         values = {"me": user_id, "now": to_us(now)}
         return await self._named(await self._reads.scan(lambda tx: tx.select(query, values)))
+
+    async def heads(self, session_ids: Collection[str]) -> Mapping[str, int]:
+        ids = json.dumps(list(session_ids))
+        rows = await self._reads.point(lambda tx: tx.all(_HEADS, session_ids=ids))
+        return {row[0]: row[1] for row in rows}
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
         return await self._named(await self._reads.point(lambda tx: tx.all(_OPERATION, event_id=event_id)))
