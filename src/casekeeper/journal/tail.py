@@ -75,7 +75,8 @@ class Tail(Protocol):
 
     *Order.* Every reader gets the same order, at any time and from any process. Facts of one session come by their
     seq. What was acknowledged before another commit began comes before what that wrote; commits under way at once have
-    one order as well, the same for all. Facts of one commit stand together.
+    one order as well, the same for all. What one commit wrote becomes readable at once, though others may
+    stand between its facts.
 
     *Nothing lost, nothing twice.* Reading from position to position gives every fact of the casefile once, whatever is
     committed meanwhile by whichever process, however long a commit takes and wherever somebody crashes. For this a
