@@ -15,12 +15,13 @@ from benchmarks.machinery import Api, Load, Running, free_port, http, serving, s
 from benchmarks.permissions import permissions
 from benchmarks.searching import searching
 from benchmarks.stores import stores
+from benchmarks.streams import streams
 from benchmarks.telling import telling
 
 OPERATION: dict[str, Any] = {"operation_type": "tool", "tool_name": "noop", "parameters": {}}
 AGENT = {"operation_type": "agent", "agent_name": "offline-researcher", "prompt": "What was invoiced in May?"}
 SIZES = (10, 1_000, 10_000)
-PARTS = ("corridor", "growth", "mission", "start", "search", "import", "stores", "permissions")
+PARTS = ("corridor", "growth", "mission", "start", "search", "import", "stores", "permissions", "streams")
 _REQUEST_ID = f"bench-{MARK.decode()}"
 
 
@@ -287,6 +288,9 @@ def main() -> int:
         if wanted("stores"):
             say("stores")
             rows += stores(Path(folder, "stores"), asked.rounds, asked.seconds)
+        if wanted("streams"):
+            say("streams")
+            rows += streams(Path(folder, "streams"))
         if wanted("permissions"):
             say("permissions")
             rows += permissions(Path(folder, "permissions"), asked.seconds * asked.rounds)

@@ -1,6 +1,6 @@
 """The tail on Firestore: commits that took long after their stamp was taken, imports, facts of an older layout; its cost."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_stamps import AHEAD_US, is_late, stamp_again
 from casekeeper.storage.firestore_tail import FirestoreTail
-from casekeeper.storage.firestore_values import SERVER_TIME, Document, Instant, Made, Write
+from casekeeper.storage.firestore_values import SERVER_TIME, Document, Instant, Made, Query, Write
 from tests.contract.conftest import Where, made
 from tests.contract.shelf import Shelf
 from tests.contract.test_firestore_costs import Cost, counted
@@ -86,6 +86,43 @@ async def test_a_commit_that_took_long_is_read_where_it_was_put_right(where: Whe
 
         assert await places(store.tail, shelf.casefile_id, kept, 2) == [*late, *behind]
         assert await places(store.tail, shelf.casefile_id, start) == [*between, *late, *behind]
+
+
+class Meddled(Firestore):
+    """Documents where something happens behind the first pages that are read."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.meanwhile: list[Callable[[], Awaitable[object]]] = []
+
+    async def query_at(self, wanted: Query) -> tuple[list[Document], int]:
+        page = await super().query_at(wanted)
+        if self.meanwhile:
+            await self.meanwhile.pop(0)()
+        return page
+
+
+async def test_what_is_committed_between_two_pages_is_not_passed(where: Where, documents: Firestore):
+    async with where.open() as store, firestore(where.address, Meddled) as meddled:
+        shelf = await Shelf.filled(store)
+        other = (await shelf.session()).session_id
+        events: Any = store.events
+        tail = FirestoreTail(meddled, events, has_unstamped=False)
+        await written(shelf, other, 12)
+        _, kept = await walked(tail, shelf.casefile_id)
+        kept = Position(kept.epoch, f"{int(kept.place.split('~')[0]) - 1}~~0")
+        seen: list[Place] = []
+
+        async def commit() -> None:
+            # One begins early and is quick enough, but behind the page that it belongs to; one comes after it.
+            seen.extend(await plant(documents, shelf, shelf.session_id, SECOND_US))
+            seen.extend(await written(shelf, other))
+
+        meddled.meanwhile.append(commit)
+        found, position = await tail.read(shelf.casefile_id, kept, 2)
+
+        later = await places(tail, shelf.casefile_id, position)
+        assert [*((one.fact.session_id, one.fact.seq) for one in found), *later] == seen
 
 
 async def test_whoever_sees_that_his_commit_took_long_puts_it_right(where: Where, documents: Firestore):

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -20,6 +20,7 @@ from tests.contract.shelf import Shelf
 # It comes without types.
 _driver: Any = asyncpg
 
+F = TypeVar("F", bound=Firestore)
 Place = tuple[str, int]
 """A fact: its session and its seq."""
 
@@ -72,8 +73,8 @@ async def begin_epoch(where: Where, epoch: str) -> None:
 
 
 @asynccontextmanager
-async def firestore(address: str) -> AsyncGenerator[Firestore]:
+async def firestore(address: str, kind: type[F] = Firestore) -> AsyncGenerator[F]:
     """Documents as they are."""
     parts = urlsplit(address)
     async with open_channels(1, parts.query.removeprefix("emulator=")) as channels:
-        yield Firestore(channels, f"projects/{parts.netloc}/databases/(default)", token="owner")
+        yield kind(channels, f"projects/{parts.netloc}/databases/(default)", token="owner")

@@ -1,4 +1,4 @@
-"""Following a record live. News of facts only say "read again": what is read comes from the store, so nothing is
+"""Following a record live. News of facts only means "read again": what is read comes from the store, so nothing is
 lost or doubled whatever happens to the news. Deltas (progress, pieces of an answer) are passed on, never kept.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from casekeeper.journal.events import Sealed
 
-# A reader this far behind loses the oldest deltas (never facts): progress is worth nothing late.
-_DELTAS_KEPT = 1_000
+DELTAS_KEPT = 1_000
+"""A reader this far behind loses the oldest deltas (never facts): progress is worth nothing late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Watch:
     """One follower of one session.
 
     Attributes:
-        has_news: Facts may have been written that the follower has not read; whoever reads clears it before.
+        has_news: Facts were written, or may have been, that the follower has not read. It clears this before it reads.
         seen: The seq up to which the follower has read.
     """
 
@@ -35,14 +35,14 @@ class Watch:
         self.has_news = False
         self.seen = 0
         self._woken = asyncio.Event()
-        self._deltas: deque[Delta] = deque(maxlen=_DELTAS_KEPT)
+        self._deltas: deque[Delta] = deque(maxlen=DELTAS_KEPT)
 
     def wake(self) -> None:
-        """Let the follower look whether it still may read, and whether it still has to."""
+        """Make the follower check whether it may still read, and whether it should go on."""
         self._woken.set()
 
-    def tell(self) -> None:
-        """There are facts to read."""
+    def notify(self) -> None:
+        """Make the follower read facts."""
         self.has_news = True
         self._woken.set()
 
@@ -52,7 +52,7 @@ class Watch:
         self._woken.set()
 
     async def woken(self, timeout_s: float) -> bool:
-        """Returns as soon as there is anything new, facts or deltas or a wake-up; False if the time passed without."""
+        """True as soon as there are facts or deltas or a wake-up; False if none came in time."""
         if not self._woken.is_set():
             try:
                 async with asyncio.timeout(timeout_s):
@@ -60,7 +60,7 @@ class Watch:
             except TimeoutError:
                 return False
         self._woken.clear()
-        # A burst of commits becomes one read, and one of progress one turn.
+        # A burst of commits becomes one read.
         await asyncio.sleep(0)
         return True
 
@@ -90,14 +90,14 @@ class LiveFeed:
         """Wake the followers of these sessions: something was written there, in this process or another."""
         for session_id in self._watches.keys() & session_ids:
             for watch in self._watches[session_id]:
-                watch.tell()
+                watch.notify()
 
     def reached(self, heads: Mapping[str, int]) -> None:
-        """Wake the followers of these sessions who have not read up to the seq that is told."""
+        """Make those followers of these sessions read who have not read up to the given seq."""
         for session_id, seq in heads.items():
             for watch in self._watches.get(session_id, ()):
                 if watch.seen < seq:
-                    watch.tell()
+                    watch.notify()
 
     @property
     def session_ids(self) -> list[str]:

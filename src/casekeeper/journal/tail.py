@@ -1,7 +1,7 @@
-"""What was committed, in order, casefile by casefile: what a live view, webhooks, figures and the like go by.
+"""What was committed, in order, casefile by casefile: the source of live views, webhooks, analytics and the like.
 
-The store's own batch writes it with the facts, so no room can forget it. A consumer keeps a position and reads on from
-it: after a crash it reads again what it had not yet kept, and nothing else. Why this is so on each store:
+The store writes it together with the facts, so no room can forget to. A consumer keeps a position and reads on from it;
+after a crash it reads again what it had not recorded as done, and nothing else. How each store keeps the order is in
 docs/decisions/0017.
 """
 
@@ -13,16 +13,16 @@ from casekeeper.errors import PositionInvalid
 from casekeeper.journal.events import Kind, StoredFact
 from casekeeper.values import value
 
-# An epoch, an instant, a session's id and a number; anything longer was not made here.
+# An epoch, a time, a session id and a number fit.
 _TEXT_MAX = 400
 
 
 @value
 class Position:
-    """A place between two facts of the tail. Outside it is text that only the store understands.
+    """A place in a casefile's tail. Outside it is opaque text; only the store that made it can interpret it.
 
-    `epoch` is the permission feed's, which changes when a backup is restored. Positions of one store can be given to
-    any process that has it open; they are not compared by anybody else.
+    `epoch` is the permission feed's, which changes when a backup is restored. A position is valid in every process that
+    has the store open, and stays valid until then. Positions cannot be compared.
     """
 
     epoch: str
@@ -30,15 +30,15 @@ class Position:
 
     @property
     def text(self) -> str:
-        """As a consumer keeps it: at most 400 letters, digits, `-` and `_`. It is no secret, and not signed."""
+        """The text to keep: at most 400 letters, digits, `-` and `_`. It is neither secret nor signed."""
         return urlsafe_b64encode(f"{self.epoch} {self.place}".encode()).rstrip(b"=").decode()
 
     @staticmethod
     def of(text: str) -> "Position":
-        """The position that a consumer has kept.
+        """The position of a kept text.
 
         Raises:
-            PositionInvalid: It is none of ours.
+            PositionInvalid: The text is not a position.
         """
         try:
             if len(text) > _TEXT_MAX:
@@ -53,7 +53,7 @@ class Position:
 
 @value
 class TailFact:
-    """A fact as the tail tells of it; `position` is the place right behind it, from which reading goes on."""
+    """A fact in the tail. `position` is right behind it: reading from there gives the next one."""
 
     position: Position
     event_id: str
@@ -63,7 +63,7 @@ class TailFact:
 
 @value
 class CasefilesWithNews:
-    """Casefiles in which something was committed, and from where to ask the next time; not `is_all`: at once."""
+    """Casefiles with new facts, and the position for the next call; unless `is_all`, there are more already."""
 
     casefile_ids: Collection[str]
     position: Position
@@ -73,51 +73,51 @@ class CasefilesWithNews:
 class Tail(Protocol):
     """The facts of a casefile in the order of their commits.
 
-    *Order.* Every reader gets the same order, at any time and from any process. Facts of one session come by their
-    seq. What was acknowledged before another commit began comes before what that wrote; commits under way at once have
-    one order as well, the same for all. What one commit wrote becomes readable at once, though others may
-    stand between its facts.
+    *Order.* All readers get the same order, at any time and in any process. Facts of one session come in the order of
+    `seq`. A commit that was acknowledged before another began comes first; concurrent commits have one order as well.
+    The facts of one commit become readable together, though facts of concurrent commits may stand between them.
 
-    *Nothing lost, nothing twice.* Reading from position to position gives every fact of the casefile once, whatever is
-    committed meanwhile by whichever process, however long a commit takes and wherever somebody crashes. For this a
-    fact may be held back until no older commit can come any more; docs/decisions/0017 says for how long.
+    *Exactly once.* Reading from position to position gives each fact of the casefile once, whatever other processes
+    commit meanwhile, however long a commit takes, and whoever crashes. A fact may be held back until no earlier commit
+    can appear any more: not at all on SQLite and Firestore, usually for milliseconds on PostgreSQL.
 
-    *Cost* grows with what is read, not with what there is, and nothing is written for a reader.
+    *Cost.* Reading costs what is read, however much there is; readers cost writers nothing.
 
-    Whoever may read what is the consumer's affair: private sessions and the casefile's own record are in it, too.
+    Access is not checked here: private sessions and the casefile's record session are included, and consumers must
+    apply the rules of `sessions.manager` themselves.
     """
 
     async def read(
         self, casefile_id: str, after: Position | None, limit: int, *, payloads: bool = False
     ) -> tuple[Sequence[TailFact], Position]:
-        """The next facts behind a position, and the position behind them.
+        """The next facts behind a position, and the position from which to read next.
 
-        Fewer than `limit` facts: there are no more for the time being. None as position is before the first fact of
-        the casefile; one that is older than all of them reads the same. `payloads`: with inputs and outputs, as in
-        `EventStore.facts`; otherwise the facts come without body, salt and size.
+        Fewer than `limit` (at least 1) facts mean that there are no more at the moment; the position may have moved all
+        the same. None is the position before the casefile's first fact. With `payloads`, facts have inputs and outputs
+        as `EventStore.facts` gives them; without, they have neither body nor salt, and size 0.
 
         Raises:
-            PositionOfAnotherEpoch: The store was restored since; begin anew, knowing that facts may have gone.
-            PositionInvalid: The position belongs to another kind of store.
-            StoreUnavailable: It does not answer.
+            PositionOfAnotherEpoch: The store was restored since. Begin anew, knowing that known facts may be gone.
+            PositionInvalid: The position is not one of this store's.
+            StoreUnavailable: The store does not answer.
         """
         ...
 
     async def end(self, casefile_id: str) -> Position:
-        """The present position: every fact that is committed after this call comes behind it.
+        """The present end of the tail: every fact that is committed after this call comes behind it.
 
-        What was committed before may come behind it as well, if it is still held back.
+        So does a fact that was committed before but is still held back.
 
         Raises:
-            StoreUnavailable: It does not answer.
+            StoreUnavailable: The store does not answer.
         """
         ...
 
     async def casefiles_with_news(self, after: Position, facts: int = 1_000) -> CasefilesWithNews:
-        """The casefiles in which something was committed behind a position, by looking at about so many facts.
+        """The casefiles with facts behind a position, found by looking at about `facts` facts of all casefiles.
 
-        For consumers of everything, who take what `end` says of any casefile as the first position. No casefile with
-        news is left out; one may be named again, or though nothing of it can be read yet.
+        For consumers of everything, who begin with the `end` of any casefile. No casefile with news is left out. A
+        casefile may be named again, or before its facts can be read.
 
         Raises:
             PositionOfAnotherEpoch, PositionInvalid, StoreUnavailable: As `read`.

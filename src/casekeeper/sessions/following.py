@@ -1,8 +1,8 @@
 """Following a session live: what is on record, then what comes.
 
-A follower reads the store when it was told of facts, and not for the progress of what runs; whether its reader is still
-let in is asked before anything is sent. It is told of facts by the commit that wrote them, by other processes through
-Redis where there is one, and by one look for all followers of this process (`Polling`).
+A follower reads the store when facts were written, not for progress; the reader's permission is checked before anything
+is sent. It learns of facts from the commit that wrote them, from other processes through Redis where there is one, and
+otherwise from one poll for all followers of the process (`Polling`).
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from casekeeper.sessions.streamed import Order, StreamedBreak, StreamedDelta, St
 
 HEARTBEAT = timedelta(seconds=15)
 POLL = timedelta(milliseconds=500)
-"""How late a follower gets what another process wrote, where no hint comes sooner."""
+"""How late a follower gets what another process wrote, at most, as long as the store answers at once."""
 PAGE = 200
 """How many facts are read at a time."""
 
@@ -63,15 +63,15 @@ class Following:
         with nullcontext(watched) if watched else self._live.watch(session_id) as watch:
             watch.has_news, watch.seen, due_s = True, after, clock() + every_s
             while True:
-                # What is announced while the store is read is read the next time; and what makes progress by now was
-                # announced before, so its start is read now or was already.
+                # Cleared before the read, so that facts announced meanwhile are read next. The start of an operation is
+                # announced before its first delta, so it is among what is read now or was read before.
                 looks, watch.has_news = watch.has_news, False
                 begun = watch.taken()
                 rows = await self._read(session_id, after) if looks else ()
-                # Of what has come meanwhile that is true as well, unless there is something to read again.
+                # The same is true of deltas that came meanwhile, unless facts were announced meanwhile.
                 begun, perhaps = (begun, watch.taken()) if watch.has_news else (begun + watch.taken(), [])
                 is_all = len(rows) < PAGE
-                # A client that reads slowly gets the end of a page much later than its beginning.
+                # Each item is checked: a slow client gets the last of a page long after the first.
                 for item in order.items(rows, begun, perhaps, is_all=is_all) or (None,):
                     if refusal := await self._refusal(context):
                         yield StreamedRefusal(refusal)
@@ -85,11 +85,11 @@ class Following:
                     return
                 if is_all and is_over:
                     return
-                # What was committed before it was over is still to be sent.
+                # What was committed before has to be sent: one more read.
                 is_over = is_all and until is not None and until()
                 watch.has_news = watch.has_news or is_over or not is_all
                 if not watch.has_news and not await watch.woken(due_s - clock()):
-                    # Whatever became of the news.
+                    # A read at each heartbeat, in case that news was lost.
                     watch.has_news, due_s = True, clock() + every_s
                     yield None
 
@@ -102,12 +102,12 @@ class Following:
 
 
 class Heads(Protocol):
-    """Where sessions stand, as a store tells."""
+    """The newest facts of sessions."""
 
     async def heads(self, session_ids: Collection[str]) -> Mapping[str, int]:
-        """The seq of the newest fact of these sessions; those in which nothing is new since the last call may be missing.
+        """The seq of the newest fact of each of these sessions; sessions without news since the last call may be missing.
 
-        One call costs about the same for one session as for all that are followed.
+        Meant to be called for all followed sessions at once, which costs one statement or a few queries.
 
         Raises:
             StoreUnavailable: It does not answer.
@@ -116,7 +116,11 @@ class Heads(Protocol):
 
 
 class Polling:
-    """Looks for what other processes wrote to the sessions that are followed in this one: one look for all followers."""
+    """Looks for facts that other processes wrote to the sessions followed in this one, once for all followers.
+
+    Every follower then also checks its reader's permission, because other processes may have changed it and grants may have
+    ended; this reads nothing from the store while cached permissions are provably current.
+    """
 
     def __init__(self, store: Heads, live: LiveFeed, every: timedelta = POLL) -> None:
         self._store = store
@@ -124,12 +128,12 @@ class Polling:
         self._every = every
 
     async def run(self) -> None:
-        """Look until cancelled, while anybody follows."""
+        """Poll until cancelled, while there are followers."""
         while True:
             await self._live.is_followed.wait()
             await asyncio.sleep(self._every.total_seconds())
             try:
                 self._live.reached(await self._store.heads(self._live.session_ids))
             except Unavailable as error:
-                # The followers meet it themselves when they next look.
-                _log.info("other processes' facts cannot be looked for: %s", error)
+                _log.info("facts of other processes cannot be read: %s", error)
+            self._live.wake()

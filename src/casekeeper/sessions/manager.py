@@ -159,11 +159,10 @@ class CasefileSessionManager:
         return SessionContext(access, session)
 
     async def still(self, context: SessionContext) -> SessionContext:
-        """The proof for reading a session anew, out of one that was had before.
+        """A fresh proof for reading a session, from an earlier proof.
 
-        It reads nothing of the session: what decides about reading it (who opened it, where, who may see it) never
-        changes, and that its casefile is gone is told by the permission. A permission that is provably current is not
-        read again either.
+        The session is not read: what decides who may read it (its user, casefile and visibility) never changes, and a
+        deleted casefile shows in the permission. Nor is the permission, if a cached one is provably current.
 
         Raises:
             SessionNotFound, RoleTooLow, StoreUnavailable: As `validate_and_get_session`.

@@ -215,13 +215,14 @@ class Reading:
 
         Permission is checked again before anything is sent and at every heartbeat; the stream ends with
         the refusal when it is gone. A break is the last item where the server stops, which a `watched` stream outlives: it
-        ends with what it is about. Facts come once each, in order, whatever happens to wake-ups. Progress comes behind the
-        start of its operation and before its end.
+        ends with what it is about. Facts come once each, in order, whatever happens to wake-ups. Deltas come behind the
+        start of their operation and before its end.
 
-        `until`: asked whenever there is nothing more to send; once it is true, what was committed before is still sent
-        and the stream ends. Whoever makes it true wakes the `watched` (`Watch.wake`), or it is noticed at a heartbeat.
+        `until` is asked after each read when there is nothing more to send. Once it is true, what was committed before is
+        sent and the stream ends without a further item. Call `wake` of the `watched` when it becomes true; otherwise that
+        is noticed with the next fact, delta or heartbeat.
 
-        The store is read for news of facts and at every heartbeat, however much progress there is.
+        The store is read when facts were announced and at every heartbeat, not for deltas.
         """
         return self._following.follow(context, after, heartbeat, watched, until)
 

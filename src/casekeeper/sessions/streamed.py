@@ -7,7 +7,7 @@ import orjson
 
 from casekeeper.errors import Refused
 from casekeeper.journal.events import TERMINAL, Kind, StoredFact
-from casekeeper.journal.feed import Delta
+from casekeeper.journal.feed import DELTAS_KEPT, Delta
 from casekeeper.values import value
 
 
@@ -44,12 +44,12 @@ class StreamedRefusal:
     error: Refused
 
 
-# A follower remembers so many operations whose end it was sent: progress that comes even later is rare.
+# Progress that comes after the end of its operation is rare, and comes soon.
 _ENDED_KEPT = 200
 
 
 class Order:
-    """Puts progress in its place among the facts: behind the start of what made it, and before its end."""
+    """Puts deltas among the facts: each behind the start of its operation and before its end."""
 
     def __init__(self) -> None:
         self._waiting: list[Delta] = []
@@ -58,27 +58,27 @@ class Order:
     def items(
         self, rows: Sequence[StoredFact], begun: Sequence[Delta], perhaps: Sequence[Delta], *, is_all: bool
     ) -> list[StreamedFact | StreamedDelta]:
-        """The next facts with the progress that goes with them; what has no place yet waits for the next time.
+        """The next facts with their deltas; deltas without a place yet are kept for the next call.
 
-        `begun`: progress of operations whose start is among these facts or was before, provided that they are all that
-        there are (`is_all`). `perhaps`: progress that may be of an operation whose start has not been read.
+        `begun`: deltas of operations whose start is among these facts or earlier ones, if these are all that there are
+        (`is_all`). `perhaps`: deltas of operations whose start may not have been read.
         """
         facts = [_streamed(row) for row in rows]
         ends = {fact.event_id for fact in facts if fact.kind in TERMINAL}
         known = ends | {fact.event_id for fact in facts}
         begun = [*self._waiting, *begun]
-        told = [d for d in begun if is_all or d.event_id in known] + [
-            d for d in perhaps if d.event_id in known
-        ]
-        self._waiting = [d for d in begun if not is_all and d.event_id not in known]
-        self._waiting += [d for d in perhaps if d.event_id not in known]
+        sent = [d for d in begun if is_all or d.event_id in known]
+        sent += [d for d in perhaps if d.event_id in known]
+        waiting = [d for d in begun if not is_all and d.event_id not in known]
+        waiting += [d for d in perhaps if d.event_id not in known]
+        self._waiting = waiting[-DELTAS_KEPT:]
         items: list[StreamedFact | StreamedDelta] = []
         for fact in facts:
             if fact.kind in TERMINAL:
-                items += [_progress(d) for d in told if d.event_id == fact.event_id]
+                items += [_progress(d) for d in sent if d.event_id == fact.event_id]
                 self._end(fact.event_id)
             items.append(fact)
-        return items + [_progress(d) for d in told if d.event_id not in self._ended]
+        return items + [_progress(d) for d in sent if d.event_id not in self._ended]
 
     def _end(self, event_id: str) -> None:
         self._ended[event_id] = None

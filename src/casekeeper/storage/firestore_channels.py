@@ -99,9 +99,9 @@ class Firestore:
         return (await self.query_at(wanted))[0]
 
     async def query_at(self, wanted: Query) -> tuple[list[Document], int]:
-        """What a query finds, and the instant of which that is true, in microseconds since 1970.
+        """What a query finds, and its `read_time` in microseconds since 1970.
 
-        All commits up to that instant are seen (google.firestore.v1 CommitResponse.commit_time).
+        It sees every commit up to that time (google.firestore.v1 CommitResponse.commit_time).
 
         Raises:
             StoreUnavailable: It does not answer.
@@ -111,7 +111,7 @@ class Firestore:
         request = v.query_request(self._root, wanted)
         answers = await self._read("query", request)
         found = [v.document_of(self._root, a.document) for a in answers if a.HasField("document")]
-        # Without a document there is an answer for the time alone.
+        # Where nothing is found, one answer carries the time alone.
         return found, answers[0].read_time.ToMicroseconds()
 
     async def commit(self, writes: Sequence[Write]) -> Made:

@@ -194,7 +194,7 @@ class FirestoreCommits:
                 self.memory.forget(view.tails)
                 if not await self._has_landed(answers, nonce):
                     continue
-                # How late it was, the answer would have told.
+                # The lost answer would have said whether the commit was timely.
                 for session_id in view.tails:
                     await self._put_end_right(view, session_id)
             await self._tell(view, answers)

@@ -1,4 +1,4 @@
-"""Where sessions stand, for those who follow them: what has come lately in their casefiles, thirty casefiles at a time."""
+"""The newest facts of followed sessions, read from their casefiles, thirty at a time, instead of session by session."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -14,12 +14,12 @@ from casekeeper.storage.firestore_walks import all_of, chunks
 
 _ORDER = (("committed_at", "asc"), ("session_id", "asc"), ("seq", "asc"))
 _PAGE = 300
-# Whoever begins to follow has read the session by then.
+# Followers read their session themselves when they begin, which is not longer ago than that.
 _FIRST_US = 10_000_000
 
 
 class Newest:
-    """What has come since the last call; one that was slower than a stamp allows comes with the follower's next look."""
+    """Remembers up to when it has looked. A fact that is not timely is missed; followers read it at their next heartbeat."""
 
     def __init__(self, store: Firestore, memory: Memory) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class Newest:
                     session_id, seq = fact.fields["session_id"], fact.fields["seq"]
                     if session_id in wanted:
                         heads[session_id] = max(seq, heads.get(session_id, 0))
-        # All that was committed by then has been seen.
+        # Every commit up to then was seen.
         self._known_until = dict.fromkeys(casefile_ids, now_us)
         return heads
 

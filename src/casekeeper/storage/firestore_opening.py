@@ -107,7 +107,7 @@ async def _reached(address: str, limits: StoreLimits) -> AsyncGenerator[Firestor
 
 
 async def _begin(store: Firestore) -> bool:
-    """Make what every store begins with, once; whether it may have facts of a layout in which they had no stamps."""
+    """Make what every store begins with, once; returns whether it may have facts of layout 1, which have no stamps."""
     found = await store.get([_LAYOUT_PLACE, at.FEED_HEAD])
     layout = found.get(_LAYOUT_PLACE)
     if layout is not None and layout.fields["version"] > _LAYOUT:

@@ -1,4 +1,4 @@
-"""The tail on Firestore: facts by the instant of their commit, found by their stamps (`firestore_stamps`)."""
+"""The tail on Firestore: facts in the order of their commit times, found by their stamps (`firestore_stamps`)."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -30,17 +30,17 @@ from casekeeper.values import value
 
 _HEADER = ("session_id", "seq", "at_us", "header", "hash", "actor", "event_id", "kind")
 _ORDER = (("committed_at", "asc"), ("session_id", "asc"), ("seq", "asc"))
-# An answer holds so many facts of 256 KiB at most.
+# 200 facts of 256 KiB fit into one answer.
 _PAGE_MAX = 200
-# A consumer who polls must not pay for one more document each time. A restore ends every process (docs/backup.md).
+# Consumers poll, and each poll would pay for one more document. No process lives through a restore (docs/backup.md).
 _EPOCH_S = 10.0
-# Longer than a writer tries.
+# A writer gives up long before.
 _LEFT_US = 30_000_000
 
 
 @value
 class _Place:
-    """Behind a fact. Those of an older layout come first, session by session, and have `us` None."""
+    """Right behind a fact. Facts of layout 1 come first, session by session; their places have no `us`."""
 
     us: int | None
     session_id: str = ""
@@ -65,9 +65,9 @@ class FirestoreTail:
     def __init__(
         self, store: Firestore, events: FirestoreEvents, *, has_unstamped: bool, left_us: int = _LEFT_US
     ) -> None:
-        """`has_unstamped`: the store may have facts of an older layout.
+        """`has_unstamped`: the store may have facts of layout 1.
 
-        `left_us`: after how many microseconds a fact that is not timely has been left so by its writer.
+        `left_us`: a late fact that is older than this many microseconds was abandoned by its writer.
         """
         self._store = store
         self._events = events
@@ -103,7 +103,7 @@ class FirestoreTail:
     async def casefiles_with_news(self, after: Position, facts: int = 1_000) -> CasefilesWithNews:
         epoch = await self._epoch(after)
         since_us = _Place.of(after.place).us or 0
-        # Two queries, because an index by time alone takes 500 facts a second at most.
+        # Two queries, because an index on the stamp alone would limit the store to 500 facts a second.
         looks = [self._looked_at(since_us, facts, is_terminal=one) for one in (False, True)]
         looked = await asyncio.gather(*looks)
         reached_us = max(since_us, min(reached for _, reached, _ in looked))
@@ -125,7 +125,10 @@ class FirestoreTail:
     async def _stamped(
         self, casefile_id: str, since_us: int, behind: _Place, limit: int, only: tuple[str, ...] | None
     ) -> tuple[list[tuple[_Place, Document]], _Place]:
-        """Facts by the instants of their commits, up to that of the first query, which saw all that came before it."""
+        """Facts in the order of commit times, up to the `read_time` of the first page.
+
+        Later pages may show later commits, but then there may be others that earlier pages would have shown by now.
+        """
         here = ("casefile_id", "==", casefile_id)
         walk = self._by_stamp(here, since_us, min(limit + 10, _PAGE_MAX), only)
         waiting: list[tuple[int, str, int, Document]] = []
@@ -137,7 +140,7 @@ class FirestoreTail:
                 for one in _timely(page):
                     if one[:3] > (since_us, behind.session_id, behind.seq):
                         heappush(waiting, one)
-                # What has not come yet has a later stamp, and no commit that is earlier than that.
+                # Facts on pages to come have later stamps, and so no earlier commit times.
                 reached_us = until_us if is_all else min(until_us, (stamp_us(page[-1]) or 0) - BEHIND_US - 1)
                 while waiting and waiting[0][0] <= reached_us and len(found) < limit:
                     us, session_id, seq, fact = heappop(waiting)
@@ -148,14 +151,14 @@ class FirestoreTail:
         return found, max(_behind(until_us), behind, key=lambda place: place.us or 0)
 
     async def _looked_at(self, since_us: int, facts: int, *, is_terminal: bool) -> tuple[set[str], int, bool]:
-        """Casefiles of facts behind an instant, how far that reaches, and whether it is all."""
+        """The casefiles of facts committed since then, up to when they are complete, and whether these are all."""
         wanted, named, count, until_us = ("is_terminal", "==", is_terminal), set[str](), 0, 0
         only = ("casefile_id", "session_id", "seq", *STAMPED)
         walk = self._by_stamp(wanted, since_us, min(facts, _PAGE_MAX), only)
         async with aclosing(walk):
             async for page, read_us, is_all in walk:
                 until_us = until_us or read_us
-                # What is not timely yet will be.
+                # Late facts become readable soon.
                 news = (one for one in page if (place_us(one) or since_us) >= since_us)
                 named.update(one.fields["casefile_id"] for one in news)
                 count += len(page)
@@ -169,19 +172,22 @@ class FirestoreTail:
     async def _by_stamp(
         self, which: tuple[str, str, Any], since_us: int, size: int, only: tuple[str, ...] | None
     ) -> AsyncGenerator[tuple[list[Document], int, bool]]:
-        """Pages of facts that may have been committed behind an instant, each with when it was read, and whether it is the last."""
+        """Facts that may have been committed since then, in pages, each with its `read_time` and whether it is the last."""
         start = ("committed_at", ">=", Instant(max(0, since_us - AHEAD_US)))
         wanted = Query("events", everywhere=True, where=(which, start), order=_ORDER, limit=size, only=only)
         while True:
             page, read_us = await self._store.query_at(wanted)
-            yield page, read_us, len(page) < size
-            if len(page) < size:
+            is_last = len(page) < size
+            yield page, read_us, is_last
+            if is_last:
                 return
             last = page[-1].fields
-            wanted = replace(wanted, after=tuple(last[name] for name, _ in _ORDER))
+            # The first pages may hold nothing but the margin, however busy the casefile is.
+            size = min(2 * size, _PAGE_MAX)
+            wanted = replace(wanted, after=tuple(last[name] for name, _ in _ORDER), limit=size)
 
     async def _put_right(self, page: Sequence[Document], now_us: int) -> None:
-        """Stamp facts anew that their writer has not: its process ended right then."""
+        """Stamp late facts again whose writer has not: its process ended at that moment."""
         left = [one for one in page if is_late(one) and now_us - one.made_us > self._left_us]
         if left:
             with suppress(StoreUnavailable):
@@ -190,7 +196,7 @@ class FirestoreTail:
     async def _unstamped(
         self, casefile_id: str, behind: _Place, limit: int, only: tuple[str, ...] | None
     ) -> list[tuple[_Place, Document]]:
-        """Facts of an older layout, session by session."""
+        """Facts of layout 1, session by session."""
         found: list[tuple[_Place, Document]] = []
         inside, order = at.casefile(casefile_id), (("session_id", "asc"),)
         where = (("session_id", ">=", behind.session_id),)
@@ -214,7 +220,7 @@ class FirestoreTail:
         facts = Query("events", parent, order=order, after=(after,), only=only)
         async with aclosing(all_of(self._store, facts, min(limit, _PAGE_MAX))) as walk:
             async for fact in walk:
-                # What was written since has a stamp, and all that comes behind it.
+                # From the first fact of layout 2 on, all have stamps.
                 if stamp_us(fact) is not None or limit == 0:
                     return
                 yield fact
@@ -222,7 +228,7 @@ class FirestoreTail:
 
 
 def _behind(us: int) -> _Place:
-    """Behind all that was committed up to an instant."""
+    """Behind everything that was committed up to then."""
     return _Place(us + 1)
 
 

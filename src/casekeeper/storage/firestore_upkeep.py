@@ -83,5 +83,5 @@ class FirestoreUpkeep:
 
 
 def _emptied(fact: Document) -> Fields:
-    # Where it stands among the facts of the casefile must not follow from this change.
+    # Its place among the facts of the casefile is the time of its last change, which must not become this one.
     return {**_EMPTY, "place_us": place_us(fact)} if fact.fields.get("is_restamped") else _EMPTY

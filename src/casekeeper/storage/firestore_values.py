@@ -46,10 +46,10 @@ class Instant:
 
 @value
 class Document:
-    """A document as it was read; `version` changes whenever it does, and is when it did so last.
+    """A document as it was read. `version` is the time of the commit that changed it last.
 
-    `made_us`: when the commit was that made it. Both instants can be compared with those of other documents and of
-    reads (google.firestore.v1 Document).
+    `made_us`: the time of the commit that created it, in microseconds since 1970. Both compare with those of other
+    documents and with the `read_time` of queries (google.firestore.v1 Document).
     """
 
     path: str
@@ -76,9 +76,9 @@ class Write:
 
 @value
 class Made:
-    """A commit that was made: the version that its documents have now, and how late it was.
+    """A commit that was made: the version of its documents, and how much later it was than its `SERVER_TIME`.
 
-    `SERVER_TIME` is when the server began with it; `late_us` microseconds passed from then to the commit.
+    The server takes that time when it begins with a commit; `late_us` is 0 if the commit has none.
     """
 
     version: Any
@@ -150,7 +150,7 @@ def document_of(root: str, found: Any) -> Document:
 
 
 def made_of(answer: Any) -> Made:
-    """What the answer to a commit tells."""
+    """The answer to a commit."""
     stamps = [one.ToMicroseconds() for result in answer.write_results for one in _times(result)]
     made_us = answer.commit_time.ToMicroseconds()
     return Made(answer.commit_time, made_us - stamps[0] if stamps else 0)

@@ -28,8 +28,8 @@ Totals = dict[tuple[str, str, str], Counted]
 class Tail:
     """Where a session's chain stands; the totals are those of all operations that ended in it so far.
 
-    `counted_seq` is the number of the fact that carries them, 0 if there is none. `is_late`: that fact has to be
-    stamped anew before something comes behind it (`firestore_stamps`).
+    `counted_seq` is the number of the fact that carries them, 0 if there is none. `is_late`: the newest fact
+    has to be stamped again before another is added (`firestore_stamps`).
     """
 
     seq: int

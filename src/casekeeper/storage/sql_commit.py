@@ -65,7 +65,7 @@ def _add_up(new: Insert) -> ClauseElement:
     return new.on_conflict_do_update(index_elements=list(_TOTAL_KEYS), set_=summed)
 
 
-# Its transaction's number comes first: by it the tail knows what is final (`sql_tail.py`).
+# The tail knows by the transaction's number what is final (`sql_tail.py`).
 _ADD_EVENTS = Bulk(t.events, rid="event_place(pg_current_xact_id()::text::bigint, n)")
 _ADD_PAYLOADS = Bulk(t.payloads)
 _ADD_OPEN = Bulk(t.open_operations)

@@ -36,20 +36,20 @@ POSTGRES_SEARCH = (
 """Full-text search, for PostgreSQL."""
 
 PLACE_BITS = 20
-"""How many bits of a fact's `rid` on PostgreSQL count the facts of its transaction."""
+"""The lower bits of a fact's `rid` on PostgreSQL, which count the facts of a transaction."""
 
 
 def postgres_place(base: int) -> str:
-    """Makes the function that gives a fact its `rid`, out of its transaction's number and its own within that.
+    """The function that makes a fact's `rid` from the number of its transaction and its own number within that.
 
-    `base` is added where the numbers of a server begin anew, so that new facts come behind those that are there.
+    `base` is for servers that number transactions anew (`postgres_tail.py`).
     """
     return f"""CREATE OR REPLACE FUNCTION event_place(transaction BIGINT, n BIGINT) RETURNS BIGINT LANGUAGE sql IMMUTABLE
     AS $$ SELECT (transaction << {PLACE_BITS}) + n + {base} $$"""
 
 
 POSTGRES_TAIL = (
-    # What is inserted without one, by a process of an older version, is in order as well.
+    # For processes of older versions, which insert facts without a `rid`.
     f"""ALTER TABLE events ALTER COLUMN rid SET DEFAULT
     event_place(pg_current_xact_id()::text::bigint, nextval('events_rid_seq') & {2**PLACE_BITS - 1})""",
 )

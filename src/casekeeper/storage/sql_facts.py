@@ -1,4 +1,4 @@
-"""Facts as the SQL stores select them, and whose pseudonyms they name."""
+"""Facts as the SQL stores select them, and the user ids of their actors."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ asked = t.payloads.alias("asked")
 """The payload of the fact that started what this one ends."""
 
 HEADER = (_e.session_id, _e.seq, _e.at_us, _e.header, _e.hash, _e.actor)
-"""A fact without its payload, in the order of `StoredFact`; instead of the user its pseudonym."""
+"""A fact without its payload, in the order of `StoredFact`, with the actor's pseudonym in place of the user id."""
 
 _PAYLOAD = (_p.c.salt, _p.c.body, _p.c.blob, func.coalesce(_p.c.size, 0))
 _ASKED = (
@@ -31,7 +31,7 @@ _NAMES_KEPT = 100_000
 
 
 def facts(*before: Any) -> Select[*tuple[Any, ...]]:
-    """Facts with their payloads, in the order of `StoredFact`, behind other columns that are asked for."""
+    """Selects other columns and then facts with their payloads, in the order of `StoredFact`."""
     return (
         select(*before, *HEADER, *_PAYLOAD, *_ASKED)
         .select_from(t.events)
@@ -41,14 +41,14 @@ def facts(*before: Any) -> Select[*tuple[Any, ...]]:
 
 
 class Names:
-    """Whose pseudonyms they are, which never changes."""
+    """The user ids of pseudonyms, which never change."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
         self._known: dict[str, str] = {}
 
     async def of(self, actors: Iterable[str]) -> Mapping[str, str]:
-        """The user ids of these pseudonyms, among others; those of no account are missing."""
+        """The user ids of these pseudonyms and of others; pseudonyms without an account are missing."""
         known, wanted = self._known, set(actors)
         if unknown := wanted - known.keys():
             if len(known) > _NAMES_KEPT:

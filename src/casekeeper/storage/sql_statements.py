@@ -68,7 +68,7 @@ def _constants(params: Parameters | None) -> Parameters:
 class Bulk:
     """An insert of many rows at once, which `finish` may turn into one that replaces.
 
-    `rid`: how PostgreSQL makes the row's number, an expression of its place `n` among those that are inserted.
+    `rid`: PostgreSQL's expression for the column of that name, in which `n` counts the inserted rows from 1.
     """
 
     def __init__(

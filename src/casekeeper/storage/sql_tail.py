@@ -1,7 +1,7 @@
-"""The tail in SQL: facts by their `rid`, which follows the order of commits, as far as they are final.
+"""The tail in SQL: facts in the order of `rid`, as far as they are final.
 
-On SQLite there is one writer, and what can be seen is final. On PostgreSQL a `rid` begins with the number of its
-transaction (`sql_ddl.POSTGRES_TAIL`): final is what comes before the oldest transaction that is under way.
+On SQLite there is one writer, and a visible fact is final. On PostgreSQL a `rid` begins with the number of its
+transaction (`sql_ddl.postgres_place`), and facts before the oldest running transaction are final.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ _DIGITS_MAX = 18
 
 
 class _Final(ColumnElement[int]):
-    """The first number that is not final yet.
+    """The first `rid` that is not final.
 
-    `here`: transactions of other databases of a PostgreSQL server are told apart and do not count, which takes a look
-    at all locks of the server, some milliseconds; otherwise each of them counts as under way.
+    Transactions of other databases of a PostgreSQL server count as running, too, unless `here`: then they are told
+    apart, which takes some milliseconds because all locks of the server are listed.
     """
 
     type = BigInteger()
@@ -50,8 +50,8 @@ def _final_postgres(element: _Final, compiler: SQLCompiler, **more: Any) -> str:
 
 
 _OLDEST = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-# What is known to be another database's is left out, not what is known to be this one's taken: a transaction has its
-# number a moment before it can be seen in pg_locks. The snapshot is the one by which the facts are read.
+# Transactions known to belong to another database are left out; a transaction has its number a moment before pg_locks
+# shows it, so the opposite would miss some. The snapshot is the one by which the facts are read.
 _OLDEST_HERE = """coalesce((SELECT min(running::text::bigint) FROM pg_snapshot_xip(pg_current_snapshot()) AS running
 WHERE NOT EXISTS (SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'transactionid' AND transactionid = running::xid AND mode = 'ExclusiveLock' AND granted
@@ -60,7 +60,7 @@ pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"""
 
 
 class _End(ColumnElement[int]):
-    """The last number that is final, or one behind it that will never be taken."""
+    """A `rid` behind which every fact that is not final yet will come."""
 
     type = BigInteger()
     inherit_cache = False
@@ -80,7 +80,7 @@ def _end_postgres(element: _End, compiler: SQLCompiler, **more: Any) -> str:
 
 
 class _LongAgo(ColumnElement[int]):
-    """The instant before which a fact that is held back has waited for too long: two seconds ago."""
+    """Two seconds ago: a fact older than that has been held back for too long."""
 
     type = BigInteger()
     inherit_cache = True
@@ -97,7 +97,7 @@ def _long_ago_postgres(element: _LongAgo, compiler: SQLCompiler, **more: Any) ->
 
 
 def _page(columns: Any, final: _Final) -> Static:
-    """The epoch and whether a fact has been held back for long, then facts: one row at least, in one statement."""
+    """In one statement: the epoch, whether a fact has been held back for too long, and a page; at least one row."""
     here = _e.casefile_id == bindparam("casefile_id")
     page = (
         columns.where(here, _e.rid > bindparam("after"), _e.rid < final)
@@ -111,7 +111,7 @@ def _page(columns: Any, final: _Final) -> Static:
 
 
 def _news(final: _Final) -> Static:
-    """Likewise, how far it reaches, then casefiles with how many facts were looked at and the last of them."""
+    """Likewise the end of the tail, and casefiles with the number of facts looked at and the last of them."""
     looked_at = (
         select(_e.casefile_id, _e.rid)
         .where(_e.rid > bindparam("after"), _e.rid < final)
@@ -175,7 +175,7 @@ class SqlTail:
     async def _rows(
         self, statements: Sequence[Static], after: Position | None, values: dict[str, Any]
     ) -> tuple[str, list[Row]]:
-        """The epoch, and what else there is; without waiting for other databases where that takes long."""
+        """The epoch and the rest of the rows, read once more if other databases have held something back for too long."""
         rows: list[Row] = []
         for statement in statements:
             rows = await self._reads.point(partial(_all, statement=statement, values=values))

@@ -1,4 +1,4 @@
-"""The facts of a casefile are read in the order of their commits."""
+"""The facts of a casefile can be read in the order of their commits."""
 
 from alembic import op
 
@@ -13,7 +13,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_index("events_tail", "events", ["casefile_id", "rid"])
     if op.get_bind().dialect.name == "postgresql":
-        # Facts that are there keep their numbers, which are smaller than any that is made of a transaction's.
+        # Existing facts keep their numbers, which are smaller than any made from a transaction's number.
         op.execute(postgres_place(0))
         for statement in POSTGRES_TAIL:
             op.execute(statement)
