@@ -16,6 +16,7 @@ from benchmarks.nested import nested
 from benchmarks.permissions import permissions
 from benchmarks.searching import searching
 from benchmarks.stores import stores
+from benchmarks.streams import streams
 from benchmarks.telling import telling
 from benchmarks.waiting import waiting
 
@@ -32,6 +33,7 @@ PARTS = (
     "stores",
     "nested",
     "permissions",
+    "streams",
     "waiting",
 )
 _REQUEST_ID = f"bench-{MARK.decode()}"
@@ -303,6 +305,9 @@ def main() -> int:
         if wanted("nested"):
             say("nested calls")
             rows += nested(Path(folder, "nested"), asked.rounds)
+        if wanted("streams"):
+            say("streams")
+            rows += streams(Path(folder, "streams"))
         if wanted("permissions"):
             say("permissions")
             rows += permissions(Path(folder, "permissions"), asked.seconds * asked.rounds)

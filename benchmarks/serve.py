@@ -1,10 +1,11 @@
 """Starts one server for the benchmark: `python -m benchmarks.serve casekeeper|baselines --data DIR --port N`.
 
-Both kinds run under the same uvicorn: uvloop, httptools, no access log. casekeeper gets one tool more, which does
-nothing, and no rate limits.
+Both kinds run under the same uvicorn: uvloop, httptools, no access log. casekeeper gets two more tools, one that does
+nothing and one that reports progress, and no rate limits.
 """
 
 import argparse
+import asyncio
 import gc
 import json
 import socket
@@ -59,10 +60,18 @@ def _casekeeper(data: Path, port: int) -> Any:
         """Does nothing."""
         return {"done": True}
 
+    @tool(effects={Effect.READ})
+    async def tells(call: MDSContext, pieces: int, pause_ms: int) -> int:
+        """Reports progress."""
+        for number in range(pieces):
+            call.progress({"text": "some words of an answer", "number": number})
+            await asyncio.sleep(pause_ms / 1000)
+        return pieces
+
     @asynccontextmanager
     async def opening() -> AsyncGenerator[Server]:
         settings = Settings(data=data, limit_user=0, limit_casefile=0)
-        async with open_server(settings, tools=[noop]) as server:
+        async with open_server(settings, tools=[noop, tells]) as server:
             # As `casekeeper serve` does.
             gc.freeze()
             first = server.first_login

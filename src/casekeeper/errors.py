@@ -9,11 +9,11 @@ CasekeeperError
 │   │                         CsrfTokenRejected · ForeignPage · OperatorOnly
 │   ├── NotFound        404   CasefileNotFound · SessionNotFound · OperationNotFound · DocumentNotFound ·
 │   │                         AccountNotFound · KeyNotFound · RouteNotFound
-│   ├── Gone            410   RouteGone
+│   ├── Gone            410   RouteGone · PositionOfAnotherEpoch
 │   ├── Conflict        409   SessionClosed · SessionBusy · SessionReserved · CasefileArchived · StaleVersion ·
 │   │                         StillRunning · OwnerRequired · AccountExists · CasefileExists
 │   ├── TooLarge        413   BodyTooLarge · CasefileFull · ThingTooLarge · HeadersTooLarge (431)
-│   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · RequestIdReused
+│   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · PositionInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
 └── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
                               ShuttingDown
@@ -250,6 +250,13 @@ class RouteGone(Gone):
         super().__init__(f"Use {successor} instead; docs/migration.md says how.")
 
 
+class PositionOfAnotherEpoch(Gone):
+    """The store was restored from a backup since the position was given out: what comes behind it is not known."""
+
+    code = "position_of_another_epoch"
+    title = "The position is from before a restore; begin anew"
+
+
 class Conflict(Refused):
     """The state does not allow this now."""
 
@@ -356,6 +363,14 @@ class CursorInvalid(Invalid):
 
     def __init__(self) -> None:
         super().__init__(errors=(FieldError("cursor", self.title),))
+
+
+class PositionInvalid(Invalid):
+    code = "position_invalid"
+    title = "The position is not one of ours"
+
+    def __init__(self) -> None:
+        super().__init__(errors=(FieldError("position", self.title),))
 
 
 class RequestIdReused(Invalid):

@@ -34,6 +34,7 @@ from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
+from casekeeper.sessions.following import Polling
 from casekeeper.settings import Settings
 from casekeeper.storage.clocks import agreeing
 from casekeeper.storage.helper import Helper, find_helper
@@ -116,6 +117,8 @@ async def open_server(
         heeding.add_done_callback(_tell_if_it_failed)
         waking = asyncio.create_task(server.waker.run() if goes_on else asyncio.sleep(0))
         waking.add_done_callback(_tell_if_it_failed)
+        polling = asyncio.create_task(_polling(storage, live))
+        polling.add_done_callback(_tell_if_it_failed)
         try:
             yield server
         finally:
@@ -124,6 +127,7 @@ async def open_server(
             judging.cancel()
             heeding.cancel()
             waking.cancel()
+            polling.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
             await agents.close()
             readers.close()
@@ -145,6 +149,12 @@ async def _helped(
             yield
     finally:
         work.cancel()
+
+
+async def _polling(storage: Storage, live: LiveFeed) -> None:
+    """Look for the facts of other processes, where there are any."""
+    if storage.is_shared:
+        await Polling(storage.events, live).run()
 
 
 def _rates(settings: Settings) -> Rates:

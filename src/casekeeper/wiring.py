@@ -63,9 +63,6 @@ from casekeeper.settings import Settings
 from casekeeper.storage.helper import Helper
 from casekeeper.storage.store import Storage
 
-# How late a follower sees what another process wrote.
-_POLL = timedelta(milliseconds=500)
-
 
 @dataclass(frozen=True, slots=True)
 class FirstLogin:
@@ -251,8 +248,7 @@ def wire(
     )
     waker = Waker(storage.events, executor, runner, clock, due)
     # RECORD, read
-    poll = _POLL if storage.is_shared else None
-    reading = Reading(storage.events, manager, gate, live, cursors, clock, poll=poll)
+    reading = Reading(storage.events, manager, gate, live, cursors, clock)
     operations = Operations(manager, reading, runner, stops, outcomes, sizes, logins)
     sessions = SessionService(
         manager,

@@ -2,7 +2,8 @@
 
 import shutil
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,30 +53,56 @@ def objects() -> Generator[Objects]:
         yield server
 
 
+@dataclass(frozen=True)
+class Where:
+    """An empty store that any process can open."""
+
+    kind: str
+    address: str
+    directory: Path
+
+    def open(self) -> AbstractAsyncContextManager[Storage]:
+        """Opens it."""
+        # A server that the tests share may not have been up for long; nobody was there before it.
+        limits = StoreLimits(settle=timedelta(0))
+        return open_storage(self.address, self.directory, lambda _: None, limits=limits)
+
+
+@asynccontextmanager
+async def made(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> AsyncGenerator[Where]:
+    """An empty store of a kind."""
+    data = tmp_path / "data"
+    if kind == "sqlite":
+        migrated: Path = request.getfixturevalue("migrated")
+        shutil.copytree(migrated, data)
+        yield Where(kind, "", data)
+    elif kind == "firestore":
+        emulator: Emulator = request.getfixturevalue("emulator")
+        # The search index beside it has the embedded store's tables.
+        data.mkdir()
+        shutil.copy(request.getfixturevalue("migrated") / "casekeeper.db", data / "search.db")
+        with watched_queries() as needed:
+            yield Where(kind, emulator.address(), data)
+        assert needed <= declared()
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = await server.migrated()
+        yield Where(kind, url, data)
+        await server.drop(url)
+
+
+@pytest.fixture(params=STORES)
+async def where(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Where]:
+    """An empty store of each backend, for those who open it in other ways than `opening`."""
+    async with made(request, request.param, tmp_path) as empty:
+        yield empty
+
+
 @pytest.fixture(params=STORES)
 async def opening(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Opening]:
     """How to open an empty store of each backend, as often as it can be open at once."""
-    if request.param == "sqlite":
-        migrated: Path = request.getfixturevalue("migrated")
-        shutil.copytree(migrated, tmp_path / "data")
-        yield lambda: open_storage("", tmp_path / "data", lambda _: None)
-        return
-    if request.param == "firestore":
-        emulator: Emulator = request.getfixturevalue("emulator")
-        address = emulator.address()
-        # The search index beside it has the embedded store's tables.
-        (tmp_path / "data").mkdir()
-        shutil.copy(request.getfixturevalue("migrated") / "casekeeper.db", tmp_path / "data" / "search.db")
-        with watched_queries() as needed:
-            yield lambda: open_storage(address, tmp_path / "data", lambda _: None)
-        assert needed <= declared()
-        return
-    server: Postgres = request.getfixturevalue("postgres")
-    url = await server.migrated()
-    # The server has not been up for long; nobody was there before it.
-    limits = StoreLimits(settle=timedelta(0))
-    yield lambda: open_storage(url, tmp_path / "data", lambda _: None, limits=limits)
-    await server.drop(url)
+    async with made(request, request.param, tmp_path) as empty:
+        yield empty.open
 
 
 @pytest.fixture

@@ -65,6 +65,9 @@ async def _read_everything(shelf: Shelf) -> None:
     await storage.events.open_of(shelf.casefile_id, OWNER)
     await storage.events.asked_to_stop("alive")
     await storage.events.orphans("alive", 10)
+    await storage.events.heads([shelf.session_id])
+    await storage.tail.read(shelf.casefile_id, None, 10)
+    await storage.tail.casefiles_with_news(await storage.tail.end(shelf.casefile_id))
     await shelf.check()
     for user_id in (OWNER, GUEST):
         await storage.sessions.sessions_seen_by(user_id, NOW, SessionFilter(), None, 10)

@@ -4,13 +4,15 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from casekeeper.sessions.manager import At, Purpose
+from casekeeper.sessions.streamed import StreamedFact
 from tests.fakes.postgres import shared_postgres
 from tests.fakes.redis import redis_url, running_redis
 from tests.support import NOON, Api, House, SteppableClock, Workshop, bearer, open_test_server
@@ -179,10 +181,41 @@ async def test_a_follower_is_woken_by_what_the_other_server_writes(tmp_path: Pat
         async with two_servers(tmp_path, redis) as ((here, _), (there, _)):
             house = await here.house()
             session_id = await here.session(house["owner"], house.casefile_id)
-            # A watch hears of nothing but wake-ups: the reading that goes on by itself is no part of it.
+            # Sooner than by looking there, which this server would do within half a second.
             with here.server.reading.watch(session_id) as followed:
                 await there.run(house["owner"], "noop", session_id=session_id)
                 assert await followed.wait(30) is not None
+
+
+async def test_followers_get_what_the_other_server_writes_and_its_other_sessions_wake_nobody(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (here, there, house, _):
+        sessions = [await here.session(house["owner"], house.casefile_id) for _ in range(3)]
+        manager, reading = here.server.manager, here.server.reading
+        caller = await here.server.authenticator.authenticate(house["owner"])
+
+        async def followed(session_id: str) -> list[int]:
+            context = await manager.validate_and_get_session(caller, At(session_id), Purpose.READ)
+            seen: list[int] = []
+            async with aclosing(reading.follow(context, 0)) as stream:
+                async for item in stream:
+                    assert isinstance(item, StreamedFact)
+                    seen.append(item.seq)
+                    if item.seq == 5:
+                        break
+            return seen
+
+        with reading.watch(sessions[2]) as bystander:
+            bystander.seen = 1
+            following = [asyncio.create_task(followed(one)) for one in sessions[:2] * 2]
+            for session_id in sessions[:2] * 2:
+                await there.run(house["owner"], "noop", session_id=session_id)
+            async with asyncio.timeout(30):
+                seen = await asyncio.gather(*following)
+            assert not bystander.has_news
+
+    assert seen == [list(range(1, 6))] * 4
 
 
 @asynccontextmanager

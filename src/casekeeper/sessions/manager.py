@@ -158,6 +158,23 @@ class CasefileSessionManager:
             raise await self._refuse_private(access, session, on_record=on_record)
         return SessionContext(access, session)
 
+    async def still(self, context: SessionContext) -> SessionContext:
+        """A fresh proof for reading a session, from an earlier proof.
+
+        The session is not read: what decides who may read it (its user, casefile and visibility) never changes, and a
+        deleted casefile shows in the permission. Nor is the permission, if a cached one is provably current.
+
+        Raises:
+            SessionNotFound, RoleTooLow, StoreUnavailable: As `validate_and_get_session`.
+        """
+        caller, session = context.caller, context.session
+        access = await self._gate.look(caller, session.casefile_id)
+        if access is None or not _is_visible(access, session):
+            raise SessionNotFound(session.session_id)
+        if not access.may(action := _action(caller, session, Purpose.READ)):
+            raise await self._gate.refuse(access, action)
+        return SessionContext(access, session)
+
     async def _found(
         self, caller: Principal, session_id: str, purpose: Purpose, *, again: bool
     ) -> tuple[Access, UnifiedSession]:

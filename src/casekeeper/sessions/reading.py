@@ -1,8 +1,7 @@
 """Reading the record: pages of one session, events across sessions, and following a session live."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
@@ -13,28 +12,20 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Gate
 from casekeeper.clock import Clock
-from casekeeper.errors import OperationNotFound, Refused, SessionNotFound
+from casekeeper.errors import OperationNotFound, SessionNotFound
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, EventId, SessionId, UserId
 from casekeeper.journal.events import Kind, OperationType, StoredFact
-from casekeeper.journal.feed import Delta, LiveFeed, Watch
+from casekeeper.journal.feed import LiveFeed, Watch
 from casekeeper.journal.operations import OpenedOperation, WaitingFor, WaitsFor
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
+from casekeeper.sessions.following import HEARTBEAT, PAGE, Following, Heads
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
-from casekeeper.sessions.streamed import (
-    StreamedBreak,
-    StreamedDelta,
-    StreamedFact,
-    StreamedRefusal,
-    in_order,
-)
+from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, StreamedRefusal
 from casekeeper.values import value
 
 # Stored JSON is passed on as it is; this says what it looks like.
 _EVENTS = {"type": "array", "items": {"x-schema": "ExecutionEvent"}}
-
-HEARTBEAT = timedelta(seconds=15)
-_PAGE = 200
 
 
 class EventFilter(BaseModel):
@@ -125,7 +116,7 @@ def waiting_view(waiting_for: Sequence[WaitingFor]) -> list[WaitingForView]:
     return [WaitingForView(one.kind, one.id, one.until) for one in waiting_for]
 
 
-class EventStore(Protocol):
+class EventStore(Heads, Protocol):
     """The record as a store reads it."""
 
     async def facts(
@@ -169,18 +160,14 @@ class Reading:
         live: LiveFeed,
         cursors: Cursors,
         clock: Clock,
-        *,
-        poll: timedelta | None = None,
     ) -> None:
-        """`poll`: how often followers look by themselves, where other processes write as well."""
         self._store = store
         self._manager = manager
         self._gate = gate
         self._live = live
         self._cursors = cursors
         self._clock = clock
-        self._poll = poll
-        self.is_ended = False
+        self._following = Following(self._journal, manager, live)
 
     async def page(self, context: SessionContext, wanted: EventPage) -> FactPage:
         """A page of one session's record, by seq."""
@@ -229,12 +216,16 @@ class Reading:
         """Collect a session's progress from now on, for a `follow` that begins later."""
         return self._live.watch(session_id)
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether nobody can follow a session any more."""
+        return self._following.is_ended
+
     def end(self) -> None:
         """End all streams that follow a session, each with the id behind which it can be resumed elsewhere."""
-        self.is_ended = True
-        self._live.wake()
+        self._following.end()
 
-    async def follow(
+    def follow(
         self,
         context: SessionContext,
         after: int,
@@ -246,49 +237,19 @@ class Reading:
 
         Permission is checked again before anything is sent and at every heartbeat; the stream ends with
         the refusal when it is gone. A break is the last item where the server stops, which a `watched` stream outlives: it
-        ends with what it is about, or when there is nothing more to send and `until` says so. Facts come once each, in order, whatever happens to wake-ups.
-        """
-        session_id, caller = context.session.session_id, context.caller
-        deltas: list[Delta] = []
-        quiet = timedelta()
-        with nullcontext(watched) if watched else self._live.watch(session_id) as watch:
-            while True:
-                # What is taken before the read belongs to operations whose start is read; of what comes meanwhile
-                # some may not: that waits for the next read.
-                deltas += watch.taken()
-                rows = await self._store.facts(session_id, _JOURNAL, after, _PAGE)
-                if refusal := await self._refusal(caller, session_id):
-                    yield StreamedRefusal(refusal)
-                    return
-                items, deltas = in_order(rows, deltas, watch.taken())
-                for item in items:
-                    yield item
-                after = rows[-1].seq if rows else after
-                if self.is_ended and not watched:
-                    yield StreamedBreak(after)
-                    return
-                if len(rows) == _PAGE or deltas:
-                    continue
-                if until is not None and until():
-                    return
-                pause = min(self._poll or heartbeat, heartbeat)
-                news = await watch.wait(pause.total_seconds())
-                if news is not None:
-                    deltas, quiet = news, timedelta()
-                    # A burst of commits becomes one read.
-                    await asyncio.sleep(0)
-                    continue
-                quiet += pause
-                if quiet >= heartbeat:
-                    quiet = timedelta()
-                    yield None
+        ends with what it is about. Facts come once each, in order, whatever happens to wake-ups. Deltas come behind the
+        start of their operation and before its end.
 
-    async def _refusal(self, caller: Principal, session_id: str) -> Refused | None:
-        try:
-            await self._manager.validate_and_get_session(caller, At(session_id=session_id), Purpose.READ)
-        except Refused as refusal:
-            return refusal
-        return None
+        `until` is asked after each read when there is nothing more to send. Once it is true, what was committed before is
+        sent and the stream ends without a further item. Call `wake` of the `watched` when it becomes true; otherwise that
+        is noticed with the next fact, delta or heartbeat.
+
+        The store is read when facts were announced and at every heartbeat, not for deltas.
+        """
+        return self._following.follow(context, after, heartbeat, watched, until)
+
+    async def _journal(self, session_id: str, after: int) -> Sequence[StoredFact]:
+        return await self._store.facts(session_id, _JOURNAL, after, PAGE)
 
     def _page(
         self,
@@ -303,7 +264,7 @@ class Reading:
         return FactPage([orjson.Fragment(row.json()) for row in rows[:limit]], cursor, more)
 
 
-_JOURNAL = EventPage(view="journal", limit=_PAGE)
+_JOURNAL = EventPage(view="journal", limit=PAGE)
 
 
 def open_view(opened: OpenedOperation) -> OpenView:

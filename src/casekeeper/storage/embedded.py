@@ -17,6 +17,7 @@ from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_search import SqlSearch
 from casekeeper.storage.sql_sessions import SqlSessions
+from casekeeper.storage.sql_tail import SqlTail
 from casekeeper.storage.sql_things import SqlThings
 from casekeeper.storage.sqlite import DirectoryLock, SqliteStore, connect
 from casekeeper.storage.store import Storage, nobody
@@ -51,6 +52,7 @@ async def open_embedded(
                 casefiles=SqlCasefiles(store),
                 sessions=SqlSessions(store),
                 events=SqlEvents(store),
+                tail=SqlTail(store),
                 documents=SqlDocuments(store),
                 search=SqlSearch(store),
                 things=SqlThings(store),

@@ -18,7 +18,7 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 
 from casekeeper.errors import StoreUnavailable
 from casekeeper.storage import firestore_values as v
-from casekeeper.storage.firestore_values import Document, Query, Write
+from casekeeper.storage.firestore_values import Document, Made, Query, Write
 
 HOST = "firestore.googleapis.com"
 # The largest answer is a page of events of 256 KiB each.
@@ -96,13 +96,25 @@ class Firestore:
         Raises:
             StoreUnavailable: It does not answer.
         """
+        return (await self.query_at(wanted))[0]
+
+    async def query_at(self, wanted: Query) -> tuple[list[Document], int]:
+        """What a query finds, and its `read_time` in microseconds since 1970.
+
+        It sees every commit up to that time (google.firestore.v1 CommitResponse.commit_time).
+
+        Raises:
+            StoreUnavailable: It does not answer.
+        """
         # The emulator asks for no indexes, so tests look here for what firestore.indexes.json has to hold.
         _log.debug("query", extra={"query": wanted})
         request = v.query_request(self._root, wanted)
         answers = await self._read("query", request)
-        return [v.document_of(self._root, a.document) for a in answers if a.HasField("document")]
+        found = [v.document_of(self._root, a.document) for a in answers if a.HasField("document")]
+        # Where nothing is found, one answer carries the time alone.
+        return found, answers[0].read_time.ToMicroseconds()
 
-    async def commit(self, writes: Sequence[Write]) -> None:
+    async def commit(self, writes: Sequence[Write]) -> Made:
         """Make these changes, all or none.
 
         Raises:
@@ -112,7 +124,7 @@ class Firestore:
         """
         request = v.commit_request(self._database, self._root, writes)
         try:
-            await next(self._channels).commit(request, metadata=self._metadata, timeout=_CALL_S)
+            answer = await next(self._channels).commit(request, metadata=self._metadata, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
             code = error.code()
             if code in _CONFLICTS:
@@ -120,6 +132,7 @@ class Firestore:
             if code in _REJECTED:
                 raise Rejected(error.details()) from error
             raise StoreUnavailable(f"Firestore does not answer: {code.name.lower()}.") from error
+        return v.made_of(answer)
 
     async def _get(self, paths: Sequence[str], consistent: bool) -> list[Document]:
         request = v.get_request(self._database, self._root, paths, consistent=consistent)

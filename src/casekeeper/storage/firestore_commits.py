@@ -26,6 +26,7 @@ from casekeeper.storage.firestore_conditions import places
 from casekeeper.storage.firestore_judging import judge
 from casekeeper.storage.firestore_lines import changes_permissions, facts_of, is_fenced, line_of, size_of
 from casekeeper.storage.firestore_rows import INLINE_BYTES
+from casekeeper.storage.firestore_stamps import put_end_right, stamp_again
 from casekeeper.storage.firestore_view import Memory, View
 from casekeeper.values import value
 
@@ -183,7 +184,8 @@ class FirestoreCommits:
                 view = await self._take(view, commit, nonce, answers)
             try:
                 if writes := view.writes():
-                    await self._store.commit(writes)
+                    made = await self._store.commit(writes)
+                    await stamp_again(self._store, made, writes)
             except Conflict:
                 self.memory.forget(view.tails)
                 if monotonic() > ends:
@@ -194,6 +196,9 @@ class FirestoreCommits:
                 self.memory.forget(view.tails)
                 if not await self._has_landed(answers, nonce):
                     continue
+                # The lost answer would have said whether the commit was timely.
+                for session_id in view.tails:
+                    await self._put_end_right(view, session_id)
             await self._tell(view, answers)
             return answers
 
@@ -222,6 +227,10 @@ class FirestoreCommits:
                 continue
             return found is not None and found.fields["nonce"] == nonce
         raise StoreUnavailable("Firestore did not answer; whether this was written is not known.")
+
+    async def _put_end_right(self, view: View, session_id: str) -> None:
+        if casefile_id := await view.casefile_of(session_id):
+            await put_end_right(self._store, casefile_id, session_id)
 
     async def _tell(self, view: View, answers: list[Answer]) -> None:
         self.memory.keep(view.tails)

@@ -14,6 +14,7 @@ from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_casefiles import live_grants
 from casekeeper.storage.firestore_channels import Firestore
 from casekeeper.storage.firestore_chunks import chunked
+from casekeeper.storage.firestore_heads import Newest
 from casekeeper.storage.firestore_rows import opened_of
 from casekeeper.storage.firestore_sessions import casefile_of, is_seen
 from casekeeper.storage.firestore_values import Document, Fields, Query
@@ -35,6 +36,7 @@ class FirestoreEvents:
         self._store = store
         self._memory = memory
         self._workers = workers
+        self._newest = Newest(store, memory)
         # Whose pseudonym it is never changes.
         self._names: dict[str, str] = {}
 
@@ -54,7 +56,7 @@ class FirestoreEvents:
         )
         if wanted.text is None:
             found = await walk(self._store, [query], filters.accept, limit, by=("seq",))
-            return await self._stored(found)
+            return await self.stored(found)
         return await self._with_text([query], filters, wanted.text, limit)
 
     async def facts_seen_by(
@@ -91,7 +93,7 @@ class FirestoreEvents:
 
         filters.judges.append(is_visible)
         if wanted.text is None:
-            return await self._stored(await walk(self._store, queries, filters.accept, limit, by=_PLACE))
+            return await self.stored(await walk(self._store, queries, filters.accept, limit, by=_PLACE))
         return await self._with_text(queries, filters, wanted.text, limit, by=_PLACE)
 
     async def _of_sessions(self, wanted: QueryEvents, beyond: tuple[int, str, int] | None) -> list[Query]:
@@ -105,11 +107,14 @@ class FirestoreEvents:
                 queries.append(Query("events", at.session(casefile_id, session_id), order=order, after=after))
         return queries
 
+    async def heads(self, session_ids: Collection[str]) -> Mapping[str, int]:
+        return await self._newest.heads(session_ids)
+
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
         found = await self._store.query(
             Query("events", everywhere=True, where=(("event_id", "==", event_id),))
         )
-        return await self._stored(sorted(found, key=lambda one: one.fields["seq"]))
+        return await self.stored(sorted(found, key=lambda one: one.fields["seq"]))
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         found = await self._store.query(Query("open_operations", where=(("session_id", "==", session_id),)))
@@ -149,7 +154,7 @@ class FirestoreEvents:
         found = await self._store.query(
             Query("events", everywhere=True, where=(("parent_event_id", "==", event_id),))
         )
-        return await self._stored(sorted(found, key=lambda one: one.fields["seq"]))
+        return await self.stored(sorted(found, key=lambda one: one.fields["seq"]))
 
     async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:
         found = await self._store.query(Query("open_operations", where=(("owner", "==", owner),)))
@@ -191,7 +196,7 @@ class FirestoreEvents:
             return any(needle in _lowered(body) for body in bodies if body is not None)
 
         filters.judges.append(has_it)
-        return await self._stored(await walk(self._store, queries, filters.accept, limit, by=by))
+        return await self.stored(await walk(self._store, queries, filters.accept, limit, by=by))
 
     async def _asked(self, row: Fields) -> Fields | None:
         if row["started_seq"] is None:
@@ -199,8 +204,12 @@ class FirestoreEvents:
         found = await self._store.one(at.event(row["casefile_id"], row["session_id"], row["started_seq"]))
         return found.fields if found else None
 
-    async def _stored(self, found: Sequence[Document]) -> list[StoredFact]:
+    async def stored(self, found: Sequence[Document], *, payloads: bool = True) -> list[StoredFact]:
+        """Facts out of their documents; without `payloads`, these may hold no more than the header's fields."""
         rows = [one.fields for one in found]
+        if not payloads:
+            await self._learn_names({row["actor"] for row in rows})
+            return [StoredFact(*self._head(row), None, None, None, 0) for row in rows]
         starts = {
             at.event(row["casefile_id"], row["session_id"], row["started_seq"])
             for row in rows
@@ -218,9 +227,12 @@ class FirestoreEvents:
             if started is not None:
                 s = started.fields
                 inputs = (await self._body(s), s["blob"], s["size"])
+        body = await self._body(row)
+        return StoredFact(*self._head(row), row["salt"], body, row["blob"], row["size"], *inputs)
+
+    def _head(self, row: Fields) -> tuple[str, int, int, bytes, bytes, str | None]:
         name = self._names.get(row["actor"])
-        head = (row["session_id"], row["seq"], row["at_us"], row["header"], row["hash"], name)
-        return StoredFact(*head, row["salt"], await self._body(row), row["blob"], row["size"], *inputs)
+        return row["session_id"], row["seq"], row["at_us"], row["header"], row["hash"], name
 
     async def _body(self, row: Fields) -> bytes | None:
         if not row["chunks"]:

@@ -14,7 +14,7 @@ from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_conditions import CONDITIONS
 from casekeeper.storage.firestore_records import MAKES_SESSIONS, RECORDS
 from casekeeper.storage.firestore_rows import INLINE_BYTES, open_row, pieces
-from casekeeper.storage.firestore_values import Fields
+from casekeeper.storage.firestore_values import SERVER_TIME, Fields
 from casekeeper.storage.firestore_view import Tail, Totals, View, totals_to_bytes
 
 # A fact carries the totals of its session: past so many names, further ones are counted together.
@@ -104,6 +104,7 @@ def event_row(fact: Fact, tail: Tail, header: bytes, nonce: str) -> Fields:
         "request_id": fact.request_id,
         "at_us": fact.at_us,
         "last_us": tail.last_us,
+        "committed_at": SERVER_TIME,
         "started_seq": fact.started_seq,
         "header": header,
         "commitment": payload.commit,

@@ -21,6 +21,7 @@ from casekeeper.storage.firestore_documents import FirestoreDocuments
 from casekeeper.storage.firestore_events import FirestoreEvents
 from casekeeper.storage.firestore_search import FirestoreSearch
 from casekeeper.storage.firestore_sessions import FirestoreSessions
+from casekeeper.storage.firestore_tail import FirestoreTail
 from casekeeper.storage.firestore_things import FirestoreThings
 from casekeeper.storage.firestore_upkeep import FirestoreUpkeep
 from casekeeper.storage.firestore_values import Write
@@ -30,7 +31,7 @@ from casekeeper.storage.schema_version import SchemaTooNew
 from casekeeper.storage.sqlite import SqliteStore
 from casekeeper.storage.store import Storage
 
-_LAYOUT = 1
+_LAYOUT = 2
 _LAYOUT_PLACE = "store/layout"
 
 
@@ -53,11 +54,12 @@ async def open_firestore(
     path = limits.search or directory / "search.db"
     await asyncio.to_thread(migrate, path)
     async with _reached(address, limits) as store:
-        await _begin(store)
+        has_unstamped = await _begin(store)
         index = SqliteStore(path, lambda _: None, lambda _: None)
         search = FirestoreSearch(store, index)
         commits = FirestoreCommits(store, announce, push, search.follow, FirestoreUpkeep(store, search))
         workers = Workers(store, commits.doubts)
+        events = FirestoreEvents(store, commits.memory, workers)
         try:
             if owner:
                 await workers.begin(owner)
@@ -66,7 +68,8 @@ async def open_firestore(
                 accounts=FirestoreAccounts(store),
                 casefiles=FirestoreCasefiles(store),
                 sessions=FirestoreSessions(store, commits.memory),
-                events=FirestoreEvents(store, commits.memory, workers),
+                events=events,
+                tail=FirestoreTail(store, events, has_unstamped=has_unstamped),
                 documents=FirestoreDocuments(store, search),
                 search=search,
                 things=FirestoreThings(store),
@@ -105,8 +108,8 @@ async def _reached(address: str, limits: StoreLimits) -> AsyncGenerator[Firestor
         yield Firestore(channels, database, token="owner" if emulator else None)
 
 
-async def _begin(store: Firestore) -> None:
-    """Make what every store begins with, once."""
+async def _begin(store: Firestore) -> bool:
+    """Make what every store begins with, once; returns whether it may have facts of layout 1, which have no stamps."""
     found = await store.get([_LAYOUT_PLACE, at.FEED_HEAD])
     layout = found.get(_LAYOUT_PLACE)
     if layout is not None and layout.fields["version"] > _LAYOUT:
@@ -117,7 +120,14 @@ async def _begin(store: Firestore) -> None:
         with suppress(Conflict):  # another process did it just now
             await store.commit(
                 [
-                    Write(_LAYOUT_PLACE, None, {"version": _LAYOUT}),
+                    Write(_LAYOUT_PLACE, None, {"version": _LAYOUT, "began_with": _LAYOUT}),
                     Write(at.FEED_HEAD, None, {"epoch": secrets.token_hex(8), "number": 0}),
                 ]
             )
+        return False
+    began_with = layout.fields.get("began_with", 1)
+    if layout.fields["version"] < _LAYOUT:
+        with suppress(Conflict):  # likewise
+            newest = {"version": _LAYOUT, "began_with": began_with}
+            await store.commit([Write(_LAYOUT_PLACE, layout.version, newest)])
+    return began_with < 2

@@ -14,7 +14,8 @@ from casekeeper.journal.things import Topic
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Conflict, Firestore
 from casekeeper.storage.firestore_search import FirestoreSearch
-from casekeeper.storage.firestore_values import SERVER_TIME, Document, Query, Write
+from casekeeper.storage.firestore_stamps import STAMPED, place_us
+from casekeeper.storage.firestore_values import SERVER_TIME, Document, Fields, Query, Write
 
 _PAGE = 300
 _EMPTY = {"salt": None, "body": None, "chunks": 0, "blob": None, "size": 0}
@@ -59,11 +60,12 @@ class FirestoreUpkeep:
     async def _erase_payloads(self, session: str) -> None:
         after: tuple[int, ...] | None = None
         while True:
-            page = Query("events", session, order=(("seq", "asc"),), after=after, limit=_PAGE, only=("seq",))
+            only = ("seq", *STAMPED)
+            page = Query("events", session, order=(("seq", "asc"),), after=after, limit=_PAGE, only=only)
             found = await self._store.query(page)
             if found:
                 await self._store.commit(
-                    [Write(one.path, None, _EMPTY, is_blind=True, is_partial=True) for one in found]
+                    [Write(one.path, None, _emptied(one), is_blind=True, is_partial=True) for one in found]
                 )
             if len(found) < _PAGE:
                 return
@@ -82,3 +84,8 @@ class FirestoreUpkeep:
         return await self._store.query(
             Query(wanted.collection, wanted.parent, where=wanted.where, limit=_PAGE, only=wanted.only)
         )
+
+
+def _emptied(fact: Document) -> Fields:
+    # Its place among the facts of the casefile is the time of its last change, which must not become this one.
+    return {**_EMPTY, "place_us": place_us(fact)} if fact.fields.get("is_restamped") else _EMPTY

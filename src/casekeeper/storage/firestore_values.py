@@ -46,11 +46,16 @@ class Instant:
 
 @value
 class Document:
-    """A document as it was read; `version` changes whenever it does."""
+    """A document as it was read. `version` is the time of the commit that changed it last.
+
+    `made_us`: the time of the commit that created it, in microseconds since 1970. Both compare with those of other
+    documents and with the `read_time` of queries (google.firestore.v1 Document).
+    """
 
     path: str
     fields: dict[str, Any]
     version: Any
+    made_us: int
 
 
 @value
@@ -67,6 +72,17 @@ class Write:
     only_checks: bool = False
     is_blind: bool = False
     is_partial: bool = False
+
+
+@value
+class Made:
+    """A commit that was made: the version of its documents, and how much later it was than its `SERVER_TIME`.
+
+    The server takes that time when it begins with a commit; `late_us` is 0 if the commit has none.
+    """
+
+    version: Any
+    late_us: int
 
 
 @value
@@ -129,7 +145,19 @@ def _read(given: Any) -> Any:
 def document_of(root: str, found: Any) -> Document:
     """A document out of an answer; `root` is what all names begin with."""
     fields = {name: _read(given) for name, given in found.fields.items()}
-    return Document(found.name.removeprefix(root), fields, found.update_time)
+    made_us = found.create_time.ToMicroseconds()
+    return Document(found.name.removeprefix(root), fields, found.update_time, made_us)
+
+
+def made_of(answer: Any) -> Made:
+    """The answer to a commit."""
+    stamps = [one.ToMicroseconds() for result in answer.write_results for one in _times(result)]
+    made_us = answer.commit_time.ToMicroseconds()
+    return Made(answer.commit_time, made_us - stamps[0] if stamps else 0)
+
+
+def _times(result: Any) -> list[Any]:
+    return [one.timestamp_value for one in result.transform_results]
 
 
 def get_request(database: str, root: str, paths: Sequence[str], *, consistent: bool) -> Any:

@@ -13,6 +13,7 @@ from casekeeper.acl_feed import Change
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Firestore
+from casekeeper.storage.firestore_stamps import STAMPED, is_late, put_end_right
 from casekeeper.storage.firestore_values import Document, Fields, Query, Write
 from casekeeper.values import value
 
@@ -27,7 +28,8 @@ Totals = dict[tuple[str, str, str], Counted]
 class Tail:
     """Where a session's chain stands; the totals are those of all operations that ended in it so far.
 
-    `counted_seq` is the number of the fact that carries them, 0 if there is none.
+    `counted_seq` is the number of the fact that carries them, 0 if there is none. `is_late`: the newest fact
+    has to be stamped again before another is added (`firestore_stamps`).
     """
 
     seq: int
@@ -35,6 +37,7 @@ class Tail:
     last_us: int
     totals: Totals
     counted_seq: int
+    is_late: bool = False
 
 
 def totals_to_bytes(totals: Totals) -> bytes:
@@ -50,9 +53,8 @@ def totals_of(data: bytes) -> Totals:
 async def read_tail(store: Firestore, casefile_id: str, session_id: str) -> Tail | None:
     """The newest fact of a session."""
     parent = at.session(casefile_id, session_id)
-    found = await store.query(
-        Query("events", parent, order=(("seq", "desc"),), limit=1, only=("seq", "hash", "last_us", "totals"))
-    )
+    only = ("seq", "hash", "last_us", "totals", *STAMPED)
+    found = await store.query(Query("events", parent, order=(("seq", "desc"),), limit=1, only=only))
     if not found:
         return None
     newest = found[0].fields
@@ -63,7 +65,8 @@ async def read_tail(store: Firestore, casefile_id: str, session_id: str) -> Tail
         seq = carried
         carrier = await store.one(at.event(casefile_id, session_id, seq)) if seq else None
         carried = carrier.fields["totals"] if carrier else b"[]"
-    return Tail(newest["seq"], newest["hash"], newest["last_us"], totals_of(carried), seq)
+    totals, late = totals_of(carried), is_late(found[0])
+    return Tail(newest["seq"], newest["hash"], newest["last_us"], totals, seq, late)
 
 
 @dataclass(slots=True)
@@ -174,6 +177,8 @@ class View:
         tail = self.tails.get(session_id) or self.memory.tails.get(session_id)
         if tail is None:
             tail = await read_tail(self.store, casefile_id, session_id) or Tail(0, b"", 0, {}, 0)
+            if tail.is_late:
+                await put_end_right(self.store, casefile_id, session_id)
         # From here on the batch stands on this one: a fact that comes in between takes its next number.
         self.tails[session_id] = tail
         return tail

@@ -19,6 +19,7 @@ from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.postgres import OUTAGES, PostgresStore, guarded
 from casekeeper.storage.postgres_presence import PostgresEvents, Presence
 from casekeeper.storage.postgres_search import PostgresSearch
+from casekeeper.storage.postgres_tail import keep_order
 from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
 from casekeeper.storage.sql_accounts import SqlAccounts
 from casekeeper.storage.sql_blobs import SqlParts
@@ -26,6 +27,7 @@ from casekeeper.storage.sql_casefiles import SqlCasefiles
 from casekeeper.storage.sql_documents import SqlDocuments
 from casekeeper.storage.sql_sessions import SqlSessions
 from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sql_tail import SqlTail
 from casekeeper.storage.sql_things import SqlThings
 from casekeeper.storage.store import Storage
 
@@ -79,6 +81,7 @@ async def open_postgres(
             reset=_nothing,
             command_timeout=limits.statement.total_seconds(),
         )
+        await keep_order(pool)
     store = PostgresStore(pool, announce, push, limits.connect.total_seconds())
     try:
         async with _present(options, owner, heard, store.doubts.arose, limits) as presence:
@@ -89,6 +92,7 @@ async def open_postgres(
                     casefiles=SqlCasefiles(store),
                     sessions=SqlSessions(store),
                     events=PostgresEvents(store, presence, store.doubts),
+                    tail=SqlTail(store),
                     documents=SqlDocuments(store),
                     search=PostgresSearch(store),
                     things=SqlThings(store),

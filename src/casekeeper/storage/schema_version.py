@@ -1,6 +1,6 @@
 """Which schema this casekeeper has."""
 
-NEWEST = "0008"
+NEWEST = "0009"
 """The newest migration; a store at it needs none."""
 
 

@@ -34,3 +34,23 @@ POSTGRES_SEARCH = (
     "CREATE INDEX document_words_marks ON document_words USING gin (marks)",
 )
 """Full-text search, for PostgreSQL."""
+
+PLACE_BITS = 20
+"""The lower bits of a fact's `rid` on PostgreSQL, which count the facts of a transaction."""
+
+
+def postgres_place(base: int) -> str:
+    """The function that makes a fact's `rid` from the number of its transaction and its own number within that.
+
+    `base` is for servers that number transactions anew (`postgres_tail.py`).
+    """
+    return f"""CREATE OR REPLACE FUNCTION event_place(transaction BIGINT, n BIGINT) RETURNS BIGINT LANGUAGE sql IMMUTABLE
+    AS $$ SELECT (transaction << {PLACE_BITS}) + n + {base} $$"""
+
+
+POSTGRES_TAIL = (
+    # For processes of older versions, which insert facts without a `rid`.
+    f"""ALTER TABLE events ALTER COLUMN rid SET DEFAULT
+    event_place(pg_current_xact_id()::text::bigint, nextval('events_rid_seq') & {2**PLACE_BITS - 1})""",
+)
+"""The order of commits, for PostgreSQL (docs/decisions/0019)."""

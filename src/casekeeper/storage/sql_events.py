@@ -1,15 +1,13 @@
 """The record, read from SQL."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
     bindparam,
-    func,
     literal_column,
     or_,
     select,
@@ -24,42 +22,12 @@ from casekeeper.journal.operations import OpenedOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_rows import opened_of
+from casekeeper.storage.sql_selecting import Names, asked, facts
 from casekeeper.storage.sql_sessions import seen_by
-from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static, Tx
+from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static
 
 _e = t.events.c
-_asked = t.payloads.alias("asked")
 _TERMINAL = sorted(kind.value for kind in TERMINAL)
-
-
-def _facts() -> Select[*tuple[Any, ...]]:
-    return (
-        select(
-            _e.session_id,
-            _e.seq,
-            _e.at_us,
-            _e.header,
-            _e.hash,
-            _e.actor,
-            t.payloads.c.salt,
-            t.payloads.c.body,
-            t.payloads.c.blob,
-            func.coalesce(t.payloads.c.size, 0),
-            _asked.c.body,
-            _asked.c.blob,
-            func.coalesce(_asked.c.size, 0),
-        )
-        .select_from(t.events)
-        .outerjoin(t.payloads, (t.payloads.c.session_id == _e.session_id) & (t.payloads.c.seq == _e.seq))
-        .outerjoin(_asked, (_asked.c.session_id == _e.session_id) & (_asked.c.seq == _e.started_seq))
-    )
-
-
-_NAMES = Static(
-    select(t.accounts.c.pseudonym, t.accounts.c.user_id).where(IsInJson(t.accounts.c.pseudonym, "actors"))
-)
-# Past it the names are read anew, which only costs a look-up a page.
-_NAMES_KEPT = 100_000
 
 
 def _constant(value: str) -> ColumnElement[str]:
@@ -68,7 +36,7 @@ def _constant(value: str) -> ColumnElement[str]:
 
 
 def _page(view: str, order: str) -> Static:
-    query = _facts().where(_e.session_id == bindparam("session_id")).limit(bindparam("n"))
+    query = facts().where(_e.session_id == bindparam("session_id")).limit(bindparam("n"))
     if view == "operations":
         query = query.where(_e.kind.in_([_constant(kind) for kind in _TERMINAL]))
     if order == "asc":
@@ -81,7 +49,12 @@ def _page(view: str, order: str) -> Static:
 _PAGES = {
     (view, order): _page(view, order) for view in ("operations", "journal") for order in ("asc", "desc")
 }
-_OPERATION = Static(_facts().where(_e.event_id == bindparam("event_id")).order_by(_e.seq))
+_OPERATION = Static(facts().where(_e.event_id == bindparam("event_id")).order_by(_e.seq))
+_HEADS = Static(
+    select(t.sessions.c.session_id, t.sessions.c.head_seq).where(
+        IsInJson(t.sessions.c.session_id, "session_ids")
+    )
+)
 _o = t.open_operations.c
 _OPEN_IN = Static(
     select(t.open_operations)
@@ -124,7 +97,7 @@ _DUE = Static(
 _ASKED_TO_STOP = Static(
     select(_o.event_id, _o.stop).where(_IS_RUNNING, _o.owner == bindparam("owner"), _o.stop.is_not(None))
 )
-_CHILDREN = Static(_facts().where(_e.parent_event_id == bindparam("event_id")).order_by(_e.seq))
+_CHILDREN = Static(facts().where(_e.parent_event_id == bindparam("event_id")).order_by(_e.seq))
 _RECORD = Static(
     select(_e.seq, _e.header, _e.hash, _e.commitment, t.payloads.c.salt, t.payloads.c.body, t.payloads.c.blob)
     .select_from(t.events)
@@ -143,8 +116,7 @@ class SqlEvents:
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
-        # Whose pseudonym it is never changes.
-        self._names: dict[str, str] = {}
+        self._names = Names(reads)
 
     async def facts(
         self, session_id: str, wanted: EventPage, beyond: int | None, limit: int
@@ -154,13 +126,13 @@ class SqlEvents:
         if not wanted.restricts:
             page = _PAGES[wanted.view, wanted.order]
             values = {"session_id": session_id, "beyond": beyond, "n": limit}
-            return await self._reads.point(lambda tx: self._named(tx, tx.all(page, **values)))
-        query = _facts().where(_e.session_id == session_id, *_filters(wanted)).limit(limit)
+            return await self._named(await self._reads.point(lambda tx: tx.all(page, **values)))
+        query = facts().where(_e.session_id == session_id, *_filters(wanted)).limit(limit)
         if wanted.order == "asc":
             query = query.where(_e.seq > beyond).order_by(_e.seq)
         else:
             query = query.where(_e.seq < beyond).order_by(_e.seq.desc())
-        return await self._reads.scan(lambda tx: self._named(tx, tx.select(query)))
+        return await self._named(await self._reads.scan(lambda tx: tx.select(query)))
 
     async def facts_seen_by(
         self,
@@ -170,7 +142,7 @@ class SqlEvents:
         beyond: tuple[int, str, int] | None,
         limit: int,
     ) -> Sequence[StoredFact]:
-        query = _facts().join(t.sessions, t.sessions.c.session_id == _e.session_id)
+        query = facts().join(t.sessions, t.sessions.c.session_id == _e.session_id)
         query = seen_by(query).where(*_filters(wanted)).limit(limit)
         if wanted.event_ids:
             query = query.where(_e.event_id.in_(wanted.event_ids))
@@ -186,10 +158,15 @@ class SqlEvents:
             query = query.order_by(_e.at_us.desc(), _e.session_id.desc(), _e.seq.desc())
             query = query.where(place < beyond) if beyond else query
         values = {"me": user_id, "now": to_us(now)}
-        return await self._reads.scan(lambda tx: self._named(tx, tx.select(query, values)))
+        return await self._named(await self._reads.scan(lambda tx: tx.select(query, values)))
+
+    async def heads(self, session_ids: Collection[str]) -> Mapping[str, int]:
+        ids = json.dumps(list(session_ids))
+        rows = await self._reads.point(lambda tx: tx.all(_HEADS, session_ids=ids))
+        return {row[0]: row[1] for row in rows}
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
-        return await self._reads.point(lambda tx: self._named(tx, tx.all(_OPERATION, event_id=event_id)))
+        return await self._named(await self._reads.point(lambda tx: tx.all(_OPERATION, event_id=event_id)))
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
@@ -216,7 +193,7 @@ class SqlEvents:
         return [opened_of(row) for row in rows]
 
     async def children(self, event_id: str) -> Sequence[StoredFact]:
-        return await self._reads.point(lambda tx: self._named(tx, tx.all(_CHILDREN, event_id=event_id)))
+        return await self._named(await self._reads.point(lambda tx: tx.all(_CHILDREN, event_id=event_id)))
 
     async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPENED, event_ids=json.dumps(list(event_ids))))
@@ -235,12 +212,9 @@ class SqlEvents:
         row = await self._reads.point(lambda tx: tx.one(_CONVERSATION, session_id=session_id))
         return row[0] if row else None
 
-    def _named(self, tx: Tx, rows: Sequence[Row]) -> list[StoredFact]:
-        names = self._names
-        if unknown := {row[5] for row in rows} - names.keys():
-            if len(names) > _NAMES_KEPT:
-                names.clear()
-            names.update(tx.all(_NAMES, actors=json.dumps(list(unknown))))
+    async def _named(self, rows: Sequence[Row]) -> list[StoredFact]:
+        # A read of its own: on PostgreSQL one statement by itself is spared a transaction.
+        names = await self._names.of(row[5] for row in rows)
         return [
             StoredFact(session_id, seq, at_us, header, hash_, names.get(actor), *payload)
             for session_id, seq, at_us, header, hash_, actor, *payload in rows
@@ -271,5 +245,5 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     if wanted.before:
         yield _e.at_us < to_us(wanted.before)
     if wanted.text:
-        bodies = (BodyText(t.payloads.c.body), BodyText(_asked.c.body))
+        bodies = (BodyText(t.payloads.c.body), BodyText(asked.c.body))
         yield or_(*(body.icontains(wanted.text, autoescape=True) for body in bodies))

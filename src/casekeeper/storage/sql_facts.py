@@ -33,7 +33,8 @@ def _add_up(new: Insert) -> ClauseElement:
     return new.on_conflict_do_update(index_elements=list(_TOTAL_KEYS), set_=summed)
 
 
-_ADD_EVENTS = Bulk(t.events)
+# The tail knows by the transaction's number what is final (`sql_tail.py`).
+_ADD_EVENTS = Bulk(t.events, rid="event_place(pg_current_xact_id()::text::bigint, {n})")
 _ADD_PAYLOADS = Bulk(t.payloads)
 _ADD_TOTALS = Bulk(t.session_totals, _add_up)
 

@@ -176,6 +176,7 @@ events = Table(
     sa.UniqueConstraint("session_id", "seq", name="events_place"),
     Index("events_event", "event_id"),
     Index("events_parent", "parent_event_id", sqlite_where=text("parent_event_id IS NOT NULL")),
+    Index("events_tail", "casefile_id", "rid"),
     Index("events_time", "casefile_id", "at_us"),
     Index("events_name", "casefile_id", "operation_name", "operation_type", "at_us"),
     Index("events_kind", "casefile_id", "kind", "at_us"),

@@ -9,7 +9,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.engine import Dialect
@@ -73,6 +73,8 @@ class Many:
         self._names = [str(column.key) for column in columns]
         self._values = itemgetter(*self._names)
         self._one = self._many = ""
+        # The name of the column that counts the rows, where the statement wants one.
+        self._place: str | None = None
 
     def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, Iterable[Sequence[Any]]]]:
         """Statements for SQLite, each with the values by place of every time that it is run."""
@@ -91,8 +93,8 @@ class Many:
         """
         if not self._many:
             lists = [cast(bindparam(str(column.key)), ARRAY(column.type)) for column in self._columns]
-            new = func.unnest(*lists).table_valued(*self._names, name="new").render_derived()
-            self._many = self._compiled(self._of_rows(new), dialect)
+            new = func.unnest(*lists).table_valued(*self._names, name="new", with_ordinality=self._place)
+            self._many = self._compiled(self._of_rows(new.render_derived()), dialect)
         return self._many, [*map(list, zip(*map(self._values, rows), strict=True))]
 
     def _compiled(self, clause: ClauseElement, dialect: Dialect) -> str:
@@ -110,12 +112,23 @@ class Many:
 
 
 class Bulk(Many):
-    """An insert of many rows at once, which `finish` may turn into one that replaces."""
+    """An insert of many rows at once, which `finish` may turn into one that replaces.
 
-    def __init__(self, table: Table, finish: Callable[[Insert], ClauseElement] = lambda new: new) -> None:
+    `rid`: PostgreSQL's expression for the column of that name, in which `{n}` counts the inserted rows from 1.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        finish: Callable[[Insert], ClauseElement] = lambda new: new,
+        *,
+        rid: str | None = None,
+    ) -> None:
         super().__init__([column for column in table.c if column.name != "rid"])
         self._table = table
         self._finish = finish
+        self._rid = rid
+        self._place = "n" if rid else None
         self._texts: dict[int, str] = {}
 
     def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, Iterable[Sequence[Any]]]]:
@@ -144,13 +157,18 @@ class Bulk(Many):
         return self._texts[size]
 
     def _of_row(self) -> ClauseElement:
-        new = insert(self._table).values({name: bindparam(name) for name in self._names})
+        values: dict[str, ColumnElement[Any]] = {name: bindparam(name) for name in self._names}
+        if self._rid:
+            values["rid"] = literal_column(self._rid.format(n=1))
+        new = insert(self._table).values(values)
         # Nobody asks for the number that the database gives.
         return self._finish(new.inline())
 
     def _of_rows(self, new: TableValuedAlias) -> ClauseElement:
-        names = self._names
-        return self._finish(insert(self._table).from_select(names, select(*(new.c[name] for name in names))))
+        columns: dict[str, ColumnElement[Any]] = {name: new.c[name] for name in self._names}
+        if self._rid:
+            columns["rid"] = literal_column(self._rid.format(n="n"))
+        return self._finish(insert(self._table).from_select(list(columns), select(*columns.values())))
 
 
 Writing = tuple[Many | Static, Sequence[Parameters]]

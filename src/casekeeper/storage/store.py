@@ -17,6 +17,7 @@ from casekeeper.execution.resuming import ResumeStore
 from casekeeper.identity.credentials import CredentialStore
 from casekeeper.journal.commits import Commits
 from casekeeper.journal.requests import Claims
+from casekeeper.journal.tail import Tail
 from casekeeper.journal.things import Things
 from casekeeper.sessions.reading import EventStore
 from casekeeper.sessions.recording import RecordStore
@@ -57,6 +58,7 @@ class Storage:
     casefiles: CasefileStore
     sessions: SessionStore
     events: Events
+    tail: Tail
     documents: DocumentStore
     search: Search
     things: Things

@@ -195,3 +195,20 @@ async def test_the_data_are_for_their_owner_only(tmp_path: Path):
         modes = {p.name: p.stat().st_mode & 0o077 for p in (tmp_path / "data", tmp_path / "data" / "blobs")}
 
     assert modes == {"data": 0, "blobs": 0}
+
+
+async def test_facts_from_before_there_was_a_tail_are_in_it(tmp_path: Path):
+    path = migrated_to(tmp_path, "0006")
+    for number, name in enumerate("abab"):
+        execute(
+            path,
+            "INSERT INTO events (session_id, seq, casefile_id, event_id, kind, actor, at_us, header, commitment, hash) "
+            f"VALUES ('{name}', {number // 2 + 1}, 'cf', 'evt_{number}', 'denied', 'usr', {9 - number}, x'7b7d', x'', x'')",
+        )
+
+    async with open_embedded(tmp_path, lambda _: None) as storage:
+        first, position = await storage.tail.read("cf", None, 3)
+        rest, _ = await storage.tail.read("cf", position, 3)
+
+    assert [one.event_id for one in (*first, *rest)] == ["evt_0", "evt_1", "evt_2", "evt_3"]
+    assert [one.fact.session_id for one in rest] == ["b"]
