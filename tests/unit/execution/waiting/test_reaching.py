@@ -1,6 +1,7 @@
 """What reaches an operation while it waits, and under which rights it goes on."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from casekeeper.casefiles.permissions import RevokeRole
 from casekeeper.errors import SessionBusy, StoreUnavailable
 from casekeeper.execution.runner import Ending
 from casekeeper.execution.status import CancelOperation
-from casekeeper.identity.accounts import DeactivateAccount
+from casekeeper.identity.accounts import DeactivateAccount, PutAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
+from casekeeper.journal.operations import Wake
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
 from tests.unit.execution.waiting.stage import Stage
@@ -262,3 +264,37 @@ async def test_what_runs_when_it_is_asked_to_stop_is_stopped_after_it_was_taken_
     await house.operations.cancel(anna, CancelOperation(event_id=outcome.event_id))
 
     assert await ended_kind(house, outcome) == ("cancelled", "cancelled")
+
+
+async def test_an_account_that_is_not_active_any_more_denies_it(
+    house: House, anna: Principal, casefile: CasefileView
+):
+    outcome = await parked(house, await house.caller(BEN), casefile, "pauses")
+    stored = await house.storage.accounts.account(BEN)
+    assert stored is not None
+    inactive = replace(stored, account=stored.account.model_copy(update={"is_active": False}))
+    await house.storage.commits.commit(Commit(records=(PutAccount(inactive),)))
+    await wake(house, outcome.event_id)
+
+    assert await house.wake() == []
+
+    assert await ended_kind(house, outcome) == ("denied", "rights_lost")
+
+
+async def test_waking_it_twice_or_late_is_waking_it_once(
+    house: House, stage: Stage, anna: Principal, casefile: CasefileView
+):
+    outcome = await parked(house, anna, casefile, "pauses")
+    row = await house.row(outcome.event_id)
+    assert row is not None
+    for _ in range(2):
+        await wake(house, outcome.event_id)
+    [ended] = await house.wake()
+
+    await house.commits.commit(Commit(records=(Wake(row.ref, house.clock()),)))
+    await house.delete(anna, casefile.casefile_id)
+    await house.commits.commit(Commit(records=(Wake(row.ref, house.clock()),)))
+
+    assert ended.status == "completed"
+    assert await house.wake() == []
+    assert stage.runs["pauses"] == 2
