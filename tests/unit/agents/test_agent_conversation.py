@@ -41,10 +41,14 @@ async def test_the_conversation_of_the_session_continues(desk: Desk) -> None:
     assert finished.outputs["response"] == "one / one / two"
 
 
-async def test_only_what_the_session_remembers_taints_from_the_start(desk: Desk) -> None:
-    await desk.ask("one", ECHO)
-    await desk.ask("two", ECHO, history=[Message(role="user", content="red")])
+async def test_what_the_session_remembers_and_what_a_caller_gives_taint_from_the_start(desk: Desk) -> None:
+    await desk.ask("one", ECHO, history=[])
     assert not desk.is_tainted
+
+    await desk.ask("two", ECHO, history=[Message(role="user", content="red")])
+    assert desk.is_tainted
+
+    desk.is_tainted = False
     await desk.ask("three", ECHO)
     assert desk.is_tainted
 
