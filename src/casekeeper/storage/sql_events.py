@@ -24,7 +24,7 @@ from casekeeper.storage import sql_schema as t
 from casekeeper.storage.sql_rows import opened_of
 from casekeeper.storage.sql_selecting import Names, asked, facts
 from casekeeper.storage.sql_sessions import seen_by
-from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static
+from casekeeper.storage.sql_statements import BodyText, IsInJson, Reads, Row, Static, Tx
 
 _e = t.events.c
 _TERMINAL = sorted(kind.value for kind in TERMINAL)
@@ -166,7 +166,12 @@ class SqlEvents:
         return {row[0]: row[1] for row in rows}
 
     async def operation(self, event_id: str) -> Sequence[StoredFact]:
-        return await self._named(await self._reads.point(lambda tx: tx.all(_OPERATION, event_id=event_id)))
+        # One read whatever is found: its reader has not been let in yet, and must not tell by the time what is there.
+        def read(tx: Tx) -> list[StoredFact]:
+            rows = tx.all(_OPERATION, event_id=event_id)
+            return _stored(rows, self._names.within(tx, (row[5] for row in rows)))
+
+        return await self._reads.point(read)
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
@@ -214,11 +219,14 @@ class SqlEvents:
 
     async def _named(self, rows: Sequence[Row]) -> list[StoredFact]:
         # A read of its own: on PostgreSQL one statement by itself is spared a transaction.
-        names = await self._names.of(row[5] for row in rows)
-        return [
-            StoredFact(session_id, seq, at_us, header, hash_, names.get(actor), *payload)
-            for session_id, seq, at_us, header, hash_, actor, *payload in rows
-        ]
+        return _stored(rows, await self._names.of(row[5] for row in rows))
+
+
+def _stored(rows: Sequence[Row], names: Mapping[str, str]) -> list[StoredFact]:
+    return [
+        StoredFact(session_id, seq, at_us, header, hash_, names.get(actor), *payload)
+        for session_id, seq, at_us, header, hash_, actor, *payload in rows
+    ]
 
 
 def _filters(wanted: EventFilter) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 
 from casekeeper.storage import sql_schema as t
-from casekeeper.storage.sql_statements import IsInJson, Reads, Static
+from casekeeper.storage.sql_statements import IsInJson, Reads, Static, Tx
 
 _e, _p = t.events.c, t.payloads
 asked = t.payloads.alias("asked")
@@ -49,12 +49,18 @@ class Names:
 
     async def of(self, actors: Iterable[str]) -> Mapping[str, str]:
         """The user ids of these pseudonyms and of others; pseudonyms without an account are missing."""
+        wanted = set(actors)
+        if wanted <= self._known.keys():
+            return self._known
+        return await self._reads.point(lambda tx: self.within(tx, wanted))
+
+    def within(self, tx: Tx, actors: Iterable[str]) -> Mapping[str, str]:
+        """The same, as part of another read."""
         known, wanted = self._known, set(actors)
         if unknown := wanted - known.keys():
             if len(known) > _NAMES_KEPT:
                 known.clear()
                 unknown = wanted
-            asked_for = json.dumps(sorted(unknown))
-            found = await self._reads.point(lambda tx: tx.all(_NAMES, actors=asked_for))
+            found = tx.all(_NAMES, actors=json.dumps(sorted(unknown)))
             known.update((pseudonym, user_id) for pseudonym, user_id in found)
         return known
