@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from casekeeper.clock import to_us
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
 from casekeeper.journal.tail import Position
@@ -17,7 +18,7 @@ from casekeeper.storage.firestore_values import SERVER_TIME, Document, Instant, 
 from tests.contract.conftest import Where, made
 from tests.contract.shelf import Shelf
 from tests.contract.test_firestore_costs import Cost, counted
-from tests.contract.walking import Place, firestore, places, walked, written
+from tests.contract.walking import Place, firestore, places, present, settled, walked, written
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,9 +50,9 @@ async def newest(documents: Firestore, shelf: Shelf, session_id: str) -> Documen
 async def plant(
     documents: Firestore, shelf: Shelf, session_id: str, ago_us: int, count: int = 1
 ) -> list[Place]:
-    """Facts of one commit whose stamp was taken so long before, as if the commit had taken so long."""
+    """Facts of one commit that takes so long: their stamp was taken that long ago."""
     last = await newest(documents, shelf, session_id)
-    stamp = Instant(last.made_us - ago_us)
+    stamp = Instant(to_us(await documents.now()) - ago_us)
     seqs = [last.fields["seq"] + 1 + number for number in range(count)]
     rows = [{**last.fields, "seq": seq, "committed_at": stamp} for seq in seqs]
     paths = [at.event(shelf.casefile_id, session_id, seq) for seq in seqs]
@@ -74,7 +75,7 @@ async def test_a_commit_that_took_long_is_read_where_it_was_put_right(where: Whe
     async with where.open() as store:
         shelf = await Shelf.filled(store)
         other = (await shelf.session()).session_id
-        start = await store.tail.end(shelf.casefile_id)
+        start = await present(store.tail, shelf.casefile_id)
         late = await plant(documents, shelf, shelf.session_id, AHEAD_US + SECOND_US, 3)
         between = await written(shelf, other, 2)
         # It must not be read at its old place by some, and be passed there by others.
@@ -110,13 +111,13 @@ async def test_what_is_committed_between_two_pages_is_not_passed(where: Where, d
         tail = FirestoreTail(meddled, events, has_unstamped=False)
         await written(shelf, other, 12)
         _, kept = await walked(tail, shelf.casefile_id)
-        kept = Position(kept.epoch, f"{int(kept.place.split('~')[0]) - 1}~~0")
         seen: list[Place] = []
 
         async def commit() -> None:
             # One begins early and is quick enough, but behind the page that it belongs to; one comes after it.
-            seen.extend(await plant(documents, shelf, shelf.session_id, SECOND_US))
+            seen.extend(await plant(documents, shelf, shelf.session_id, SECOND_US // 2))
             seen.extend(await written(shelf, other))
+            await settled(tail)
 
         meddled.meanwhile.append(commit)
         found, position = await tail.read(shelf.casefile_id, kept, 2)
@@ -128,7 +129,7 @@ async def test_what_is_committed_between_two_pages_is_not_passed(where: Where, d
 async def test_whoever_sees_that_his_commit_took_long_puts_it_right(where: Where, documents: Firestore):
     async with where.open() as store:
         shelf = await Shelf.filled(store)
-        start = await store.tail.end(shelf.casefile_id)
+        start = await present(store.tail, shelf.casefile_id)
         written_ = await written(shelf, shelf.session_id, 2)
         facts = [await newest(documents, shelf, shelf.session_id)]
         _, kept = await walked(store.tail, shelf.casefile_id, start)
@@ -136,7 +137,7 @@ async def test_whoever_sees_that_his_commit_took_long_puts_it_right(where: Where
         writes = [Write(one.path, None, {"committed_at": SERVER_TIME}) for one in facts]
         await stamp_again(documents, Made(facts[0].version, AHEAD_US + SECOND_US), writes)
 
-        # Here it had been read at its first place as well, which was a good one.
+        # Here it had been read at its first place as well, where it was timely.
         assert await places(store.tail, shelf.casefile_id, kept) == written_[-1:]
         assert await places(store.tail, shelf.casefile_id, start) == written_
 
@@ -144,7 +145,7 @@ async def test_whoever_sees_that_his_commit_took_long_puts_it_right(where: Where
 async def test_what_its_writer_could_not_put_right_a_reader_does(where: Where, documents: Firestore):
     async with where.open() as store:
         shelf = await Shelf.filled(store)
-        start = await store.tail.end(shelf.casefile_id)
+        start = await present(store.tail, shelf.casefile_id)
         late = await plant(documents, shelf, shelf.session_id, AHEAD_US + SECOND_US, 2)
         events: Any = store.events
         patient = FirestoreTail(documents, events, has_unstamped=False)
@@ -192,7 +193,7 @@ async def test_facts_of_an_older_layout_come_first_session_by_session(where: Whe
     for _ in range(2):
         async with where.open() as store:
             shelf = Shelf(store, shelf.casefile_id, shelf.session_id, shelf.pseudonyms)
-            end = await store.tail.end(shelf.casefile_id)
+            end = await present(store.tail, shelf.casefile_id)
             made = await written(shelf, sessions[0])
             made += [(one.session_id, 1) for one in [await shelf.session()]]
             found, _ = await walked(store.tail, shelf.casefile_id)

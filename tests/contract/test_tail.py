@@ -19,7 +19,7 @@ from casekeeper.journal.tail import Position, Tail
 from casekeeper.storage.store import Storage
 from tests.contract.conftest import Where
 from tests.contract.shelf import LATER, Shelf
-from tests.contract.walking import Place, begin_epoch, places, walked, written
+from tests.contract.walking import Place, begin_epoch, places, present, settled, walked, written
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 async def test_facts_come_in_the_order_of_their_commits(shelf: Shelf):
     sessions = [(await shelf.session()).session_id for _ in range(3)]
-    start = await shelf.storage.tail.end(shelf.casefile_id)
+    start = await present(shelf.storage.tail, shelf.casefile_id)
 
     made = [one for turn in range(12) for one in await written(shelf, sessions[turn % 3])]
 
@@ -42,7 +42,7 @@ async def test_facts_come_in_the_order_of_their_commits(shelf: Shelf):
 
 async def test_facts_of_one_commit_come_together_by_their_seq(shelf: Shelf):
     other = (await shelf.session()).session_id
-    start = await shelf.storage.tail.end(shelf.casefile_id)
+    start = await present(shelf.storage.tail, shelf.casefile_id)
     both = [shelf.fact(Kind.DENIED, session_id) for session_id in (other, shelf.session_id) * 3]
 
     await asyncio.gather(shelf.commit(Commit(both)), *(written(shelf, other, 3) for _ in range(2)))
@@ -59,6 +59,7 @@ async def test_what_is_told_of_a_fact_is_what_its_session_says(shelf: Shelf):
     await shelf.operation(body={"note": "é"})
     expected = {fact.seq: fact for fact in await shelf.facts()}
 
+    await settled(shelf.storage.tail)
     full, _ = await shelf.storage.tail.read(shelf.casefile_id, None, 10, payloads=True)
     bare, _ = await shelf.storage.tail.read(shelf.casefile_id, None, 10)
 
@@ -121,7 +122,7 @@ async def test_a_consumer_goes_on_behind_any_fact_that_it_has_kept(shelf: Shelf)
 
 async def test_reading_at_the_end_gives_nothing_until_something_is_written(shelf: Shelf):
     tail = shelf.storage.tail
-    at_end = await tail.end(shelf.casefile_id)
+    at_end = await present(tail, shelf.casefile_id)
     for _ in range(3):
         found, at_end = await tail.read(shelf.casefile_id, at_end, 10)
         assert found == [] or found == ()
@@ -132,7 +133,7 @@ async def test_reading_at_the_end_gives_nothing_until_something_is_written(shelf
 
 
 async def test_a_position_older_than_anything_reads_from_the_beginning(shelf: Shelf):
-    early = await shelf.storage.tail.end("cf_260301_cccccc")
+    early = await present(shelf.storage.tail, "cf_260301_cccccc")
     new = await shelf.casefile("cf_260301_cccccc")
     session = await shelf.session(casefile_id=new.casefile_id)
 
@@ -161,7 +162,7 @@ async def test_a_position_of_another_epoch_is_refused(where: Where):
 
 @pytest.mark.parametrize("place", ["", "x", "~", "1~2", "-1", "9" * 40, "1~x~y"])
 async def test_what_is_no_position_is_refused(shelf: Shelf, place: str):
-    epoch = (await shelf.storage.tail.end(shelf.casefile_id)).epoch
+    epoch = (await present(shelf.storage.tail, shelf.casefile_id)).epoch
 
     with pytest.raises(PositionInvalid):
         await shelf.storage.tail.read(shelf.casefile_id, Position(epoch, place), 10)
@@ -178,7 +179,7 @@ async def test_casefiles_with_news_are_named_until_there_is_none(shelf: Shelf):
         one: (await shelf.session(casefile_id=(await shelf.casefile(one)).casefile_id)).session_id
         for one in ids
     }
-    start = await tail.end(shelf.casefile_id)
+    start = await present(tail, shelf.casefile_id)
 
     async def write(casefile_id: str) -> None:
         fact = shelf.fact(Kind.DENIED, sessions[casefile_id], casefile_id=casefile_id)
@@ -186,6 +187,7 @@ async def test_casefiles_with_news_are_named_until_there_is_none(shelf: Shelf):
 
     for one in ids[:3] * 4:
         await write(one)
+    await settled(tail)
 
     position, named = start, set[str]()
     for _ in range(50):
@@ -196,6 +198,7 @@ async def test_casefiles_with_news_are_named_until_there_is_none(shelf: Shelf):
             break
     assert named == set(ids[:3])
     await write(ids[3])
+    await settled(tail)
     assert ids[3] in (await tail.casefiles_with_news(position)).casefile_ids
 
 
@@ -237,7 +240,7 @@ async def test_consumers_that_poll_while_processes_write_miss_nothing(where: Whe
         stores = [await stack.enter_async_context(where.open()) for _ in range(openings)]
         shelf = await Shelf.filled(stores[0])
         sessions = [shelf.session_id, *[(await shelf.session()).session_id for _ in range(3)]]
-        start = await stores[0].tail.end(shelf.casefile_id)
+        start = await present(stores[0].tail, shelf.casefile_id)
         is_done = asyncio.Event()
 
         async def produce(store: Storage, session_id: str) -> list[Place]:
@@ -268,7 +271,8 @@ async def _consumed(
     """What a consumer gets who reads all the time, and once more when nothing is written any longer."""
     seen: list[Place] = []
     while True:
-        is_last = is_done.is_set()
+        if is_last := is_done.is_set():
+            await settled(tail)
         found, after = await tail.read(casefile_id, after, limit)
         seen += [(one.fact.session_id, one.fact.seq) for one in found]
         if is_last and not found:

@@ -1,5 +1,6 @@
 """Walks along the tail, and what they meet."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
@@ -13,6 +14,8 @@ from casekeeper.journal.events import Kind
 from casekeeper.journal.tail import Position, Tail, TailFact
 from casekeeper.storage import firestore_places as at
 from casekeeper.storage.firestore_channels import Firestore, open_channels
+from casekeeper.storage.firestore_stamps import SETTLED_US
+from casekeeper.storage.firestore_tail import FirestoreTail
 from casekeeper.storage.firestore_values import Write
 from tests.contract.conftest import Where
 from tests.contract.shelf import Shelf
@@ -28,7 +31,8 @@ Place = tuple[str, int]
 async def walked(
     tail: Tail, casefile_id: str, after: Position | None = None, limit: int = 100
 ) -> tuple[list[TailFact], Position]:
-    """All facts behind a position, page by page, and where they end."""
+    """All facts behind a position, page by page, and where they end; none of them is held back any more."""
+    await settled(tail)
     found: list[TailFact] = []
     while True:
         page, position = await tail.read(casefile_id, after, limit)
@@ -37,6 +41,18 @@ async def walked(
             return found, position
         assert position == page[-1].position
         after = position
+
+
+async def settled(tail: Tail) -> None:
+    """Wait as long as Firestore holds facts back."""
+    if isinstance(tail, FirestoreTail):
+        await asyncio.sleep(SETTLED_US / 1e6 + 0.05)
+
+
+async def present(tail: Tail, casefile_id: str) -> Position:
+    """The end of the tail, behind everything that was committed before."""
+    await settled(tail)
+    return await tail.end(casefile_id)
 
 
 async def places(

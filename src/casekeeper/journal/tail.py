@@ -79,7 +79,8 @@ class Tail(Protocol):
 
     *Exactly once.* Reading from position to position gives each fact of the casefile once, whatever other processes
     commit meanwhile, however long a commit takes, and whoever crashes. A fact may be held back until no earlier commit
-    can appear any more: not at all on SQLite and Firestore, usually for milliseconds on PostgreSQL.
+    can appear any more: not at all on SQLite, usually for milliseconds on PostgreSQL, for a quarter of a second on
+    Firestore.
 
     *Cost.* Reading costs what is read, however much there is; readers cost writers nothing.
 

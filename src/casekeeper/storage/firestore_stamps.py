@@ -22,6 +22,8 @@ AHEAD_US = 2_000_000
 """How long before its commit time the stamp of a timely fact may have been taken; readers look back that far."""
 BEHIND_US = 100_000
 """How much later than its commit time the stamp of a timely fact may be: servers have clocks of their own."""
+SETTLED_US = 250_000
+"""How long before their `read_time` readers stop: in the emulator, commits become visible up to some 20 ms late."""
 STAMPED = ("committed_at", "is_restamped", "place_us")
 """The fields that decide about a fact's place."""
 

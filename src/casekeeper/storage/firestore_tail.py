@@ -18,6 +18,7 @@ from casekeeper.storage.firestore_events import FirestoreEvents
 from casekeeper.storage.firestore_stamps import (
     AHEAD_US,
     BEHIND_US,
+    SETTLED_US,
     STAMPED,
     is_late,
     place_us,
@@ -98,7 +99,7 @@ class FirestoreTail:
 
     async def end(self, casefile_id: str) -> Position:
         epoch, now = await asyncio.gather(self._epoch(None), self._store.now())
-        return Position(epoch, _behind(to_us(now)).text)
+        return Position(epoch, _Place(to_us(now) - SETTLED_US).text)
 
     async def casefiles_with_news(self, after: Position, facts: int = 1_000) -> CasefilesWithNews:
         epoch = await self._epoch(after)
@@ -125,7 +126,7 @@ class FirestoreTail:
     async def _stamped(
         self, casefile_id: str, since_us: int, behind: _Place, limit: int, only: tuple[str, ...] | None
     ) -> tuple[list[tuple[_Place, Document]], _Place]:
-        """Facts in the order of commit times, up to the `read_time` of the first page.
+        """Facts in the order of commit times, up to the time of which the first page was complete.
 
         Later pages may show later commits, but then there may be others that earlier pages would have shown by now.
         """
@@ -136,19 +137,19 @@ class FirestoreTail:
         until_us, is_all = 0, False
         async with aclosing(walk):
             async for page, read_us, is_all in walk:
-                until_us = until_us or read_us
+                until_us = until_us or read_us - SETTLED_US
                 for one in _timely(page):
                     if one[:3] > (since_us, behind.session_id, behind.seq):
                         heappush(waiting, one)
                 # Facts on pages to come have later stamps, and so no earlier commit times.
-                reached_us = until_us if is_all else min(until_us, (stamp_us(page[-1]) or 0) - BEHIND_US - 1)
-                while waiting and waiting[0][0] <= reached_us and len(found) < limit:
+                reached_us = until_us if is_all else min(until_us, (stamp_us(page[-1]) or 0) - BEHIND_US)
+                while waiting and waiting[0][0] < reached_us and len(found) < limit:
                     us, session_id, seq, fact = heappop(waiting)
                     found.append((_Place(us, session_id, seq), fact))
                 await self._put_right(page, until_us)
                 if len(found) == limit:
                     return found, found[-1][0]
-        return found, max(_behind(until_us), behind, key=lambda place: place.us or 0)
+        return found, max(_Place(until_us), behind, key=lambda place: place.us or 0)
 
     async def _looked_at(self, since_us: int, facts: int, *, is_terminal: bool) -> tuple[set[str], int, bool]:
         """The casefiles of facts committed since then, up to when they are complete, and whether these are all."""
@@ -157,7 +158,7 @@ class FirestoreTail:
         walk = self._by_stamp(wanted, since_us, min(facts, _PAGE_MAX), only)
         async with aclosing(walk):
             async for page, read_us, is_all in walk:
-                until_us = until_us or read_us
+                until_us = until_us or read_us - SETTLED_US
                 # Late facts become readable soon.
                 news = (one for one in page if (place_us(one) or since_us) >= since_us)
                 named.update(one.fields["casefile_id"] for one in news)
@@ -167,7 +168,7 @@ class FirestoreTail:
                 reached_us = (stamp_us(page[-1]) or 0) - BEHIND_US
                 if count >= facts and reached_us > since_us:
                     return named, min(reached_us, until_us), False
-        return named, until_us + 1, True
+        return named, until_us, True
 
     async def _by_stamp(
         self, which: tuple[str, str, Any], since_us: int, size: int, only: tuple[str, ...] | None
@@ -225,11 +226,6 @@ class FirestoreTail:
                     return
                 yield fact
                 limit -= 1
-
-
-def _behind(us: int) -> _Place:
-    """Behind everything that was committed up to then."""
-    return _Place(us + 1)
 
 
 def _timely(page: Sequence[Document]) -> Iterator[tuple[int, str, int, Document]]:
