@@ -100,7 +100,7 @@ async def open_server(
             limits,
             helper,
         )
-        recovery = Recovery(storage.events, server.life, owner=owner)
+        recovery = Recovery(storage.events, server.others, owner=owner)
         if not storage.is_shared:
             # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
             await recovery.run()

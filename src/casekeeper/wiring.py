@@ -25,6 +25,7 @@ from casekeeper.execution.explain import Explain
 from casekeeper.execution.life import Life
 from casekeeper.execution.limits import Limits
 from casekeeper.execution.nesting import Nesting
+from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import Outcomes
 from casekeeper.execution.recovery import Recovery
 from casekeeper.execution.resuming import Resuming
@@ -99,7 +100,7 @@ class Server:
     explain: Explain
     registry: Registry
     admitting: Admitting
-    life: Life
+    others: Others
     stopping: Stopping
     waker: Waker
     runner: Runner
@@ -123,25 +124,11 @@ class Server:
         await self.runner.drain(timedelta(seconds=self.settings.drain_s))
 
 
-def life_on(
-    storage: Storage,
-    outcomes: Outcomes,
-    runner: Runner,
-    clock: Clock,
-    owner: str,
-    due: asyncio.Event | None = None,
-) -> Life:
-    """The lives of operations in a store."""
-    requests, sizes = Requests(storage.accounts, clock), Sizes(storage.blobs)
-    return Life(
-        runner, storage.commits, requests, sizes, storage.events, outcomes, clock, owner=owner, due=due
-    )
-
-
 async def recover_alone(storage: Storage, clock: Clock, owner: str) -> None:
     """Hand on or close what a former process left open, in a store that no server holds."""
-    outcomes = Outcomes(storage.events, Sizes(storage.blobs), LiveFeed())
-    await Recovery(storage.events, life_on(storage, outcomes, Runner(), clock, owner), owner=owner).run()
+    sizes, nobody = Sizes(storage.blobs), asyncio.Event()
+    others = Others(Runner(), storage.commits, sizes, storage.events, clock, nobody)
+    await Recovery(storage.events, others, owner=owner).run()
 
 
 def wire(
@@ -179,8 +166,11 @@ def wire(
     sizes = Sizes(blobs)
     outcomes = Outcomes(storage.events, sizes, live)
     due = asyncio.Event()
-    life = life_on(storage, outcomes, runner, clock, owner, due)
-    stops = Stopping(runner, storage.events, admitting, life, commits, is_shared=storage.is_shared)
+    others = Others(runner, commits, sizes, storage.events, clock, due)
+    life = Life(
+        runner, commits, requests, sizes, storage.events, outcomes, others, clock, owner=owner, due=due
+    )
+    stops = Stopping(runner, storage.events, admitting, others, commits, is_shared=storage.is_shared)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     fetch = Fetcher()
     issuers = Issuers(((issuer, IssuerKeys(issuer, fetch)) for issuer in settings.issuers), clock)
@@ -231,7 +221,7 @@ def wire(
     nesting = Nesting(
         gate, commits, requests, sizes, live, documents, admitting, runner, outcomes, stops, clock
     )
-    resuming = Resuming(manager, admitting, stored_user, life, sizes, storage.events, clock)
+    resuming = Resuming(manager, admitting, stored_user, life, others, sizes, storage.events, clock)
     executor = Executor(
         manager,
         gate,
@@ -323,7 +313,7 @@ def wire(
         explain=explain,
         registry=registry,
         admitting=admitting,
-        life=life,
+        others=others,
         stopping=stops,
         waker=waker,
         runner=runner,

@@ -153,6 +153,18 @@ async def test_a_session_lists_what_runs_and_waits_in_it_oldest_first(shelf: She
     assert names(await shelf.storage.events.open_operations(shelf.session_id)) == ["first", "second", "third"]
 
 
+async def test_what_is_open_inside_an_operation_is_listed_oldest_first(shelf: Shelf):
+    around, other = await running(shelf, "around"), await waiting(shelf, "other")
+    await waiting(shelf, "second", parent=around, started_at=second(2))
+    await running(shelf, "first", owner=OTHER, parent=around, started_at=second(1))
+    await running(shelf, "another's", parent=other)
+    ended = await running(shelf, "ended", parent=around)
+    await shelf.commit(end(shelf, ended))
+
+    assert names(await shelf.storage.events.open_inside(around.event_id)) == ["first", "second"]
+    assert names(await shelf.storage.events.open_inside("evt_none")) == []
+
+
 # What was asked to stop
 
 

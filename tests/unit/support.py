@@ -36,6 +36,7 @@ from casekeeper.execution.explain import Explain
 from casekeeper.execution.life import Life
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
+from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import Outcome, Outcomes
 from casekeeper.execution.resuming import Resuming
 from casekeeper.execution.runner import Runner
@@ -163,7 +164,7 @@ class House:
     tools: ToolRegistry
     registry: Registry
     admitting: Admitting
-    life: Life
+    others: Others
     stopping: Stopping
     runner: Runner
     sizes: Sizes
@@ -349,8 +350,11 @@ def _wire(
     registry, sizes = Registry([registered, *agents]), Sizes(blobs)
     due = asyncio.Event()
     admitting, outcomes = Admitting(registry, policy), Outcomes(storage.events, sizes, live)
-    life = Life(runner, commits, requests, sizes, storage.events, outcomes, clock, owner="this", due=due)
-    stops = Stopping(runner, storage.events, admitting, life, commits, is_shared=False)
+    others = Others(runner, commits, sizes, storage.events, clock, due)
+    life = Life(
+        runner, commits, requests, sizes, storage.events, outcomes, others, clock, owner="this", due=due
+    )
+    stops = Stopping(runner, storage.events, admitting, others, commits, is_shared=False)
     accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
     api_keys = ApiKeys(storage.accounts, commits, requests, stops, clock)
     logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, api_keys, clock)
@@ -397,7 +401,7 @@ def _wire(
     nesting = Nesting(
         gate, commits, requests, sizes, live, documents, admitting, runner, outcomes, stops, clock
     )
-    resuming = Resuming(manager, admitting, stored_user, life, sizes, storage.events, clock)
+    resuming = Resuming(manager, admitting, stored_user, life, others, sizes, storage.events, clock)
     executor = Executor(
         manager,
         gate,
@@ -447,7 +451,7 @@ def _wire(
         tools=registered,
         registry=registry,
         admitting=admitting,
-        life=life,
+        others=others,
         due=due,
         stopping=stops,
         runner=runner,

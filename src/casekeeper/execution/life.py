@@ -5,42 +5,38 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
-
-from pydantic_core import from_json
 
 from casekeeper.casefiles.casefile import CasefileIsActive
 from casekeeper.clock import Clock
 from casekeeper.errors import BodyTooLarge, Overloaded, StoreUnavailable
 from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.facts import started_fact, terminal_fact
+from casekeeper.execution.others import Others, ends_with
 from casekeeper.execution.outcomes import Outcome, Outcomes, OutcomeStore, Status
 from casekeeper.execution.runner import Ending, Runner, Running
 from casekeeper.execution.sizes import Sizes
-from casekeeper.journal.commits import Commit, Commits, Condition, Record
-from casekeeper.journal.events import Fact, Failure, Kind, OperationType, Payload, fact_of
+from casekeeper.journal.commits import Commit, Commits, Condition
+from casekeeper.journal.events import Fact, Failure, Kind, OperationType
 from casekeeper.journal.operations import (
-    CloseOperation,
     Held,
     OpenedOperation,
     OpenOperation,
     OperationEnded,
     OperationIsOpen,
-    OperationRef,
     OwnedBy,
     ParkOperation,
     Snapshot,
     TakeOver,
-    Wake,
-    operation_of,
 )
-from casekeeper.journal.requests import KEPT, ReleaseClaim, Requests
+from casekeeper.journal.requests import Requests
 from casekeeper.operations.admitting import Admitted
 from casekeeper.operations.context import MDSContext, Parked, Resumed
+from casekeeper.operations.operation import Finished
 from casekeeper.sessions.manager import SessionContext
 
 T = TypeVar("T")
@@ -48,8 +44,6 @@ T = TypeVar("T")
 OpenContext = Callable[[Started], MDSContext]
 """Makes what a started operation may see and do."""
 
-# Ends in one commit; every store takes so many.
-_TOGETHER = 100
 # Between the tries to record an end while the store is away.
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
@@ -63,6 +57,7 @@ class _Run:
     admitted: Admitted
     ended: "asyncio.Future[Outcome]"
     begun: "asyncio.Future[Started] | None" = None
+    outer: Running | None = None
     running: Running | None = None
     is_abandoned: bool = False
 
@@ -71,7 +66,23 @@ class _Run:
         # The commit may be on its way to the disk: then the operation will be there, and has to be ended.
         self.is_abandoned = not self.call.outlives_caller
         if self.is_abandoned and self.running is not None:
-            self.running.stop(Kind.CANCELLED, "client_gone", "Nobody waits for it any more.")
+            if self.call.parent is not None:
+                self.running.stop(Kind.CANCELLED, "cancelled", "The operation around it was stopped.")
+            else:
+                self.running.stop(Kind.CANCELLED, "client_gone", "Nobody waits for it any more.")
+
+    def join(self, outer: Running) -> None:
+        """Be inside an operation that runs here, which does not end before this has ended or waits."""
+        self.outer = outer
+        outer.inside.add(self.ended)
+
+        def leave(ended: "asyncio.Future[Outcome]") -> None:
+            outer.inside.discard(ended)
+            outer.leaves_open |= (
+                ended.cancelled() or ended.exception() is not None or not ended.result().has_ended
+            )
+
+        self.ended.add_done_callback(leave)
 
 
 class Life:
@@ -85,10 +96,11 @@ class Life:
         sizes: Sizes,
         store: OutcomeStore,
         outcomes: Outcomes,
+        others: Others,
         clock: Clock,
         *,
         owner: str,
-        due: asyncio.Event | None = None,
+        due: asyncio.Event,
     ) -> None:
         """`due` is set when something that waits was woken."""
         self._runner = runner
@@ -97,9 +109,10 @@ class Life:
         self._sizes = sizes
         self._store = store
         self._outcomes = outcomes
+        self._others = others
         self._clock = clock
         self._owner = owner
-        self._due = due or asyncio.Event()
+        self._due = due
 
     def begin(
         self, context: SessionContext, call: Call, admitted: Admitted, open_context: OpenContext
@@ -135,90 +148,6 @@ class Life:
         assert isinstance(started, Started)
         return started
 
-    async def hand_on(self, opened: OpenedOperation) -> bool:
-        """Let an operation whose process is lost wait, due at once; False if that is overtaken.
-
-        What it was about to do is not known; it finds out from the record when it goes on.
-        """
-        row, now = opened.row, self._clock()
-        assert row.held is not None, "what does not park is not handed on"
-        held = replace(row.held, since=now, crashes=row.held.crashes + 1, waiting_for=())
-        park = ParkOperation(row.ref, held, wake_at=now)
-        is_done = await self._unless_overtaken(Commit((), (row.ownership,), (park,)))
-        self._due.set()
-        return is_done
-
-    async def postpone(self, opened: OpenedOperation, held: Held, wait: timedelta) -> bool:
-        """Let a waiting operation wait on, for this long; False if that is overtaken."""
-        park = ParkOperation(opened.row.ref, held, wake_at=self._clock() + wait)
-        return await self._unless_overtaken(Commit((), (opened.row.ownership,), (park,)))
-
-    async def end_other(self, opened: OpenedOperation, ending: Ending) -> bool:
-        """End an operation that no task of this process runs: it waits, or its process is lost.
-
-        False if it has ended, or somebody has taken it up, meanwhile.
-
-        Raises:
-            StoreUnavailable: It is not known whether it has ended.
-        """
-        return await self.end_others(((opened, ending),))
-
-    async def end_others(self, ends: Sequence[tuple[OpenedOperation, Ending]]) -> bool:
-        """End several operations of one session, those inside others first; see `end_other`.
-
-        They end in one commit, or a hundred at a time. What is around one of them is woken by that, unless it ends here,
-        too. False if one of them has ended, or was taken up, meanwhile: it and those in its commit and behind it are left
-        as they are.
-        """
-        ids = {opened.row.event_id for opened, _ in ends}
-        for start in range(0, len(ends), _TOGETHER):
-            if not await self._end_some(ends[start : start + _TOGETHER], ids):
-                return False
-        return True
-
-    async def _end_some(
-        self, ends: Sequence[tuple[OpenedOperation, Ending]], are_not_woken: Collection[str]
-    ) -> bool:
-        facts, records = list[Fact](), list[Record]()
-        for opened, ending in ends:
-            terminal, parent = await self._end_of_other(opened, ending), opened.row.parent
-            wakes = parent if parent and parent.event_id not in are_not_woken else None
-            facts.append(terminal)
-            records += _ends(terminal, wakes, is_claimed=parent is None)
-        conditions = tuple(opened.row.ownership for opened, _ in ends)
-        if not await self._unless_overtaken(Commit(tuple(facts), conditions, records)):
-            return False
-        if any(isinstance(record, Wake) for record in records):
-            self._due.set()
-        for row in (opened.row for opened, _ in ends):
-            if row.held is not None:
-                await self._sizes.drop_snapshot(row.casefile_id, row.held.snapshot)
-        return True
-
-    async def _end_of_other(self, opened: OpenedOperation, ending: Ending) -> Fact:
-        row, now = opened.row, self._clock()
-        held, waited = row.held, timedelta()
-        if held is not None:
-            waited = held.waited + (now - held.since if held.since else timedelta())
-        fact = await self.started_fact(opened)
-        ending, payload, _ = await self._sizes.ending(row.casefile_id, ending)
-        tainted = row.is_tainted or (held is not None and held.is_tainted)
-        return terminal_fact(
-            fact, opened.started_seq, ending, payload, now, is_tainted=tainted, waited=waited
-        )
-
-    async def started_fact(self, opened: OpenedOperation) -> Fact:
-        """The fact that opened an operation, as it is on the record; of its inputs only the commitment."""
-        [stored, *_] = await self._store.operation(opened.row.event_id)
-        return fact_of(from_json(stored.header), Payload(b"", bytes.fromhex(opened.inputs_commit), 0, None))
-
-    async def _unless_overtaken(self, commit: Commit) -> bool:
-        try:
-            await self._commits.commit(commit)
-        except OperationEnded:
-            return False
-        return True
-
     async def _in_a_task(
         self,
         context: SessionContext,
@@ -229,10 +158,15 @@ class Life:
     ) -> Started | Outcome:
         loop = asyncio.get_running_loop()
         run = _Run(call, context, admitted, loop.create_future())
+        if call.parent is not None and call.parent.ownership is not None:
+            outer = self._runner.find(call.parent.operation.event_id)
+            if outer is None or outer.is_settled:
+                raise OperationEnded(call.parent.operation.event_id)
+            run.join(outer)
         if call.until == "started":
             run.begun = loop.create_future()
         awaited = run.begun or run.ended
-        loop.create_task(self._live(run, open_context, first)).add_done_callback(partial(_tell, awaited))
+        loop.create_task(self._live(run, open_context, first)).add_done_callback(partial(_tell, run))
         try:
             return await asyncio.shield(awaited)
         except asyncio.CancelledError:
@@ -247,7 +181,7 @@ class Life:
         task = asyncio.current_task()
         assert task is not None
         self._runner.adopt(running, task)
-        if run.is_abandoned:
+        if run.is_abandoned or (run.outer is not None and run.outer.is_settled):
             run.abandon()
         if run.call.on_started is not None:
             run.call.on_started(started.fact)
@@ -255,17 +189,35 @@ class Life:
             run.begun.set_result(started)
         context = open_context(started)
 
+        async def work() -> Finished:
+            try:
+                return await started.operation.run(context, started.admitted.parameters)
+            except Parked:
+                await running.nested_ended()
+                raise
+
         async def end(ending: Ending | Parked) -> None:
             if isinstance(ending, Parked):
-                await self._runner.nested_ended(started.fact.event_id)
+                # The server stops, which what is inside is told as well.
+                await running.nested_ended()
                 outcome = await self._park(started, ending)
             else:
+                await self._end_inside(started)
                 outcome = await self._end(started, ending)
             running.ended.set_result(outcome)
 
-        await self._runner.run(
-            running, lambda: started.operation.run(context, started.admitted.parameters), started.left, end
-        )
+        await self._runner.run(running, work, started.left, end)
+
+    async def _end_inside(self, started: Started) -> None:
+        """End what is still open inside an operation that is about to end: nothing in there goes on without it."""
+        running, parent = started.running, started.call.parent
+        if running.inside:
+            self._runner.stop_inside(started.fact.event_id)
+            await running.nested_ended()
+        # What began here and has ended needs no look at the store.
+        if running.leaves_open or started.resumed is not None:
+            root_event_id = parent.root_event_id if parent else started.fact.event_id
+            await self._insist(lambda: self._others.end_inside(started.ref, root_event_id))
 
     async def _start(self, run: _Run) -> Started:
         call, context, admitted, asked = run.call, run.context, run.admitted, run.call.asked
@@ -406,7 +358,7 @@ class Life:
         # One that runs here waits for what it has called before it parks, so it needs no waking.
         wakes = parent.operation if parent and parent.ownership is None else None
         is_claimed = parent is None and (call.ask.is_repeatable or started.held is not None)
-        records = _ends(terminal, wakes, is_claimed=is_claimed)
+        records = ends_with(terminal, wakes, is_claimed=is_claimed)
         if ending.finished is not None:
             records += ending.finished.records
         commit = Commit((terminal,), (started.ownership,), records)
@@ -455,25 +407,16 @@ def _is_active(admitted: Admitted) -> tuple[Condition, ...]:
     return () if admitted.changes_nothing else (CasefileIsActive(admitted.access.casefile_id),)
 
 
-def _ends(terminal: Fact, wakes: OperationRef | None, *, is_claimed: bool) -> list[Record]:
-    """What goes with the fact that ends an operation."""
-    now = terminal.ended_at or terminal.started_at
-    records: list[Record] = [CloseOperation(operation_of(terminal))]
-    if is_claimed:
-        records.append(ReleaseClaim(terminal.event_id, now + KEPT))
-    if wakes is not None:
-        records.append(Wake(wakes, now))
-    return records
-
-
-def _tell(awaited: "asyncio.Future[Any]", life: "asyncio.Task[None]") -> None:
-    if awaited.done():
-        return
-    if life.cancelled():
-        awaited.cancel()
-        return
-    error = life.exception()
-    assert error is not None, "a life that ends well has answered"
-    awaited.set_exception(error)
-    # The caller may have gone; then nobody asks for it.
-    awaited.exception()
+def _tell(run: _Run, life: "asyncio.Task[None]") -> None:
+    for awaited in (run.begun, run.ended):
+        if awaited is None or awaited.done():
+            continue
+        if life.cancelled():
+            awaited.cancel()
+            continue
+        if (error := life.exception()) is None:
+            # It was ended over its head, and that is on its way to the disk.
+            continue
+        awaited.set_exception(error)
+        # The caller may have gone; then nobody asks for it.
+        awaited.exception()

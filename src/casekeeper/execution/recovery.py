@@ -15,14 +15,14 @@ from casekeeper.casefiles.casefile import Casefile, CasefileStore, EraseContents
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import Unavailable
-from casekeeper.execution.life import Life
+from casekeeper.execution.others import Others
 from casekeeper.execution.runner import Ending
-from casekeeper.execution.trees import deepest_first, inside, trees
+from casekeeper.execution.trees import trees
 from casekeeper.identity.accounts import AccountStore, StoredAccount
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, Commits, PermissionChanged, Record, Superseded
 from casekeeper.journal.events import Fact, Failure, Kind, Payload
-from casekeeper.journal.operations import NOBODY, OpenedOperation, OpenOperations
+from casekeeper.journal.operations import OpenedOperation, OpenOperations
 
 EVERY = timedelta(seconds=30)
 # Nobody waits long for what an outage has left behind.
@@ -37,10 +37,6 @@ _PROCESS_GONE = Ending(
     Kind.INTERRUPTED,
     failure=Failure(type="process_gone", message="The server stopped while it ran.", retryable=True),
 )
-_AROUND_HAS_ENDED = Ending(
-    Kind.CANCELLED, failure=Failure(type="cancelled", message="The operation around this one has ended.")
-)
-
 _log = logging.getLogger("casekeeper.recovery")
 
 
@@ -50,12 +46,12 @@ class Recovery:
     def __init__(
         self,
         store: OpenOperations,
-        life: Life,
+        others: Others,
         *,
         owner: str,
     ) -> None:
         self._store = store
-        self._life = life
+        self._others = others
         self._owner = owner
 
     async def run(self) -> int:
@@ -71,21 +67,12 @@ class Recovery:
     async def _settle(self, tree: Sequence[OpenedOperation]) -> None:
         """Close what cannot go on, with what is inside it, and hand on the rest; what is overtaken is looked at again."""
         closed = [orphan for orphan in tree if not _goes_on(orphan)]
-        left = [orphan for orphan in tree if _goes_on(orphan)]
-        if closed:
-            orphans = {orphan.row.event_id for orphan in left}
-            found = await self._store.open_operations(closed[0].row.session_id)
-            # What parks could go on, but for nobody.
-            ended = deepest_first(
-                one for one in inside(closed, found) if one.row.owner == NOBODY or one.row.event_id in orphans
-            )
-            ends = [(one, _AROUND_HAS_ENDED) for one in ended] + [(one, _PROCESS_GONE) for one in closed]
-            if not await self._life.end_others(ends):
-                return
-            ids = {one.row.event_id for one in ended}
-            left = [orphan for orphan in left if orphan.row.event_id not in ids]
-        for orphan in left:
-            await self._life.hand_on(orphan)
+        dead = {orphan.row.event_id for orphan in tree}
+        # What parks inside what cannot go on could go on, but for nobody.
+        await self._others.end(closed, _PROCESS_GONE, dead=dead)
+        for orphan in tree:
+            if _goes_on(orphan):
+                await self._others.hand_on(orphan)
 
 
 def _goes_on(orphan: OpenedOperation) -> bool:

@@ -23,6 +23,7 @@ from casekeeper.errors import (
 )
 from casekeeper.execution.calls import Call, Parent, Started
 from casekeeper.execution.life import Life, OpenContext
+from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import OutcomeStore
 from casekeeper.execution.runner import Ending
 from casekeeper.execution.sizes import Sizes
@@ -83,6 +84,7 @@ class Resuming:
         admitting: Admitting,
         accounts: Accounts,
         life: Life,
+        others: Others,
         sizes: Sizes,
         store: ResumeStore,
         clock: Clock,
@@ -91,6 +93,7 @@ class Resuming:
         self._admitting = admitting
         self._accounts = accounts
         self._life = life
+        self._others = others
         self._sizes = sizes
         self._store = store
         self._clock = clock
@@ -174,7 +177,7 @@ class Resuming:
             call = call_of(row.operation_type, row.operation_name, inputs)
         except (ValueError, TypeError) as error:
             raise _Unfit("arguments_invalid", "What was asked for is not on the record any more.") from error
-        return _Recorded(await self._life.started_fact(opened), call)
+        return _Recorded(await self._others.started_fact(opened), call)
 
     async def _resumed(self, opened: OpenedOperation, held: Held, operation: Operation) -> Resumed:
         attempt, snapshot = opened.row.attempt + 1, held.snapshot
@@ -223,10 +226,10 @@ class Resuming:
         waiting_for = (WaitingFor("operation", name),)
         waited = self._clock() - held.since if held.since else timedelta()
         wait = min(max(waited / 4, SOONEST), LATEST)
-        await self._life.postpone(opened, replace(held, waiting_for=waiting_for), wait)
+        await self._others.postpone(opened, replace(held, waiting_for=waiting_for), wait)
 
     async def _end(self, opened: OpenedOperation, kind: Kind, failure: Failure) -> None:
-        await self._life.end_other(opened, Ending(kind, failure=failure))
+        await self._others.end([opened], Ending(kind, failure=failure))
 
     async def _end_with_its_parent(self, opened: OpenedOperation) -> None:
         parent = opened.row.parent

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from traceback import TracebackException
 from typing import Any
@@ -55,6 +55,9 @@ class Running:
     `ending` is set when it is stopped from outside; that is how it ends then, whatever its tool makes of it. Only what
     `parks` is let wait instead where the server stops. `is_settled`: how it ends, or that it waits, is decided and on its
     way to the disk, so no stop reaches it here any more.
+
+    `inside` has the outcomes to come of what it has called and runs here; `leaves_open`: something that it called waits, or
+    may.
     """
 
     fact: Fact
@@ -67,6 +70,15 @@ class Running:
     is_settled: bool = False
     ending: Ending | None = None
     interrupt: Callable[[], None] | None = None
+    inside: "set[asyncio.Future[Any]]" = field(default_factory=set["asyncio.Future[Any]"])
+    leaves_open: bool = False
+
+    async def nested_ended(self) -> None:
+        """Wait until nothing that this operation called runs here any more, or is about to."""
+        while self.inside:
+            await asyncio.wait(set(self.inside))
+            # Those who are told first make place for others.
+            await asyncio.sleep(0)
 
     def stop(self, kind: Kind, type_: str, reason: str, *, retryable: bool = False) -> None:
         """Ask the run to end; the first reason counts."""
@@ -87,7 +99,7 @@ class Runner:
     def __init__(self, grace: timedelta = GRACE) -> None:
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._grace_s = grace.total_seconds()
+        self.grace = grace
         self.is_leaving = self.is_draining = self.is_ending = False
 
     def all(self) -> list[Running]:
@@ -148,7 +160,7 @@ class Runner:
 
         def interrupt() -> None:
             task.cancel()
-            timers.append(loop.call_later(self._grace_s, leave))
+            timers.append(loop.call_later(self.grace.total_seconds(), leave))
 
         running.interrupt = interrupt
         ending = await _ending_of(work)
@@ -158,12 +170,11 @@ class Runner:
         if not left:
             await end(_settle(running, ending))
 
-    async def nested_ended(self, event_id: str) -> None:
-        """Wait until nothing that this operation called runs here any more."""
-        while nested := [one.ended for one in self.all() if one.fact.parent_event_id == event_id]:
-            await asyncio.wait(nested)
-            # Those who are told first make place for others.
-            await asyncio.sleep(0)
+    def stop_inside(self, event_id: str) -> None:
+        """End what this operation called and still runs here: it is about to end itself."""
+        for running in self._running.values():
+            if running.fact.parent_event_id == event_id:
+                running.stop(Kind.CANCELLED, "cancelled", "The operation around this one has ended.")
 
     def stop(self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None) -> None:
         """End what runs for this user, in this casefile, or both."""
@@ -182,7 +193,7 @@ class Runner:
         self.is_ending = True
         for running in list(self._running.values()):
             _interrupt(running)
-        await self._wait(self._grace_s + _WRITING.total_seconds())
+        await self._wait(self.grace.total_seconds() + _WRITING.total_seconds())
 
     async def _wait(self, within_s: float) -> None:
         loop = asyncio.get_running_loop()

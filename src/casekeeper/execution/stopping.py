@@ -17,9 +17,8 @@ from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.casefiles.freshness import LEASE_S
 from casekeeper.clock import Clock
 from casekeeper.errors import Unavailable
-from casekeeper.execution.life import Life
+from casekeeper.execution.others import Others
 from casekeeper.execution.runner import Ending, Runner
-from casekeeper.execution.trees import deepest_first, inside, trees
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Failure, Kind
 from casekeeper.journal.feed import LiveFeed
@@ -44,8 +43,6 @@ _PATIENCE_S = 1.0
 _LOOK_S = 0.02
 # Names in a receipt.
 _TOLD_MAX = 1_000
-# Trees of waiting operations whose ends are on their way to the store together.
-_AT_ONCE = 200
 
 _log = logging.getLogger("casekeeper.stopping")
 
@@ -61,7 +58,7 @@ class Stopping:
         runner: Runner,
         store: OpenOperations,
         admitting: Admitting,
-        life: Life,
+        others: Others,
         commits: Commits,
         *,
         is_shared: bool,
@@ -70,7 +67,7 @@ class Stopping:
         self._runner = runner
         self._store = store
         self._admitting = admitting
-        self._life = life
+        self._others = others
         self._commits = commits
         self._is_shared = is_shared
 
@@ -124,6 +121,8 @@ class Stopping:
     async def operation(self, event_id: str, reason: str) -> None:
         """Ask an operation to end, in whichever process; one that waits has ended, with what is inside it, on return.
 
+        That takes as long as what runs inside it needs for its end, some seconds at most.
+
         Raises:
             StoreUnavailable: It may go on.
         """
@@ -131,25 +130,23 @@ class Stopping:
         if running is not None and not running.is_settled:
             running.stop(Kind.CANCELLED, "cancelled", reason)
             return
-        while found := await self._store.opened([event_id]):
-            opened = found[0]
+        for opened in await self._store.opened([event_id]):
             if opened.row.owner != NOBODY:
-                with suppress(OperationEnded):
-                    await self._ask(opened, reason)
-                return
-            if await self._end_tree(opened, reason):
-                return
+                await self._ask(opened, reason)
+            else:
+                await self._others.end([opened], _cancelled("cancelled", reason))
 
     async def session(self, session_id: str, reason: str) -> bool:
-        """Ask all that is open in a session to end, what waits has ended on return; whether anything is open still.
+        """Ask all that is open in a session to end; whether anything was open still.
+
+        What waits has ended on return, but for what has something running inside it.
 
         Raises:
             StoreUnavailable: Some of it may go on.
         """
         found = await self._store.open_operations(session_id)
-        await self._end_each(
-            [one for one in found if one.row.owner == NOBODY], _cancelled("cancelled", reason)
-        )
+        waiting = [one for one in found if one.row.owner == NOBODY]
+        await self._others.end(waiting, _cancelled("cancelled", reason), waits=False)
         for one in found:
             if one.row.owner != NOBODY and one.stop is None:
                 await self.operation(one.row.event_id, reason)
@@ -176,21 +173,8 @@ class Stopping:
 
     async def _ask(self, opened: OpenedOperation, reason: str) -> None:
         ref = opened.row.ref
-        await self._commits.commit(Commit((), (OperationIsOpen(ref),), (AskToStop(ref, reason),)))
-
-    async def _end_tree(self, opened: OpenedOperation, reason: str) -> bool:
-        """End a waiting operation with what is open inside it; False if it was taken up meanwhile."""
-        waiting = [opened]
-        for one in inside([opened], await self._store.open_operations(opened.row.session_id)):
-            running = self._runner.find(one.row.event_id)
-            if one.row.owner == NOBODY:
-                waiting.append(one)
-            elif running is not None:
-                running.stop(Kind.CANCELLED, "cancelled", reason)
-            else:
-                with suppress(OperationEnded):
-                    await self._ask(one, reason)
-        return opened.row.event_id in await self._end_together(waiting, _cancelled("cancelled", reason))
+        with suppress(OperationEnded):
+            await self._commits.commit(Commit((), (OperationIsOpen(ref),), (AskToStop(ref, reason),)))
 
     async def _seen(
         self, reason: str, casefile_id: str | None, user_id: str | None, is_lost: _Judge, *, waits: bool
@@ -215,38 +199,19 @@ class Stopping:
     async def _end_all_waiting(
         self, casefile_id: str | None, user_id: str | None, is_lost: _Judge, ending: Ending
     ) -> tuple[list[str], dict[str, str]]:
-        """End what waits; returns the ids of that, and what runs, with its owners."""
-        ended: list[str] = []
+        """End what waits; returns the ids of that, and what is left, with the owners of what runs."""
+        ended = list[str]()
         while True:
             found = await self._store.open_of(casefile_id, user_id)
             lost = [one for one in found if is_lost(one.row)]
             waiting = [one for one in lost if one.row.owner == NOBODY]
-            ended += await self._end_each(waiting, ending)
+            done = await self._others.end(waiting, ending, waits=False)
+            ended += done.ended
             # A page has what waits first; one that is full of it may have more behind it.
-            if not waiting or len(found) < _TOLD_MAX:
+            if not done.ended or len(found) < _TOLD_MAX:
                 break
-        return ended, {one.row.event_id: one.row.owner for one in lost if one.row.owner != NOBODY}
-
-    async def _end_each(self, waiting: Sequence[OpenedOperation], ending: Ending) -> list[str]:
-        """Those that were ended."""
-        ended, rest = list[str](), trees(waiting)
-        while rest:
-            some, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
-            for ids in await asyncio.gather(*(self._end_together(tree, ending) for tree in some)):
-                ended += ids
-        return ended
-
-    async def _end_together(self, tree: Sequence[OpenedOperation], ending: Ending) -> list[str]:
-        """Those that have ended, of what waits in one tree: none of them goes on because another ends."""
-        ended, rest = list[str](), deepest_first(tree)
-        while rest:
-            ids = [one.row.event_id for one in rest]
-            is_done = await self._life.end_others([(one, ending) for one in rest])
-            found = await self._store.opened(ids) if not is_done else ()
-            open_ids = {one.row.event_id for one in found}
-            ended += [event_id for event_id in ids if event_id not in open_ids]
-            rest = deepest_first(one for one in found if one.row.owner == NOBODY)
-        return ended
+        running = {one.row.event_id: one.row.owner for one in lost if one.row.owner != NOBODY}
+        return ended, running | done.held_up
 
 
 class Rights:

@@ -322,6 +322,10 @@ class OpenOperations(Protocol):
         """What runs or waits in a session, oldest first."""
         ...
 
+    async def open_inside(self, root_event_id: str) -> Sequence[OpenedOperation]:
+        """What runs or waits inside this outermost operation, at any depth, oldest first."""
+        ...
+
     async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
         """What runs or waits of this casefile, this user, or both: at most 1,000, what waits first, then oldest first."""
         ...

@@ -117,7 +117,14 @@ class FirestoreEvents:
         return await self.stored(sorted(found, key=lambda one: one.fields["seq"]))
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
-        found = await self._store.query(Query("open_operations", where=(("session_id", "==", session_id),)))
+        return await self._open_where("session_id", session_id)
+
+    async def open_inside(self, root_event_id: str) -> Sequence[OpenedOperation]:
+        found = await self._open_where("root_event_id", root_event_id)
+        return [one for one in found if one.row.parent is not None]
+
+    async def _open_where(self, name: str, value: str) -> Sequence[OpenedOperation]:
+        found = await self._store.query(Query("open_operations", where=((name, "==", value),)))
         rows = sorted((one.fields for one in found), key=lambda row: (row["started_us"], row["event_id"]))
         return [opened_of(row) for row in rows]
 

@@ -61,6 +61,11 @@ _OPEN_IN = Static(
     .where(_o.session_id == bindparam("session_id"))
     .order_by(_o.started_us, _o.event_id)
 )
+_OPEN_INSIDE = Static(
+    select(t.open_operations)
+    .where(_o.root_event_id == bindparam("root_event_id"), _o.parent_event_id.is_not(None))
+    .order_by(_o.started_us, _o.event_id)
+)
 _NOBODY = _constant("")
 _IS_RUNNING, _WAITS = _o.owner != _NOBODY, _o.owner == _NOBODY
 
@@ -175,6 +180,10 @@ class SqlEvents:
 
     async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
         rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
+        return [opened_of(row) for row in rows]
+
+    async def open_inside(self, root_event_id: str) -> Sequence[OpenedOperation]:
+        rows = await self._reads.point(lambda tx: tx.all(_OPEN_INSIDE, root_event_id=root_event_id))
         return [opened_of(row) for row in rows]
 
     async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:

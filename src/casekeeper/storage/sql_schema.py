@@ -222,6 +222,7 @@ open_operations = Table(
     Index("open_operations_session", "session_id"),
     # What runs is few however many wait, and what waits costs the others nothing.
     _partial("open_operations_running", "owner <> ''", "owner"),
+    _partial("open_operations_inside", "parent_event_id IS NOT NULL", "root_event_id"),
     _partial("open_operations_due", "wake_us IS NOT NULL AND owner = ''", "wake_us"),
     _partial("open_operations_waiting_in", "owner = ''", "casefile_id", "user_id"),
     _partial("open_operations_waiting_of", "owner = ''", "user_id"),

@@ -2,18 +2,20 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from casekeeper.casefiles.casefile import CasefileView
+from casekeeper.execution.facts import terminal_fact
 from casekeeper.execution.outcomes import Outcome
+from casekeeper.execution.runner import Ending
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Payload, fact_of
-from casekeeper.journal.operations import (
-    Wake,
-)
+from casekeeper.journal.events import Kind, Payload, fact_of
+from casekeeper.journal.operations import CloseOperation, OpenedOperation, Wake
+from casekeeper.journal.requests import Ask
 from casekeeper.sessions.manager import At
 from tests.unit.support import House
 
@@ -66,3 +68,26 @@ async def copy_rows(house: House, event_id: str, copies: int) -> None:
         root = opened.row.root_event_id if opened.row.parent else one
         row = replace(opened.row, event_id=one, root_event_id=root)
         await house.storage.commits.commit(Commit((started,), (), (row,)))
+
+
+async def runs_elsewhere(house: House, around: OpenedOperation, name: str, key: str) -> Commit:
+    """Let a call with a key run in a process that was taken for lost; returns its end, by which it wakes nobody."""
+    row, [stored, *_] = around.row, await house.storage.events.operation(around.row.event_id)
+    event_id = f"{row.event_id}x"
+    fact = replace(
+        fact_of(from_json(stored.header), Payload.of(b'{"inputs":{}}')),
+        event_id=event_id,
+        parent_event_id=row.event_id,
+        operation_name=name,
+    )
+    inner = replace(row, event_id=event_id, parent_event_id=row.event_id, operation_name=name, held=None)
+    inner = replace(inner, owner="elsewhere", state="running", wake_at=None)
+    body = to_json(["tool", name, {}])
+    ask = Ask(row.user_id, "nested", key, body, is_repeatable=True, within=(row.event_id, key))
+    claim = house.requests.claim(ask, event_id, is_operation=True)
+    [sealed] = await house.storage.commits.commit(Commit((fact,), claim, (*claim, inner)))
+    payload, nothing = Payload.of(b'{"outputs":"sent"}'), timedelta()
+    end = terminal_fact(
+        fact, sealed.seq, Ending(Kind.SUCCEEDED), payload, house.clock(), is_tainted=False, waited=nothing
+    )
+    return Commit((end,), (inner.ownership,), (CloseOperation(inner.ref),))

@@ -11,14 +11,13 @@ from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.documents.document import NewDocument
 from casekeeper.errors import ShuttingDown
 from casekeeper.execution.recovery import CRASHES_MAX, Recovery
-from casekeeper.execution.runner import Ending
 from casekeeper.execution.status import CancelOperation
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Kind
 from casekeeper.journal.operations import (
     AT_ONCE,
     AskToStop,
+    CloseOperation,
     OperationEnded,
     OperationIsOpen,
     operation_of,
@@ -34,7 +33,7 @@ from tests.unit.support import ANNA, House, open_house
 
 
 def recovery(house: House) -> Recovery:
-    return Recovery(house.storage.events, house.life, owner="the next process")
+    return Recovery(house.storage.events, house.others, owner="the next process")
 
 
 async def test_what_parks_goes_on_in_another_process_when_its_own_is_lost(
@@ -277,7 +276,7 @@ async def test_cancelling_what_waits_ends_what_is_inside_it_first(
     assert kinds == [("pauses", "cancelled"), ("follows", "cancelled")]
 
 
-async def test_what_waits_inside_what_has_ended_ends_when_it_would_go_on(
+async def test_what_a_broken_store_left_inside_what_has_ended_ends_when_it_would_go_on(
     house: House, anna: Principal, casefile: CasefileView
 ):
     place = At(casefile_id=casefile.casefile_id)
@@ -285,7 +284,8 @@ async def test_what_waits_inside_what_has_ended_ends_when_it_would_go_on(
     inner = await waiting_inside(house, casefile)
 
     [around] = await house.storage.events.opened([outcome.event_id])
-    await house.life.end_other(around, Ending(Kind.CANCELLED))
+    ref = around.row.ref
+    await house.commits.commit(Commit((), (around.row.ownership,), (CloseOperation(ref),)))
     await wake(house, inner)
 
     assert await house.wake() == []

@@ -16,7 +16,7 @@ from casekeeper.execution.status import CancelOperation
 from casekeeper.identity.accounts import DeactivateAccount, PutAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Kind
+from casekeeper.journal.events import Failure, Kind
 from casekeeper.journal.operations import Wake
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
@@ -248,7 +248,10 @@ async def test_what_was_taken_up_in_the_meantime_is_not_ended_from_outside(
     successor = await house.resume(outcome.event_id)
     assert successor is not None
 
-    assert not await house.life.end_other(opened, Ending(Kind.CANCELLED))
+    lost = Ending(
+        Kind.CANCELLED, failure=Failure(type="rights_lost", message="The permission for it was lost.")
+    )
+    assert await house.others.end([opened], lost) == ([], {})
 
     stage.go.set()
     assert (await successor.running.ended).status == "completed"

@@ -1,30 +1,18 @@
 """Waiting operations inside each other: they end together, from the inside out, and wake nobody who ends as well."""
 
 from collections.abc import Awaitable
-from dataclasses import replace
-from datetime import timedelta
 from typing import TypeVar
-
-from pydantic_core import from_json, to_json
 
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.casefiles.permissions import RevokeRole
-from casekeeper.execution.facts import terminal_fact
 from casekeeper.execution.nesting import LOOK_AGAIN
 from casekeeper.execution.recovery import Recovery
-from casekeeper.execution.runner import Ending
 from casekeeper.execution.status import CancelOperation
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Kind, Payload, fact_of
-from casekeeper.journal.operations import (
-    CloseOperation,
-    OpenedOperation,
-)
-from casekeeper.journal.requests import Ask
 from casekeeper.sessions.manager import At
 from tests.unit.execution.waiting.stage import Stage
-from tests.unit.execution.waiting.steps import copy_rows, until, waiting_inside, wake
+from tests.unit.execution.waiting.steps import copy_rows, runs_elsewhere, until, waiting_inside, wake
 from tests.unit.support import BEN, NOW, House
 
 T = TypeVar("T")
@@ -36,7 +24,7 @@ async def test_what_waits_inside_what_is_lost_for_good_ends_before_it(
     started = await house.start(anna, At(casefile_id=casefile.casefile_id), "impatient")
     inner = await waiting_inside(house, casefile)
 
-    assert await Recovery(house.storage.events, house.life, owner="the next process").run() == 1
+    assert await Recovery(house.storage.events, house.others, owner="the next process").run() == 1
 
     ends = [(f["operation_name"], f["kind"]) for f in (await house.facts(started.fact.session_id))[-2:]]
     assert ends == [("pauses", "cancelled"), ("impatient", "interrupted")]
@@ -49,7 +37,7 @@ async def test_what_could_go_on_inside_what_is_lost_for_good_ends_with_it(
     started = await house.start(anna, At(casefile_id=casefile.casefile_id), "impatient", name="works")
     await until(lambda: stage.runs["works"] == 1)
 
-    assert await Recovery(house.storage.events, house.life, owner="the next process").run() == 2
+    assert await Recovery(house.storage.events, house.others, owner="the next process").run() == 2
 
     ends = [(f["operation_name"], f["kind"]) for f in (await house.facts(started.fact.session_id))[-2:]]
     assert ends == [("works", "cancelled"), ("impatient", "interrupted")]
@@ -67,7 +55,7 @@ async def test_what_ends_while_it_is_closed_is_looked_at_again(
         await house.stopping.operation(inner, "enough")
 
     house.commits.meanwhile(overtakes)
-    await Recovery(house.storage.events, house.life, owner="the next process").run()
+    await Recovery(house.storage.events, house.others, owner="the next process").run()
 
     await started.running.ended
     assert await house.storage.events.open_of(casefile.casefile_id, None) == []
@@ -84,7 +72,7 @@ async def test_what_waits_for_a_call_that_another_process_runs_looks_for_its_end
     )
     outer = await started.running.ended
     [around] = await house.storage.events.opened([outer.event_id])
-    ends = await _runs_elsewhere(house, around, "posts", "step 1")
+    ends = await runs_elsewhere(house, around, "posts", "step 1")
     inner = await waiting_inside(house, casefile)
 
     await wake(house, inner)
@@ -97,29 +85,6 @@ async def test_what_waits_for_a_call_that_another_process_runs_looks_for_its_end
     assert row is not None
     assert row.wake_at == NOW + LOOK_AGAIN
     assert (ended.event_id, ended.status) == (outer.event_id, "completed")
-
-
-async def _runs_elsewhere(house: House, around: OpenedOperation, name: str, key: str) -> Commit:
-    """Let a call with a key run in a process that was taken for lost; returns its end, by which it wakes nobody."""
-    row, [stored, *_] = around.row, await house.storage.events.operation(around.row.event_id)
-    event_id = f"{row.event_id}x"
-    fact = replace(
-        fact_of(from_json(stored.header), Payload.of(b'{"inputs":{}}')),
-        event_id=event_id,
-        parent_event_id=row.event_id,
-        operation_name=name,
-    )
-    inner = replace(row, event_id=event_id, parent_event_id=row.event_id, operation_name=name, held=None)
-    inner = replace(inner, owner="elsewhere", state="running", wake_at=None)
-    body = to_json(["tool", name, {}])
-    ask = Ask(row.user_id, "nested", key, body, is_repeatable=True, within=(row.event_id, key))
-    claim = house.requests.claim(ask, event_id, is_operation=True)
-    [sealed] = await house.storage.commits.commit(Commit((fact,), claim, (*claim, inner)))
-    payload, nothing = Payload.of(b'{"outputs":"sent"}'), timedelta()
-    end = terminal_fact(
-        fact, sealed.seq, Ending(Kind.SUCCEEDED), payload, house.clock(), is_tainted=False, waited=nothing
-    )
-    return Commit((end,), (inner.ownership,), (CloseOperation(inner.ref),))
 
 
 async def test_nothing_of_what_is_cancelled_goes_on_when_what_is_inside_it_has_ended(

@@ -22,6 +22,7 @@ def upgrade() -> None:
         )
     for name, where, *columns in (
         ("running", "owner <> ''", "owner"),
+        ("inside", "parent_event_id IS NOT NULL", "root_event_id"),
         ("due", "wake_us IS NOT NULL AND owner = ''", "wake_us"),
         ("waiting_in", "owner = ''", "casefile_id", "user_id"),
         ("waiting_of", "owner = ''", "user_id"),
