@@ -23,7 +23,7 @@ from casekeeper.execution.service import SessionService
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import REQUEST_ID, new_request_id
 from casekeeper.journal.events import Failure
-from casekeeper.journal.requests import Ask
+from casekeeper.journal.requests import Ask, Body
 from casekeeper.server import Server
 
 _REQUEST_ID = re.compile(REQUEST_ID)
@@ -100,16 +100,15 @@ class Inbound(Request):
         sent = self.sent_request_id(body.request_id)
         if caller is not None and body.user_id not in (None, caller.user_id):
             raise UserMismatch
-        payload = body.payload.model_dump_json().encode() if sent is not None else b""
-        return self.ask_about(sent, payload)
+        return self.ask_about(sent, Body.of_command(body.payload))
 
-    def ask_about(self, sent: str | None, payload: bytes) -> Ask:
+    def ask_about(self, sent: str | None, asked: Body) -> Ask:
         """Likewise, where the body is not an envelope."""
         caller = self.known_caller
         request_id = self.state.request_id = sent or new_request_id()
         user_id = caller.user_id if caller else ""
         repeatable = sent is not None and caller is not None
-        return Ask(user_id, self.scope["path"], request_id, payload, is_repeatable=repeatable)
+        return Ask(user_id, self.scope["path"], request_id, asked, is_repeatable=repeatable)
 
     def sent_request_id(self, sent: str | None) -> str | None:
         """The request id of body and header, which must agree."""

@@ -13,6 +13,7 @@ from casekeeper.doors.http.dependencies import GuardedRoute, Inbound
 from casekeeper.doors.http.envelope import Envelope
 from casekeeper.doors.http.verbs import verb
 from casekeeper.ids import CasefileId, DocumentId
+from casekeeper.journal.requests import Body
 from casekeeper.paging import Page
 
 router = APIRouter(prefix="/v1/documents", route_class=GuardedRoute, tags=["documents"])
@@ -58,7 +59,8 @@ async def delete(body: Envelope[DeleteTheDocuments], door: Inbound) -> Response:
 async def upload(casefile_id: Annotated[CasefileId, Query()], filename: FileName, door: Inbound) -> Response:
     """Bring bytes in, streamed as the raw body; `document_import` files them within 24 hours."""
     # The bytes themselves are not part of what makes two uploads the same request: they are yet to come.
-    ask = door.ask_about(door.sent_request_id(None), f"{casefile_id}\n{filename}".encode())
+    asked = Body(lambda: [casefile_id, filename], f"{casefile_id}\n{filename}".encode)
+    ask = door.ask_about(door.sent_request_id(None), asked)
     chunks = door.stream()
     uploaded, repeated = await door.server.filing.upload(door.caller, casefile_id, filename, chunks, ask)
     return door.answer(uploaded, repeated=repeated)
