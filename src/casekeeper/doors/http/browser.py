@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from casekeeper.doors.http.cookies import CSRF_HEADER
+from casekeeper.doors.cookies import CSRF_HEADER
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
 from casekeeper.doors.http.envelope import Envelope, Json, dumps
 from casekeeper.doors.http.problems import problem
