@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 import casekeeper
 from casekeeper import errors
 from casekeeper.doors.http.app import build_app
-from casekeeper.doors.http.problems import status_of
+from casekeeper.doors.inbound import status_of
 from casekeeper.journal.events import TERMINAL, Kind
 from casekeeper.settings import CONFIG, PREFIX, Settings
 

@@ -11,8 +11,9 @@ from casekeeper.doors.http import accounts, browser, casefiles, documents, monit
 from casekeeper.doors.http.dependencies import OpenRoute
 from casekeeper.doors.http.examples import EXAMPLES
 from casekeeper.doors.http.limits import SizeLimits
-from casekeeper.doors.http.problems import MEDIA_TYPE, Problem, add_problem_handlers
+from casekeeper.doors.http.problems import MEDIA_TYPE, add_problem_handlers
 from casekeeper.doors.http.verbs import describe_answer
+from casekeeper.doors.inbound import Problem
 from casekeeper.journal.events import ExecutionEvent
 
 VERSION = "0.1.0"

@@ -73,7 +73,7 @@ async def login(
     next_path: NextPath = "/",
 ) -> Response:
     """Send a browser to an issuer, to log in there."""
-    door.browser.must_be_usable(door)
+    door.browser.must_be_usable(door.url.hostname or "")
     start = await door.server.code_flow.start(issuer, next_path)
     return _sent_to(start.location, *door.browser.login(door, start.state, start.sealed))
 
@@ -111,7 +111,7 @@ async def callback(
 async def log_in(body: Envelope[BrowserLogin], door: Inbound) -> Response:
     """Log a browser in with a password: begins its session, whose cookie no script can read."""
     cookies = door.browser
-    cookies.must_be_usable(door)
+    cookies.must_be_usable(door.url.hostname or "")
     cookies.must_come_from_here(door)
     door.ask(body)
     fields = body.payload

@@ -15,19 +15,18 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from casekeeper.doors.cookies import CSRF_HEADER, Cookies
+from casekeeper.doors.cookies import Cookies
 from casekeeper.doors.http.envelope import Envelope, Json, Status, answer
 from casekeeper.doors.http.problems import answer_to
-from casekeeper.errors import ArgumentsInvalid, CasekeeperError, FieldError, TokenMissing, UserMismatch
+from casekeeper.doors.inbound import authenticated, must_be_caller, sent_request_id
+from casekeeper.errors import CasekeeperError, TokenMissing
 from casekeeper.execution.service import SessionService
 from casekeeper.identity.principal import Principal
-from casekeeper.ids import REQUEST_ID, new_request_id
+from casekeeper.ids import new_request_id
 from casekeeper.journal.events import Failure
 from casekeeper.journal.requests import Ask, Body
 from casekeeper.server import Server
 
-_REQUEST_ID = re.compile(REQUEST_ID)
-_BEARER = "bearer "
 _CALLER = "casekeeper.caller"
 _NOT_JSON = {
     "type": "json_invalid",
@@ -96,10 +95,8 @@ class Inbound(Request):
             UserMismatch: `user_id` is not the caller.
             ArgumentsInvalid: `request_id` and `Idempotency-Key` differ, or the header is ill-formed.
         """
-        caller = self.known_caller
-        sent = self.sent_request_id(body.request_id)
-        if caller is not None and body.user_id not in (None, caller.user_id):
-            raise UserMismatch
+        sent = sent_request_id(self.headers, body.request_id)
+        must_be_caller(body.user_id, self.known_caller)
         return self.ask_about(sent, Body.of_command(body.payload))
 
     def ask_about(self, sent: str | None, asked: Body) -> Ask:
@@ -109,19 +106,6 @@ class Inbound(Request):
         user_id = caller.user_id if caller else ""
         repeatable = sent is not None and caller is not None
         return Ask(user_id, self.scope["path"], request_id, asked, is_repeatable=repeatable)
-
-    def sent_request_id(self, sent: str | None) -> str | None:
-        """The request id of body and header, which must agree."""
-        header = self.headers.get("idempotency-key")
-        if header is None:
-            return sent
-        if not _REQUEST_ID.fullmatch(header):
-            raise ArgumentsInvalid(errors=(FieldError("Idempotency-Key", "1 to 128 of A-Z a-z 0-9 _ . : -"),))
-        if sent not in (None, header):
-            raise ArgumentsInvalid(
-                errors=(FieldError("request_id", "differs from the header Idempotency-Key"),)
-            )
-        return header
 
     def answer(
         self,
@@ -216,24 +200,11 @@ class OpenRoute(APIRoute):
 
 
 class GuardedRoute(OpenRoute):
-    """A route behind WHO: the token is checked before anything else of the request is read.
-
-    A browser's session stands in for a token where there is no `Authorization` header at all.
-    """
+    """A route behind WHO: the token is checked before anything else of the request is read."""
 
     async def admit(self, door: Inbound) -> None:
-        """Authenticate the caller.
-
-        Raises:
-            Unauthenticated: There is no believable one.
-            ForeignPage: Another site's page uses a browser's session.
-            CsrfTokenRejected: A browser's session would change something without its token.
-        """
-        header = door.headers.get("authorization")
-        if header is None and (secret := door.browser.session_of(door) if "cookie" in door.headers else None):
-            door.scope[_CALLER] = await _of_browser(door, secret)
-        else:
-            door.scope[_CALLER] = await door.server.authenticator.authenticate(_bearer(header))
+        """Authenticate the caller."""
+        door.scope[_CALLER] = await authenticated(door.server, door)
 
 
 def _is_json(content_type: str) -> bool:
@@ -242,18 +213,3 @@ def _is_json(content_type: str) -> bool:
     return media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )
-
-
-async def _of_browser(door: Inbound, secret: str) -> Principal:
-    door.browser.must_come_from_here(door)
-    sessions = door.server.browser_sessions
-    principal = await sessions.authenticate(secret)
-    given = door.headers.get(CSRF_HEADER, "")
-    door.browser.must_have_token(door, sessions.is_csrf_token(principal, given))
-    return principal
-
-
-def _bearer(value: str | None) -> str | None:
-    if value is None or value[: len(_BEARER)].lower() != _BEARER:
-        return None
-    return value[len(_BEARER) :].strip()

@@ -12,6 +12,7 @@ from casekeeper.documents.filing import GetDocument, ListDocuments, Uploaded
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound
 from casekeeper.doors.http.envelope import Envelope
 from casekeeper.doors.http.verbs import verb
+from casekeeper.doors.inbound import sent_request_id
 from casekeeper.ids import CasefileId, DocumentId
 from casekeeper.journal.requests import Body
 from casekeeper.paging import Page
@@ -60,7 +61,7 @@ async def upload(casefile_id: Annotated[CasefileId, Query()], filename: FileName
     """Bring bytes in, streamed as the raw body; `document_import` files them within 24 hours."""
     # The bytes themselves are not part of what makes two uploads the same request: they are yet to come.
     asked = Body(lambda: [casefile_id, filename], f"{casefile_id}\n{filename}".encode)
-    ask = door.ask_about(door.sent_request_id(None), asked)
+    ask = door.ask_about(sent_request_id(door.headers, None), asked)
     chunks = door.stream()
     uploaded, repeated = await door.server.filing.upload(door.caller, casefile_id, filename, chunks, ask)
     return door.answer(uploaded, repeated=repeated)
