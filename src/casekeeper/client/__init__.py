@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx2
 
 from casekeeper.client import verbs
+from casekeeper.client.accounts import Accounts, Keys
+from casekeeper.client.casefiles import Casefiles, Permissions
 from casekeeper.client.connection import Connection, Retry, new_request_id
+from casekeeper.client.documents import Documents
 from casekeeper.client.errors import (
     ApiError,
     Conflict,
@@ -37,11 +40,7 @@ from casekeeper.client.errors import (
     Unreachable,
     unreachable,
 )
-from casekeeper.client.people import Accounts, Keys
-from casekeeper.client.places import Casefiles, Documents, Permissions
-from casekeeper.client.tokens import TokenSource
-from casekeeper.client.uploads import Progress
-from casekeeper.client.work import (
+from casekeeper.client.sessions import (
     Events,
     Operation,
     Operations,
@@ -50,6 +49,8 @@ from casekeeper.client.work import (
     stream_execute,
     tool,
 )
+from casekeeper.client.tokens import TokenSource
+from casekeeper.client.uploads import Progress
 
 if TYPE_CHECKING:
     from casekeeper.client.results import Result
