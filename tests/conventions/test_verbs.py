@@ -8,12 +8,14 @@ from typing import Any, cast, get_type_hints
 import pytest
 from pydantic import BaseModel
 
+from casekeeper.client import Casekeeper
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.requests import Ask, NotFingerprinted
 from casekeeper.server import Server
 from casekeeper.verbs import VERBS, Verb
 from tests.doors import access_table
 
+SDK = Casekeeper("http://127.0.0.1:1", token="t")
 CALLED = [verb for verb in VERBS.values() if verb.calls and not verb.takes_bytes]
 CLAIMED = [verb for verb in VERBS.values() if verb.claims]
 
@@ -128,6 +130,38 @@ def test_the_access_table_tries_what_the_verb_needs(verb: Verb):
     ]
 
     assert ROWS[verb.needs] in rows
+
+
+OTHERWISE = {
+    "keys/list": "list[ApiKey]",
+    "events/query": "Page[ExecutionEvent]",
+    "sessions/execute": "Result",
+    "operations/get": "Result",
+    "operations/cancel": "Result",
+}
+"""What the SDK makes of a result."""
+
+WITHOUT_METHOD = {
+    "auth/token": "the SDK logs in by itself",
+    "auth/refresh": "and renews its token",
+    "auth/session": "cookies are for browsers",
+    "auth/logout": "`accounts.log_out`",
+}
+"""What is no method of the SDK under its own name; `call` takes any verb."""
+
+
+def test_the_methods_of_the_sdk_give_what_the_table_says():
+    told: dict[str, str] = {}
+    meant: dict[str, str] = {}
+    for verb in VERBS.values():
+        if verb.name not in WITHOUT_METHOD:
+            noun, _, name = verb.name.partition("/")
+            method = getattr(getattr(SDK, noun), name)
+            result = (verb.page_of or verb.result).partition(":")[2]
+            meant[verb.name] = OTHERWISE.get(verb.name, f"Page[{result}]" if verb.page_of else result)
+            told[verb.name] = inspect.get_annotations(method)["return"]
+
+    assert told == meant
 
 
 def test_importing_the_table_loads_neither_models_nor_rooms():

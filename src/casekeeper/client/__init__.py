@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
-from casekeeper.client import verbs
 from casekeeper.client.accounts import Accounts, Keys
 from casekeeper.client.casefiles import Casefiles, Permissions
 from casekeeper.client.connection import Connection, Retry, new_request_id
@@ -40,6 +39,7 @@ from casekeeper.client.errors import (
     Unreachable,
     unreachable,
 )
+from casekeeper.client.payloads import read
 from casekeeper.client.sessions import (
     Events,
     Operation,
@@ -196,6 +196,14 @@ class Casekeeper:
             request_id=request_id,
         )
 
+    async def call(self, verb: str, /, *, request_id: str | None = None, **fields: Any) -> Any:
+        """The result of any verb (docs/api.md), such as `casefiles/create`, by the fields of its command.
+
+        Raises:
+            KeyError: There is no such verb.
+        """
+        return await self._connection.ask(verb, fields, request_id)
+
     async def record(self, session_id: str) -> AsyncGenerator[bytes]:
         """The lines of a session's record, as `casekeeper verify` and `verify.py` check them.
 
@@ -218,4 +226,5 @@ class Casekeeper:
 
     async def catalog(self) -> "list[CatalogEntry]":
         """All operations: what they do, take and need."""
-        return verbs.CATALOG.answer(await self._connection.json(verbs.CATALOG.path)).items
+        found = await self._connection.json("/v1/catalog")
+        return read("operations.operation:CatalogEntry", found, is_page=True).items

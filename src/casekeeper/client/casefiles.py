@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from casekeeper.client import verbs
 from casekeeper.client.connection import Connection
 from casekeeper.client.paging import each
 from casekeeper.client.sessions import Operation
@@ -38,22 +37,22 @@ class Casefiles:
     ) -> "CasefileView":
         """A new casefile; the caller is its owner."""
         fields = {"title": title, "description": description, "tags": tags, "public_role": public_role}
-        return await self._connection.ask(verbs.CREATE_CASEFILE, fields, request_id)
+        return await self._connection.ask("casefiles/create", fields, request_id)
 
     async def get(self, casefile_id: str) -> "CasefileView":
         """A casefile as the caller sees it."""
-        return await self._connection.ask(verbs.GET_CASEFILE, {"casefile_id": casefile_id})
+        return await self._connection.ask("casefiles/get", {"casefile_id": casefile_id})
 
     async def list(
         self, *, status: StatusName | None = None, limit: int | None = None, cursor: str | None = None
     ) -> "Page[CasefileView]":
         """A page of the casefiles of which the caller is a member, newest first."""
         fields = {"status": status, "limit": limit, "cursor": cursor}
-        return await self._connection.ask(verbs.LIST_CASEFILES, fields)
+        return await self._connection.ask("casefiles/list", fields)
 
     def each(self, *, status: StatusName | None = None) -> "AsyncGenerator[CasefileView]":
         """All of them, page by page."""
-        return each(self._connection, verbs.LIST_CASEFILES, {"status": status})
+        return each(self._connection, "casefiles/list", {"status": status})
 
     async def update(
         self,
@@ -77,14 +76,14 @@ class Casefiles:
             "status": status,
             "expected_version": expected_version,
         }
-        return await self._connection.ask(verbs.UPDATE_CASEFILE, fields, request_id)
+        return await self._connection.ask("casefiles/update", fields, request_id)
 
     async def delete(
         self, casefile_id: str, *, expected_version: int | None = None, request_id: str | None = None
     ) -> "Deleted":
         """Delete a casefile: for everybody, for good."""
         fields = {"casefile_id": casefile_id, "expected_version": expected_version}
-        return await self._connection.ask(verbs.DELETE_CASEFILE, fields, request_id)
+        return await self._connection.ask("casefiles/delete", fields, request_id)
 
 
 class Permissions:
@@ -115,7 +114,7 @@ class Permissions:
             "wait": wait,
             "expected_version": expected_version,
         }
-        return await self._connection.ask(verbs.GRANT, fields, request_id)
+        return await self._connection.ask("permissions/grant", fields, request_id)
 
     async def revoke(
         self,
@@ -133,25 +132,25 @@ class Permissions:
             "wait": wait,
             "expected_version": expected_version,
         }
-        return await self._connection.ask(verbs.REVOKE, fields, request_id)
+        return await self._connection.ask("permissions/revoke", fields, request_id)
 
     async def list(
         self, casefile_id: str, *, limit: int | None = None, cursor: str | None = None
     ) -> "Page[GrantView]":
         """A page of who has access, by user id."""
         fields = {"casefile_id": casefile_id, "limit": limit, "cursor": cursor}
-        return await self._connection.ask(verbs.LIST_GRANTS, fields)
+        return await self._connection.ask("permissions/list", fields)
 
     def each(self, casefile_id: str) -> "AsyncGenerator[GrantView]":
         """All of them, page by page."""
-        return each(self._connection, verbs.LIST_GRANTS, {"casefile_id": casefile_id})
+        return each(self._connection, "permissions/list", {"casefile_id": casefile_id})
 
     async def check(
         self, casefile_id: str, operation: Operation | None = None, *, user_id: str | None = None
     ) -> "Verdict":
         """Whether somebody may run an operation (or read, if none is given), and if not, why. Runs nothing."""
         fields = {"casefile_id": casefile_id, "operation": operation, "user_id": user_id}
-        return await self._connection.ask(verbs.CHECK, fields)
+        return await self._connection.ask("permissions/check", fields)
 
     async def transfer(
         self,
@@ -163,4 +162,4 @@ class Permissions:
     ) -> "CasefileView":
         """Make another user the owner; the former owner stays as admin."""
         fields = {"casefile_id": casefile_id, "user_id": user_id, "expected_version": expected_version}
-        return await self._connection.ask(verbs.TRANSFER, fields, request_id)
+        return await self._connection.ask("permissions/transfer", fields, request_id)

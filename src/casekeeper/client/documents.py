@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from casekeeper.client import uploads, verbs
+from casekeeper.client import uploads
 from casekeeper.client.connection import Connection
 from casekeeper.client.errors import unreachable
 from casekeeper.client.paging import each
@@ -38,16 +38,16 @@ class Documents:
     ) -> "Page[DocumentSummary]":
         """A page of a casefile's documents, newest filed first."""
         fields = {"casefile_id": casefile_id, "kind": kind, "limit": limit, "cursor": cursor}
-        return await self._connection.ask(verbs.LIST_DOCUMENTS, fields)
+        return await self._connection.ask("documents/list", fields)
 
     def each(self, casefile_id: str, *, kind: str | None = None) -> "AsyncGenerator[DocumentSummary]":
         """All of them, page by page."""
-        return each(self._connection, verbs.LIST_DOCUMENTS, {"casefile_id": casefile_id, "kind": kind})
+        return each(self._connection, "documents/list", {"casefile_id": casefile_id, "kind": kind})
 
     async def get(self, casefile_id: str, document_id: str) -> "Document":
         """One document with its text."""
         fields = {"casefile_id": casefile_id, "document_id": document_id}
-        return await self._connection.ask(verbs.GET_DOCUMENT, fields)
+        return await self._connection.ask("documents/get", fields)
 
     async def content(self, casefile_id: str, document_id: str) -> AsyncGenerator[bytes]:
         """The raw bytes of a document, as they came, in chunks; reading them leaves a fact on the record.
@@ -80,7 +80,7 @@ class Documents:
     ) -> "DocumentsDeleted":
         """Delete documents and what was attached to them, for good; the record keeps that they were there."""
         fields = {"casefile_id": casefile_id, "document_ids": list(document_ids), "reason": reason}
-        return await self._connection.ask(verbs.DELETE_DOCUMENTS, fields, request_id)
+        return await self._connection.ask("documents/delete", fields, request_id)
 
     async def search(
         self,
@@ -110,7 +110,7 @@ class Documents:
         }
         operation = tool("document_search", **{k: v for k, v in parameters.items() if v is not None})
         fields = {"casefile_id": casefile_id, "operation": operation}
-        result = await self._connection.ask(verbs.EXECUTE, fields)
+        result = await self._connection.ask("sessions/execute", fields)
         return Found.model_validate(result.raise_for_failure().outputs)
 
     async def upload(

@@ -27,7 +27,7 @@ import httpx2
 from pydantic import ValidationError
 
 if TYPE_CHECKING:
-    from casekeeper.client.results import Result
+    from casekeeper.execution.status import Executed
 
 
 class ApiError(Exception):
@@ -115,7 +115,7 @@ class ServerFault(ApiError):
 class OperationFailed(ApiError):
     """An operation ran and failed; `result` is all that is known of it."""
 
-    def __init__(self, result: "Result") -> None:
+    def __init__(self, result: "Executed") -> None:
         error = result.error
         super().__init__(
             error.type if error else "failed", error.message if error else f"It is {result.status}."
