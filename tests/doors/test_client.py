@@ -391,13 +391,13 @@ async def test_an_operation_in_the_background_can_be_cancelled(sam: Casekeeper, 
 @pytest.mark.parametrize("name", [verb.name for verb in VERBS.values() if verb.command])
 async def test_any_verb_can_be_called_by_its_name(sam: Casekeeper, name: str) -> None:
     with pytest.raises(Invalid) as refusal:
-        await sam.call(name, no_such_field=1)
+        await sam.call(name, {"no_such_field": 1})
     assert "payload.no_such_field" in {error.field for error in refusal.value.errors}
 
 
 async def test_a_verb_that_is_called_by_its_name_gives_its_result(sam: Casekeeper) -> None:
-    made = await sam.call("casefiles/create", title="Tax 2024", request_id="once")
-    again = await sam.call("casefiles/create", title="Tax 2024", request_id="once")
+    made = await sam.call("casefiles/create", {"title": "Tax 2024"}, request_id="once")
+    again = await sam.call("casefiles/create", {"title": "Tax 2024"}, request_id="once")
     assert (type(made), again) == (CasefileView, made)
 
 

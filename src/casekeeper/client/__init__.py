@@ -196,13 +196,15 @@ class Casekeeper:
             request_id=request_id,
         )
 
-    async def call(self, verb: str, /, *, request_id: str | None = None, **fields: Any) -> Any:
-        """The result of any verb (docs/api.md), such as `casefiles/create`, by the fields of its command.
+    async def call(
+        self, verb: str, fields: Mapping[str, Any] | None = None, *, request_id: str | None = None
+    ) -> Any:
+        """The result of any verb (docs/api.md), such as `casefiles/create`; `fields` are those of its command.
 
         Raises:
             KeyError: There is no such verb.
         """
-        return await self._connection.ask(verb, fields, request_id)
+        return await self._connection.ask(verb, fields or {}, request_id)
 
     async def record(self, session_id: str) -> AsyncGenerator[bytes]:
         """The lines of a session's record, as `casekeeper verify` and `verify.py` check them.
