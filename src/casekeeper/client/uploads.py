@@ -169,7 +169,7 @@ async def _cancel(connection: Connection, casefile_id: str, request_id: str) -> 
                 "operations/cancel", {"event_id": event.event_id, "reason": "The import was stopped."}
             )
     except ApiError:
-        # Who stops an import should not wait for a server that is away; its deadline ends the operation.
+        # Whoever stops an import does not wait for a server that is unavailable; the operation's deadline ends it.
         pass
 
 

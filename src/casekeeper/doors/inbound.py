@@ -34,8 +34,8 @@ STATUS: dict[type[e.CasekeeperError], int] = {
 
 _BEARER = "bearer "
 _REQUEST_ID = re.compile(REQUEST_ID)
-# Where in a request something does not fit is told without the body and the kinds of operation, which pydantic names.
-_NOT_TOLD = {"body", *OperationType}
+# Parts of pydantic's locations that are no fields: the body itself, and the tags of the union of operations.
+_NO_FIELDS = {"body", *OperationType}
 
 _log = logging.getLogger("casekeeper.api")
 
@@ -219,4 +219,4 @@ def not_fitting(found: Iterable[Mapping[str, Any]]) -> e.ArgumentsInvalid:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part not in _NOT_TOLD) or "body"
+    return ".".join(str(part) for part in loc if part not in _NO_FIELDS) or "body"

@@ -2,7 +2,7 @@
 
 What is kept is the id of what the call made, so a replay answers the present state; answers, tokens and secrets
 are never stored. Key = hash(user, route, request id), at the top level of the store: the session may not exist yet.
-A fingerprint tells a repeat from another request under the same id; it carries the version of its rule
+A fingerprint distinguishes a repeat from another request with the same id; it carries the version of its rule
 (docs/decisions/0020-fingerprints-carry-a-version.md).
 """
 
@@ -101,7 +101,7 @@ class Ask:
 
     @property
     def fingerprint(self) -> str:
-        """What is stored, so that a repeat can be told from another request: the rule's version and a digest."""
+        """What is stored to distinguish a repeat from another request: the rule's version and a digest."""
         return f"{_VERSION}:{self.body.digest()}"
 
     def has(self, fingerprint: str) -> bool:

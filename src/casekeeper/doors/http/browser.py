@@ -150,7 +150,7 @@ def _who(door: Inbound, principal: Principal) -> WhoIsIn:
 
 
 def _sent_to(location: str, *cookies: str) -> Response:
-    # The address that the browser comes from holds a code; nobody needs to be told of it.
+    # The address that the browser comes from holds a code, which no other site may see.
     headers = {"Location": location, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     response = Response(status_code=303, headers=headers)
     for cookie in cookies:

@@ -96,7 +96,7 @@ def _handler(verb: Verb) -> Handler:
         door.begin(body)
         return door.answer(await method(door.server)(door.caller, body.payload), body)
 
-    async def tells(door: Inbound, body: Envelope[Any]) -> Response:
+    async def reports(door: Inbound, body: Envelope[Any]) -> Response:
         door.begin(body)
         return door.executed(await method(door.server)(door.caller, body.payload), body)
 
@@ -108,7 +108,7 @@ def _handler(verb: Verb) -> Handler:
     if verb.claims:
         return changes
     if verb.may_wait:
-        return tells
+        return reports
     return opens if verb.is_open else reads
 
 
