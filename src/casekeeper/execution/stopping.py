@@ -5,18 +5,18 @@ what waits belongs to nobody and is ended here, at once.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 
 from casekeeper.acl import READ_ONLY, Role
 from casekeeper.acl_feed import ANY, Change, Receipt
+from casekeeper.background import Every, each
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.casefiles.freshness import LEASE_S
 from casekeeper.clock import Clock
-from casekeeper.errors import Unavailable
 from casekeeper.execution.others import Others
 from casekeeper.execution.runner import Ending, Runner
 from casekeeper.journal.commits import Commit, Commits
@@ -43,8 +43,6 @@ _PATIENCE_S = 1.0
 _LOOK_S = 0.02
 # Names in a receipt.
 _TOLD_MAX = 1_000
-
-_log = logging.getLogger("casekeeper.stopping")
 
 _Judge = Callable[[OpenOperation], bool]
 _Pair = tuple[str, str]
@@ -152,24 +150,16 @@ class Stopping:
                 await self.operation(one.row.event_id, reason)
         return bool(found)
 
-    async def heed(self, owner: str) -> None:
-        """Stop what runs here and was asked to through the store, until cancelled."""
-        is_unavailable = False
-        while True:
-            await asyncio.sleep(HEEDED_EVERY.total_seconds())
-            if not self._runner.all():
-                continue
-            try:
-                asked = await self._store.asked_to_stop(owner)
-            except Unavailable as error:
-                if not is_unavailable:
-                    _log.warning("what was asked to stop could not be looked up (%s); trying again", error)
-                is_unavailable = True
-                continue
-            is_unavailable = False
-            for event_id, reason in asked:
-                if running := self._runner.find(event_id):
-                    running.stop(Kind.CANCELLED, "cancelled", reason)
+    def heeding(self, owner: str) -> Every:
+        """Stops what runs here, at this owner's, and was asked to through the store."""
+        return Every(HEEDED_EVERY, partial(self._heed, owner), name="stopping what others ask for")
+
+    async def _heed(self, owner: str) -> None:
+        if not self._runner.all():
+            return
+        for event_id, reason in await self._store.asked_to_stop(owner):
+            if running := self._runner.find(event_id):
+                running.stop(Kind.CANCELLED, "cancelled", reason)
 
     async def _ask(self, opened: OpenedOperation, reason: str) -> None:
         ref = opened.row.ref
@@ -232,7 +222,7 @@ class Rights:
         self._is_shared = is_shared
         self._due: set[_Pair] = set()
         self._woken = asyncio.Event()
-        self._is_unavailable = False
+        self.judging = Every(JUDGED_EVERY, self._judge_all, name="looking up permissions", woken=self._woken)
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Look at those whom these changes are about."""
@@ -245,26 +235,9 @@ class Rights:
         self._live.wake()
         self._woken.set()
 
-    async def watch(self) -> None:
-        """Judge until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(JUDGED_EVERY.total_seconds()):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
-            self._woken.clear()
-            for pair in self._due | self._ended() | (self._pairs() if self._is_shared else set[_Pair]()):
-                try:
-                    await self._judge(*pair)
-                    self._due.discard(pair)
-                    self._is_unavailable = False
-                except Unavailable as error:
-                    # It stays due; meanwhile nothing that it does can be written.
-                    self._due.add(pair)
-                    if not self._is_unavailable:
-                        _log.warning("a permission could not be looked up (%s); trying again", error)
-                    self._is_unavailable = True
+    async def _judge_all(self) -> None:
+        self._due |= self._ended() | (self._pairs() if self._is_shared else set[_Pair]())
+        await each(*(partial(self._judge, *pair) for pair in self._due))
 
     def _pairs(self) -> set[_Pair]:
         return {(running.fact.casefile_id, running.user_id) for running in self._runner.all()}
@@ -288,6 +261,8 @@ class Rights:
                 running.stop(Kind.CANCELLED, "rights_lost", "The permission for it was lost.")
             else:
                 running.ends_at = grant.expires_at
+        # Until it has been looked up it stays due; meanwhile nothing that it does can be written.
+        self._due.discard((casefile_id, user_id))
 
 
 def _cancelled(type_: str, reason: str) -> Ending:

@@ -282,18 +282,17 @@ async def test_a_tag_stops_what_it_would_not_have_let_in(house: House, anna: Pri
     at = At(casefile_id=casefile.casefile_id)
     asleep = await house.start(ben, at, "sleepy")
     rights = Rights(house.runner, house.storage.casefiles, house.live, house.clock, is_shared=True)
-    watching = asyncio.create_task(rights.watch())
 
     async def stopped(started: Started) -> str:
         outcome = await asyncio.wait_for(started.running.ended, 10)
         return outcome.failure.type if outcome.failure else "none"
 
-    hushed = await house.start(ben, at, "sends_slowly")
-    await house.update(anna, casefile.casefile_id, tags=["secret"])
+    async with rights.judging.running():
+        hushed = await house.start(ben, at, "sends_slowly")
+        await house.update(anna, casefile.casefile_id, tags=["secret"])
 
-    assert await stopped(hushed) == "rights_lost"
+        assert await stopped(hushed) == "rights_lost"
     assert not asleep.running.ended.done(), "what only reads goes on"
-    watching.cancel()
 
 
 # Taint
