@@ -15,7 +15,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from casekeeper.casefiles.access import Access, Gate
-from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
+from casekeeper.casefiles.casefile import CasefileIsActive
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.document import FencedWrite
@@ -234,16 +235,13 @@ class Nesting:
 
     async def _write(self, started: Started, records: Sequence[Record]) -> None:
         """Write for a running operation: while this process has it, its casefile is active and its caller allowed."""
-        access = started.context.access
-        conditions = (started.ownership, CasefileIsActive(access.casefile_id))
-        try:
+        conditions = (started.ownership, CasefileIsActive(started.fact.casefile_id))
+
+        async def attempt(again: bool) -> None:
+            access = await self._look_again(started) if again else started.context.access
             await self._commits.commit(Commit((), (access.fence, *conditions), records))
-        except FenceBroken:
-            access = await self._look_again(started)
-            try:
-                await self._commits.commit(Commit((), (access.fence, *conditions), records))
-            except FenceBroken as error:
-                raise RightsLost from error
+
+        await retried(attempt, otherwise=RightsLost)
 
     async def _look_again(self, started: Started) -> Access:
         access = await self._gate.look(started.call.caller, started.fact.casefile_id, again=True)

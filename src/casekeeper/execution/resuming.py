@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json
 
-from casekeeper.casefiles.casefile import FenceBroken
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.errors import (
     CasefileArchived,
@@ -37,7 +37,6 @@ from casekeeper.operations.context import Resumed, RightsLost
 from casekeeper.operations.operation import Operation, OperationCall, call_of
 from casekeeper.sessions.manager import At, CasefileSessionManager
 
-_TRIES = 8
 # How soon it is looked again for what is missing here (an operation, a model's key, a newer casekeeper): after a quarter
 # of the time for which it has been waiting already, within these bounds.
 SOONEST, LATEST = timedelta(minutes=1), timedelta(minutes=10)
@@ -134,8 +133,12 @@ class Resuming:
         caller = await self._accounts(row.user_id)
         if caller is None:
             raise RightsLost("The account is not active any more.")
-        place, recorded, resumed = At(session_id=row.session_id), None, None
-        for _ in range(_TRIES):
+        place = At(session_id=row.session_id)
+        recorded: _Recorded | None = None
+        resumed: Resumed | None = None
+
+        async def attempt(_: bool) -> Started:
+            nonlocal opened, recorded, resumed
             context = await self._manager.validate_and_get_session(caller, place, again=True, on_record=False)
             if recorded is None or resumed is None:
                 operation = self._operation(opened)
@@ -155,13 +158,11 @@ class Resuming:
             ask = Ask(row.user_id, "resumed", row.request_id or "")
             parent = self._parent(opened, held)
             call = Call(caller, place, recorded.call, ask, parent=parent, outlives_caller=True)
-            try:
-                return await self._life.go_on(
-                    context, call, admitted, open_context, opened, recorded.fact, resumed
-                )
-            except FenceBroken:
-                pass
-        raise StoreUnavailable("The permission changed again and again; try once more.")
+            return await self._life.go_on(
+                context, call, admitted, open_context, opened, recorded.fact, resumed
+            )
+
+        return await retried(attempt)
 
     def _operation(self, opened: OpenedOperation) -> Operation:
         row = opened.row

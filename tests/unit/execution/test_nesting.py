@@ -362,7 +362,7 @@ async def test_a_write_whose_permission_changes_again_and_again_does_not_happen(
         await lose_silently(scene, Role.ADMIN)
 
     async def step(call: MDSContext) -> None:
-        scene.house.commits.meanwhile(change, change)
+        scene.house.commits.meanwhile(*[change] * 8)
         await call.documents.add([a_note("one")])
 
     outcome = await scene.run(step, frozenset({Effect.WRITE}))
