@@ -36,10 +36,10 @@ from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of
 from casekeeper.operations.tools import Tool
 from casekeeper.sessions.following import Polling
 from casekeeper.settings import Settings
+from casekeeper.storage.bus.opening import Helper, find_helper
 from casekeeper.storage.clocks import agreeing
-from casekeeper.storage.helper import Helper, find_helper
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
 from casekeeper.wiring import FirstLogin, Server, wire

@@ -61,7 +61,7 @@ from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
-from casekeeper.storage.helper import Helper
+from casekeeper.storage.bus.opening import Helper
 from casekeeper.storage.store import Storage
 
 

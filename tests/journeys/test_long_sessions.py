@@ -23,13 +23,13 @@ from casekeeper.server import Server
 from casekeeper.sessions.manager import At, SessionContext
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
-from casekeeper.storage.sql_accounts import SqlAccounts
-from casekeeper.storage.sql_casefiles import SqlCasefiles
-from casekeeper.storage.sql_commit import Batch
-from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_sessions import SqlSessions
-from casekeeper.storage.sql_statements import Tx
-from casekeeper.storage.sqlite_tx import SqliteTx
+from casekeeper.storage.sql.accounts import SqlAccounts
+from casekeeper.storage.sql.batch import Batch
+from casekeeper.storage.sql.casefiles import SqlCasefiles
+from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.sessions import SqlSessions
+from casekeeper.storage.sql.statements import Tx
+from casekeeper.storage.sqlite.transaction import SqliteTx
 from tests.journeys.counted import Counted
 from tests.support import NOON, Api, House, Json, open_test_server
 

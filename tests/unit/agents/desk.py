@@ -21,7 +21,7 @@ from casekeeper.operations.operation import AgentCall, Finished, Message, ToolCa
 from casekeeper.operations.registry import ToolRegistry
 from casekeeper.operations.tools import Tool, tool
 from casekeeper.sessions.session import PutConversation
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.blobs.directory import DirectoryBlobs
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CASEFILE = "cf_260301_abcdef"

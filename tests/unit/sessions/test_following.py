@@ -25,11 +25,11 @@ from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, Ses
 from casekeeper.sessions.reading import EventPage, Reading
 from casekeeper.sessions.session import Visibility
 from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
-from casekeeper.storage.sql_accounts import SqlAccounts
-from casekeeper.storage.sql_casefiles import SqlCasefiles
-from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_sessions import SqlSessions
-from casekeeper.storage.sql_statements import Reads, Tx
+from casekeeper.storage.sql.accounts import SqlAccounts
+from casekeeper.storage.sql.casefiles import SqlCasefiles
+from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.sessions import SqlSessions
+from casekeeper.storage.sql.statements import Reads, Tx
 from tests.unit.support import ANNA, BEN, House
 
 T = TypeVar("T")
