@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from casekeeper.api.dependencies import GuardedRoute, Inbound, get_session_service
-from casekeeper.api.envelope import Envelope, Json
-from casekeeper.api.rates import rate_headers
-from casekeeper.api.sse import frames
-from casekeeper.api.verbs import EVENT_STREAM, verb
+from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, get_session_service
+from casekeeper.doors.http.envelope import Envelope, Json
+from casekeeper.doors.http.rates import rate_headers
+from casekeeper.doors.http.sse import frames
+from casekeeper.doors.http.verbs import EVENT_STREAM, verb
 from casekeeper.errors import Quota, ShuttingDown
 from casekeeper.execution.service import Execute, GetSession, SessionCreated, SessionDetail, Streamed
 from casekeeper.execution.status import CancelOperation, Executed, GetOperation

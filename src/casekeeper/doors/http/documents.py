@@ -6,12 +6,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Response
 from starlette.responses import StreamingResponse
 
-from casekeeper.api.dependencies import GuardedRoute, Inbound
-from casekeeper.api.envelope import Envelope
-from casekeeper.api.verbs import verb
 from casekeeper.documents.custody import DeleteTheDocuments, DocumentsDeleted
 from casekeeper.documents.document import Document, DocumentSummary
 from casekeeper.documents.filing import GetDocument, ListDocuments, Uploaded
+from casekeeper.doors.http.dependencies import GuardedRoute, Inbound
+from casekeeper.doors.http.envelope import Envelope
+from casekeeper.doors.http.verbs import verb
 from casekeeper.ids import CasefileId, DocumentId
 from casekeeper.paging import Page
 

@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from casekeeper import errors as e
-from casekeeper.api.envelope import dumps
-from casekeeper.api.rates import rate_headers
+from casekeeper.doors.http.envelope import dumps
+from casekeeper.doors.http.rates import rate_headers
 
 MEDIA_TYPE = "application/problem+json"
 

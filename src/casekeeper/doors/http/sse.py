@@ -7,8 +7,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from casekeeper.api.envelope import dumps, foreign
-from casekeeper.api.problems import problem
+from casekeeper.doors.http.envelope import dumps, foreign
+from casekeeper.doors.http.problems import problem
 from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, StreamedRefusal
 
 # A client that lost its connection comes back after this many milliseconds.

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from casekeeper.api.dependencies import GuardedRoute, Inbound, OpenRoute
-from casekeeper.api.envelope import Json, dumps
+from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
+from casekeeper.doors.http.envelope import Json, dumps
 from casekeeper.errors import RouteGone, StoreUnavailable
 from casekeeper.operations.operation import CatalogEntry
 from casekeeper.paging import Page

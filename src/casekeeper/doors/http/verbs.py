@@ -1,6 +1,6 @@
 """How a POST route is declared: its path says its operation id and tag, its result what the envelope holds.
 
-Answers are written by `api/envelope.py`, not by FastAPI, so their models are looked at only when somebody asks for
+Answers are written by `doors/http/envelope.py`, not by FastAPI, so their models are looked at only when somebody asks for
 the OpenAPI document: building them for every start would cost more than the rest of the door.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
-from casekeeper.api.envelope import Answer, Json
+from casekeeper.doors.http.envelope import Answer, Json
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Response]])
 

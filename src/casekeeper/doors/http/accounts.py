@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Response
 
-from casekeeper.api.dependencies import GuardedRoute, Inbound, OpenRoute
-from casekeeper.api.envelope import Envelope
-from casekeeper.api.verbs import verb
+from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
+from casekeeper.doors.http.envelope import Envelope
+from casekeeper.doors.http.verbs import verb
 from casekeeper.identity.account_commands import CreateAccount, DeactivateAccount, ListAccounts, UpdateAccount
 from casekeeper.identity.accounts import Account
 from casekeeper.identity.api_keys import CreateKey, ListKeys, NewApiKey, RevokeKey

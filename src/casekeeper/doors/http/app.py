@@ -7,12 +7,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from casekeeper.api import accounts, browser, casefiles, documents, monitor, sessions
-from casekeeper.api.dependencies import OpenRoute
-from casekeeper.api.examples import EXAMPLES
-from casekeeper.api.limits import SizeLimits
-from casekeeper.api.problems import MEDIA_TYPE, Problem, add_problem_handlers
-from casekeeper.api.verbs import describe_answer
+from casekeeper.doors.http import accounts, browser, casefiles, documents, monitor, sessions
+from casekeeper.doors.http.dependencies import OpenRoute
+from casekeeper.doors.http.examples import EXAMPLES
+from casekeeper.doors.http.limits import SizeLimits
+from casekeeper.doors.http.problems import MEDIA_TYPE, Problem, add_problem_handlers
+from casekeeper.doors.http.verbs import describe_answer
 from casekeeper.journal.events import ExecutionEvent
 
 VERSION = "0.1.0"

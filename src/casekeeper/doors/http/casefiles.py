@@ -2,9 +2,6 @@
 
 from fastapi import APIRouter, Response
 
-from casekeeper.api.dependencies import GuardedRoute, Inbound
-from casekeeper.api.envelope import Envelope
-from casekeeper.api.verbs import verb
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.casefiles.commands import (
     CreateCasefile,
@@ -22,6 +19,9 @@ from casekeeper.casefiles.permissions import (
     RevokeRole,
     TransferCasefile,
 )
+from casekeeper.doors.http.dependencies import GuardedRoute, Inbound
+from casekeeper.doors.http.envelope import Envelope
+from casekeeper.doors.http.verbs import verb
 from casekeeper.execution.explain import CheckPermission, Verdict
 from casekeeper.paging import Page
 

@@ -15,9 +15,9 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from casekeeper.api.cookies import CSRF_HEADER, Cookies
-from casekeeper.api.envelope import Envelope, Json, Status, answer
-from casekeeper.api.problems import answer_to
+from casekeeper.doors.http.cookies import CSRF_HEADER, Cookies
+from casekeeper.doors.http.envelope import Envelope, Json, Status, answer
+from casekeeper.doors.http.problems import answer_to
 from casekeeper.errors import ArgumentsInvalid, CasekeeperError, FieldError, TokenMissing, UserMismatch
 from casekeeper.execution.service import SessionService
 from casekeeper.identity.principal import Principal

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from casekeeper.api.problems import problem
+from casekeeper.doors.http.problems import problem
 from casekeeper.errors import BodyTooLarge, CasekeeperError, HeadersTooLarge
 
 HEADERS_MAX = 32 * 1024

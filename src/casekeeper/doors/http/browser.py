@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from casekeeper.api.cookies import CSRF_HEADER
-from casekeeper.api.dependencies import GuardedRoute, Inbound, OpenRoute
-from casekeeper.api.envelope import Envelope, Json, dumps
-from casekeeper.api.problems import problem
-from casekeeper.api.verbs import verb
+from casekeeper.doors.http.cookies import CSRF_HEADER
+from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
+from casekeeper.doors.http.envelope import Envelope, Json, dumps
+from casekeeper.doors.http.problems import problem
+from casekeeper.doors.http.verbs import verb
 from casekeeper.errors import CasekeeperError
 from casekeeper.identity.code_flow import Return
 from casekeeper.identity.logins import Login, Secret
