@@ -14,8 +14,8 @@ from casekeeper.agents.registry import AgentRegistry, Budgets
 from casekeeper.agents.routes import Providers
 from casekeeper.background import Every, each, in_background, running
 from casekeeper.clock import AgreedClock, Clock
+from casekeeper.documents.document import INLINE_BYTES
 from casekeeper.documents.filing import UPLOAD_KEPT
-from casekeeper.documents.readers import Readers
 from casekeeper.errors import AccountExists
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, in_turn
@@ -34,6 +34,7 @@ from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
 from casekeeper.operations.tools import Tool
+from casekeeper.reading.readers import Readers
 from casekeeper.sessions.following import Polling
 from casekeeper.settings import Settings
 from casekeeper.storage.bus.opening import Helper, find_helper
@@ -81,7 +82,9 @@ async def open_server(
         first = await _first_operator(settings, storage, passwords, clock)
         registry = _tools(tools)
         agents = _agents(settings, registry, storage)
-        readers = Readers(settings.data / "spool", document_bytes=settings.document_bytes)
+        readers = Readers(
+            settings.data / "spool", document_bytes=settings.document_bytes, inline_bytes=INLINE_BYTES
+        )
         server = wire(
             settings,
             storage,

@@ -19,7 +19,6 @@ from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.custody import Custody
 from casekeeper.documents.document import FencedWrite
 from casekeeper.documents.filing import Filing
-from casekeeper.documents.readers import Readers
 from casekeeper.execution.corridor import Executor
 from casekeeper.execution.explain import Explain
 from casekeeper.execution.life import Life
@@ -57,6 +56,7 @@ from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.paging import Cursors
 from casekeeper.policy import Policy
+from casekeeper.reading.readers import Readers
 from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
-from casekeeper.documents.clean import TEXT_MAX_CHARS, UNSAFE, line_of, text_of
-from casekeeper.documents.markup import text_of_markup
+from casekeeper.reading.clean import TEXT_MAX_CHARS, UNSAFE, line_of, text_of
+from casekeeper.reading.markup import text_of_markup
 
 _TEXT_MAX_BYTES: Final = 8 * TEXT_MAX_CHARS
 _PAGES_MAX: Final = 5_000
@@ -111,13 +111,13 @@ def _pdf(file: IO[bytes], found: Extracted) -> str:
 
 
 def _docx(file: IO[bytes], found: Extracted) -> str:
-    from casekeeper.documents.office import text_of_docx
+    from casekeeper.reading.office import text_of_docx
 
     return text_of_docx(file, found.problems)
 
 
 def _xlsx(file: IO[bytes], found: Extracted) -> str:
-    from casekeeper.documents.office import text_of_xlsx
+    from casekeeper.reading.office import text_of_xlsx
 
     return text_of_xlsx(file, found.problems)
 

@@ -4,7 +4,7 @@ import re
 from functools import partial
 from typing import Final
 
-from casekeeper.documents.clean import TEXT_MAX_CHARS, tolerant
+from casekeeper.reading.clean import TEXT_MAX_CHARS, tolerant
 
 # Without its tags; mail programs show no more than some 100 KiB.
 _MARKUP_MAX_CHARS: Final = 2 * TEXT_MAX_CHARS

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from casekeeper.documents.clean import TEXT_MAX_CHARS, line_of, text_of, tolerant, without_unsafe
-from casekeeper.documents.mail_parts import (
+from casekeeper.reading.clean import TEXT_MAX_CHARS, line_of, text_of, tolerant, without_unsafe
+from casekeeper.reading.mail_parts import (
     DEPTH_MAX,
     HEADER_MAX_BYTES,
     PARTS_MAX,
@@ -24,7 +24,7 @@ from casekeeper.documents.mail_parts import (
     leaves,
     name_of,
 )
-from casekeeper.documents.markup import text_of_markup
+from casekeeper.reading.markup import text_of_markup
 
 if TYPE_CHECKING:
     from email.message import Message

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from casekeeper.documents.importing import sniff
+from casekeeper.reading.mailbox import sniff
 
 # Enough for the magic numbers, and for the header of a mail.
 HEAD_BYTES: Final = 64 * 1024

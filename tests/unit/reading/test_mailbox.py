@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casekeeper.documents.importing import Parsed, Piece, read_mailbox, sniff, split_mbox
+from casekeeper.reading.mailbox import Parsed, Piece, read_mailbox, sniff, split_mbox
 
-SAMPLE = files("casekeeper.documents").joinpath("sample.mbox").read_bytes()
+SAMPLE = files("casekeeper.reading").joinpath("sample.mbox").read_bytes()
 ENVELOPE = b"From 1786900000000000000@xxx Mon Jan 22 15:05:00 +0000 2024\n"
 LINES = st.lists(
     st.one_of(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
 
-from casekeeper.documents.mail import Mail, UnreadableMail, has_mail_header, parse_mail
+from casekeeper.reading.mail import Mail, UnreadableMail, has_mail_header, parse_mail
 
 # Gmail accepts mails up to 50 MB; a message above this is mostly a mailbox whose separators are damaged.
 MESSAGE_MAX_BYTES: Final = 50 * 1024 * 1024

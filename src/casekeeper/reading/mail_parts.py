@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from casekeeper.documents.clean import text_of, tolerant
+from casekeeper.reading.clean import text_of, tolerant
 
 if TYPE_CHECKING:
     from email.message import Message

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO, Final, cast
 
-from casekeeper.documents.clean import line_of
+from casekeeper.reading.clean import line_of
 
 ENTRIES_MAX: Final = 200_000
 DEPTH_MAX: Final = 4

@@ -1,4 +1,4 @@
-"""The process that looks into what strangers wrote: `python -m casekeeper.documents.worker SPOOL`.
+"""The process that looks into what strangers wrote: `python -m casekeeper.reading.worker SPOOL`.
 
 It takes jobs on its standard input, a socket: a JSON object with the file's descriptor beside it. It answers with
 frames: four bytes of length, a JSON header, and the raw bytes, whose number the header says. It imports little, knows
@@ -16,8 +16,8 @@ from typing import IO, Any, Final, cast
 
 import orjson
 
-from casekeeper.documents.archives import Budget
-from casekeeper.documents.contents import Contents, Item
+from casekeeper.reading.archives import Budget
+from casekeeper.reading.contents import Contents, Item
 
 MEMORY_BYTES: Final = 1536 * 1024 * 1024
 ITEM_CPU_S: Final = 30

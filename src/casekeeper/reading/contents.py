@@ -1,6 +1,6 @@
 """From an upload to its documents: archives are opened, mailboxes split, attachments cut out, texts extracted.
 
-Pure but for the spool of archives; runs in the process of `documents/worker.py`. The same upload gives the same items
+Pure but for the spool of archives; runs in the process of `reading/worker.py`. The same upload gives the same items
 in the same order, so that a reader who died can be replaced by one that goes on behind what came through.
 """
 
@@ -11,14 +11,14 @@ from datetime import datetime
 from io import BytesIO
 from typing import IO, Any, Final
 
-from casekeeper.documents.archives import BROKEN, DEPTH_MAX, NO_FILE, Budget, TooMuch, entries, path_of
-from casekeeper.documents.clean import line_of
-from casekeeper.documents.extraction import Extracted, extract
-from casekeeper.documents.importing import Parsed, read_mailbox
-from casekeeper.documents.kinds import HEAD_BYTES, kind_of, lie_of
-from casekeeper.documents.mail import Mail, UnreadableMail, opened, parse_mail
-from casekeeper.documents.mail_parts import decoded, is_text, leaves, name_of
-from casekeeper.documents.office import kind_of_package
+from casekeeper.reading.archives import BROKEN, DEPTH_MAX, NO_FILE, Budget, TooMuch, entries, path_of
+from casekeeper.reading.clean import line_of
+from casekeeper.reading.extraction import Extracted, extract
+from casekeeper.reading.kinds import HEAD_BYTES, kind_of, lie_of
+from casekeeper.reading.mail import Mail, UnreadableMail, opened, parse_mail
+from casekeeper.reading.mail_parts import decoded, is_text, leaves, name_of
+from casekeeper.reading.mailbox import Parsed, read_mailbox
+from casekeeper.reading.office import kind_of_package
 
 REMARK: Final = "remark"
 """The kind of an item that is no document but something to tell: an entry that could not be taken."""

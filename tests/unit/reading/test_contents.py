@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.documents.made import docx, mail, mail_with, pdf, tarred, xlsx, zipped
 
-from casekeeper.documents.archives import Budget, path_of
-from casekeeper.documents.contents import REMARK, Contents, Item
+from casekeeper.reading.archives import Budget, path_of
+from casekeeper.reading.contents import REMARK, Contents, Item
+from tests.unit.reading.made import docx, mail, mail_with, pdf, tarred, xlsx, zipped
 
 
 def items(raw: bytes, name: str = "upload", budget: Budget | None = None) -> list[Item]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casekeeper.documents.clean import TEXT_MAX_CHARS
-from casekeeper.documents.mail import RECIPIENTS_MAX, Mail, UnreadableMail, has_mail_header, parse_mail
-from casekeeper.documents.mail_parts import PARTS_MAX
+from casekeeper.reading.clean import TEXT_MAX_CHARS
+from casekeeper.reading.mail import RECIPIENTS_MAX, Mail, UnreadableMail, has_mail_header, parse_mail
+from casekeeper.reading.mail_parts import PARTS_MAX
 
 CPYTHON_MAILS = Path(sysconfig.get_path("stdlib")) / "test" / "test_email" / "data"
 
@@ -343,7 +343,7 @@ def test_the_mails_that_python_tests_itself_with_are_read():
 
 
 def test_the_parsers_are_loaded_with_the_first_mail_only():
-    code = "import sys, casekeeper.documents.importing; print(*{'selectolax', 'fast_mail_parser', 'email'} & set(sys.modules))"
+    code = "import sys, casekeeper.reading.mailbox; print(*{'selectolax', 'fast_mail_parser', 'email'} & set(sys.modules))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

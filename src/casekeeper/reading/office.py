@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import IO, Final
 from xml.etree.ElementTree import Element, iterparse
 
-from casekeeper.documents.clean import TEXT_MAX_CHARS
+from casekeeper.reading.clean import TEXT_MAX_CHARS
 
 _PART_MAX: Final = 256 * 1024 * 1024
 _STRINGS_MAX: Final = 16 * 1024 * 1024

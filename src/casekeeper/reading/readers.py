@@ -14,8 +14,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from casekeeper.documents.document import INLINE_BYTES
-from casekeeper.documents.worker import IDLE_S
+from casekeeper.reading.worker import IDLE_S
 
 # A commit per batch: large enough that syncing does not rule, small enough that others get their turn.
 _BATCH: Final = 50
@@ -31,7 +30,7 @@ class ReaderDied(Exception):
 
 @dataclass(slots=True)
 class Arrived:
-    """One item: its fields as `documents/contents.py` has them, and its bytes; None where they come as chunks."""
+    """One item: its fields as `reading/contents.py` has them, and its bytes; None where they come as chunks."""
 
     number: int
     fields: dict[str, Any]
@@ -47,9 +46,13 @@ class Arrived:
 class Readers:
     """The processes of one server; idle ones are used again."""
 
-    def __init__(self, spool: Path, *, document_bytes: int, patience_s: float = 60) -> None:
+    def __init__(
+        self, spool: Path, *, document_bytes: int, inline_bytes: int, patience_s: float = 60
+    ) -> None:
+        """`document_bytes`: what one item may have; `inline_bytes`: above it the bytes of an item come as chunks."""
         self._spool = spool
         self._document_bytes = document_bytes
+        self._inline_bytes = inline_bytes
         self._patience_s = patience_s
         self._idle: list[_Reader] = []
         self._all: set[_Reader] = set()
@@ -112,7 +115,7 @@ class Readers:
             reader.kill()
             self._all.discard(reader)
         self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        reader = _Reader(self._spool, self._patience_s)
+        reader = _Reader(self._spool, self._inline_bytes, self._patience_s)
         self._all.add(reader)
         return reader
 
@@ -120,11 +123,11 @@ class Readers:
 class _Reader:
     """One process. Its methods block."""
 
-    def __init__(self, spool: Path, patience_s: float) -> None:
+    def __init__(self, spool: Path, inline_bytes: int, patience_s: float) -> None:
         self._way, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "casekeeper.documents.worker", str(spool)],
+                [sys.executable, "-m", "casekeeper.reading.worker", str(spool)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -134,6 +137,7 @@ class _Reader:
             )
         self._way.settimeout(patience_s)
         self._from = self._way.makefile("rb", buffering=_CHUNK)
+        self._inline_bytes = inline_bytes
         self._used_at = time.monotonic()
         self._left = 0
         self._is_done = False
@@ -164,7 +168,7 @@ class _Reader:
                 self._is_done = True
                 break
             self._left = fields["size"]
-            if self._left > INLINE_BYTES:
+            if self._left > self._inline_bytes:
                 batch.append(Arrived(self.received, fields, None, self))
                 return batch
             raw = self._exactly(self._left)
