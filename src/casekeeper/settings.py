@@ -16,7 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from casekeeper.issuer import Issuer, may_be_asked
+from casekeeper.identity.issuer import Issuer, may_be_asked
 from casekeeper.policy import PolicyRule, read_rules
 
 PREFIX = "CASEKEEPER_"
