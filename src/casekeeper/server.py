@@ -10,8 +10,6 @@ from functools import partial
 from pydantic import SecretStr
 
 from casekeeper.acl_feed import Pushes
-from casekeeper.agents.registry import AgentRegistry, Budgets
-from casekeeper.agents.routes import Providers
 from casekeeper.background import Every, each, in_background, running
 from casekeeper.clock import AgreedClock, Clock
 from casekeeper.documents.document import INLINE_BYTES
@@ -33,6 +31,7 @@ from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
+from casekeeper.operations.sources import SourceParts, open_sources
 from casekeeper.operations.tools import Tool
 from casekeeper.reading.readers import Readers
 from casekeeper.sessions.following import Polling
@@ -77,11 +76,10 @@ async def open_server(
         ) as storage,
         agreeing(agreed, storage.now if is_agreed else None),
         _helped(helper, telling, storage, limits),
+        open_sources(SourceParts(settings, storage, _tools(tools))) as sources,
     ):
         passwords = passwords or Passwords()
         first = await _first_operator(settings, storage, passwords, clock)
-        registry = _tools(tools)
-        agents = _agents(settings, registry, storage)
         readers = Readers(
             settings.data / "spool", document_bytes=settings.document_bytes, inline_bytes=INLINE_BYTES
         )
@@ -93,8 +91,7 @@ async def open_server(
             runner,
             passwords,
             clock,
-            registry,
-            agents,
+            sources,
             readers,
             first,
             owner,
@@ -117,7 +114,6 @@ async def open_server(
                 yield server
         finally:
             await runner.drain(timedelta(seconds=settings.drain_s))
-            await agents.close()
             readers.close()
 
 
@@ -208,27 +204,3 @@ async def _first_operator(
 
 def _secret_of(value: SecretStr | None) -> str | None:
     return value.get_secret_value() if value else None
-
-
-def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> AgentRegistry:
-    return AgentRegistry(
-        tools,
-        storage.events,
-        storage.blobs,
-        providers=Providers(
-            google_api_key=_secret_of(settings.google_api_key),
-            google_base_url=settings.google_base_url,
-            google_api_version=settings.google_api_version,
-            openai_api_key=_secret_of(settings.openai_api_key),
-            openai_base_url=settings.openai_base_url,
-            anthropic_api_key=_secret_of(settings.anthropic_api_key),
-            anthropic_base_url=settings.anthropic_base_url,
-        ),
-        aliases=settings.agent_aliases,
-        budgets=Budgets(
-            requests=settings.agent_requests,
-            tool_calls=settings.agent_tool_calls,
-            total_tokens=settings.agent_tokens,
-        ),
-        timeout=timedelta(seconds=settings.agent_timeout_s),
-    )

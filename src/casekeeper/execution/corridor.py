@@ -106,7 +106,7 @@ class Executor:
 
     async def _admit(self, context: SessionContext, call: Call) -> Admitted:
         try:
-            return self._admitting.admit(call.operation, context.access, tainted=call.is_tainted)
+            return await self._admitting.admit(call.operation, context.access, tainted=call.is_tainted)
         except Denied as refusal:
             if call.parent is None:
                 await self._deny(context, call.asked, refusal)

@@ -5,7 +5,7 @@ what waits belongs to nobody and is ended here, at once.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -44,7 +44,7 @@ _LOOK_S = 0.02
 # Names in a receipt.
 _TOLD_MAX = 1_000
 
-_Judge = Callable[[OpenOperation], bool]
+_Judge = Callable[[OpenOperation], Awaitable[bool]]
 _Pair = tuple[str, str]
 
 
@@ -80,7 +80,7 @@ class Stopping:
             StoreUnavailable: What is open cannot be read; the change stands.
         """
         self._runner.stop(reason, casefile_id=casefile_id, user_id=user_id)
-        return await self._seen(reason, casefile_id, user_id, lambda _: True, waits=waits)
+        return await self._seen(reason, casefile_id, user_id, _all, waits=waits)
 
     async def lowered(
         self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
@@ -91,8 +91,8 @@ class Stopping:
             StoreUnavailable: What is open cannot be read; the change stands.
         """
 
-        def is_lost(row: OpenOperation) -> bool:
-            return not self._admitting.covers(row, role, tags)
+        async def is_lost(row: OpenOperation) -> bool:
+            return not await self._admitting.covers(row, role, tags)
 
         reason = "The permission for it was lost."
         return await self._seen(reason, casefile_id, user_id, is_lost, waits=waits)
@@ -104,8 +104,8 @@ class Stopping:
             StoreUnavailable: What waits cannot be read; the change stands.
         """
 
-        def would_change(row: OpenOperation) -> bool:
-            operation = self._admitting.registry.named(row.operation_type, row.operation_name)
+        async def would_change(row: OpenOperation) -> bool:
+            operation = await self._admitting.of_row(row)
             return operation is None or not operation.effects <= READ_ONLY
 
         ending = _cancelled("casefile_archived", "The casefile was archived.")
@@ -193,7 +193,7 @@ class Stopping:
         ended = list[str]()
         while True:
             found = await self._store.open_of(casefile_id, user_id)
-            lost = [one for one in found if is_lost(one.row)]
+            lost = [one for one in found if await is_lost(one.row)]
             waiting = [one for one in lost if one.row.owner == NOBODY]
             done = await self._others.end(waiting, ending, waits=False)
             ended += done.ended
@@ -263,6 +263,10 @@ class Rights:
                 running.ends_at = grant.expires_at
         # Until it has been looked up it stays due; meanwhile nothing that it does can be written.
         self._due.discard((casefile_id, user_id))
+
+
+async def _all(_: OpenOperation) -> bool:
+    return True
 
 
 def _cancelled(type_: str, reason: str) -> Ending:

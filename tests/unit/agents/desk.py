@@ -134,7 +134,7 @@ class Desk:
     ) -> Finished:
         """Run an agent, with this model in the place of its own; a finished run's conversation is kept."""
         call = AgentCall(operation_type="agent", agent_name=agent, prompt=prompt, message_history=history)
-        operation = self.registry.find(agent)
+        operation = await self.registry.find(agent)
         assert operation is not None
         if model is None:
             finished = await operation.run(self.context(), operation.parse(call))

@@ -466,8 +466,8 @@ async def test_the_context_says_who_runs_where(scene: Scene):
             call.casefile_id,
             call.session_id,
             call.role,
-            call.may(scene.house.registry.find(ToolCall(operation_type="tool", tool_name="note_add"))),
-            call.may(scene.house.registry.find(ToolCall(operation_type="tool", tool_name="shred"))),
+            call.may(scene.house.tools["note_add"]),
+            call.may(scene.house.tools["shred"]),
             call.depth,
         ]
 

@@ -1,7 +1,7 @@
 """Rules of operators and taint, as the corridor meets them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext, NestedFailed
-from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, ToolCall
+from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, Scope, ToolCall
 from casekeeper.operations.tools import tool
 from casekeeper.policy import Policy, read_rules
 from casekeeper.sessions.manager import At
@@ -48,7 +48,7 @@ async def sends_slowly(call: MDSContext) -> None:
 class Obedient:
     """An agent that calls tools in a fixed order, whatever they answer; stands for a model that obeys everything."""
 
-    type: OperationType = OperationType.AGENT
+    type: OperationType = "agent"
     name: str = "obedient"
     effects: frozenset[Effect] = frozenset({Effect.READ})
     timeout: timedelta = timedelta(minutes=1)
@@ -81,16 +81,14 @@ class Obedient:
 class Agents:
     """Brings the obedient agent."""
 
-    type: OperationType = OperationType.AGENT
+    type: OperationType = "agent"
+    names: Collection[str] = ()
 
-    def find(self, name: str) -> Operation | None:
+    async def find(self, name: str, scope: Scope) -> Operation | None:
         return Obedient() if name == Obedient.name else None
 
-    def operations(self) -> Sequence[Operation]:
+    async def catalogue(self, scope: Scope) -> Sequence[Operation]:
         return [Obedient()]
-
-    def catalogue(self) -> Sequence[CatalogEntry]:
-        return []
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from casekeeper.casefiles.grants import FreshGrants, StoredGrants
 from casekeeper.errors import StoreUnavailable
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, PermissionChanged
-from casekeeper.journal.events import Fact, Kind, OperationType, Payload, StoredFact
+from casekeeper.journal.events import Fact, Kind, Payload, StoredFact
 from casekeeper.journal.feed import Delta, LiveFeed, Watch
 from casekeeper.paging import Cursors
 from casekeeper.sessions.following import PAGE, Following, Polling
@@ -75,7 +75,7 @@ class Place:
             session_id=self.session_id,
             kind=kind,
             actor="usr_1",
-            operation_type=OperationType.TOOL,
+            operation_type="tool",
             operation_name="echo",
             started_at=now,
             ended_at=None if of is None else now,

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from casekeeper import errors as e
 from casekeeper.doors.http.envelope import dumps
 from casekeeper.doors.http.rates import rate_headers
+from casekeeper.kinds import KINDS
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -174,4 +175,4 @@ def _bearer_error(error: e.Unauthenticated) -> str:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part not in ("body", "tool", "agent")) or "body"
+    return ".".join(str(part) for part in loc if part not in ("body", *KINDS)) or "body"

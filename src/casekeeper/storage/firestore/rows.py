@@ -12,7 +12,7 @@ from casekeeper.clock import from_us, to_us
 from casekeeper.documents.document import Document, DocumentSummary, Upload
 from casekeeper.identity.accounts import Account, StoredAccount
 from casekeeper.identity.credentials import ApiKey, PutKey
-from casekeeper.journal.events import OperationType, Sealed
+from casekeeper.journal.events import Sealed
 from casekeeper.journal.operations import Held, OpenedOperation, OpenOperation
 from casekeeper.sessions.session import Head, SessionType, UnifiedSession, Visibility
 from casekeeper.storage.firestore.messages import SERVER_TIME, Fields
@@ -235,7 +235,7 @@ def opened_of(row: Fields) -> OpenedOperation:
     names = ("event_id", "casefile_id", "session_id", "parent_event_id", "root_event_id", "user_id", "actor")
     names += ("operation_name", "request_id", "owner", "state")
     fields: dict[str, Any] = {name: row[name] for name in names}
-    type_, started_at = OperationType(row["operation_type"]), from_us(row["started_us"])
+    type_, started_at = row["operation_type"], from_us(row["started_us"])
     opened = OpenOperation(
         operation_type=type_,
         started_at=started_at,

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from casekeeper.clock import from_us, to_us
-from casekeeper.journal.events import Fact, OperationType, Sealed
+from casekeeper.journal.events import Fact, Sealed
 from casekeeper.journal.operations import Held, OpenedOperation, OpenOperation
 from casekeeper.storage.sql.statements import Parameters, Row
 
@@ -50,7 +50,7 @@ def opened_of(row: Row) -> OpenedOperation:
         root_event_id=root_event_id,
         user_id=user_id,
         actor=actor,
-        operation_type=OperationType(type_),
+        operation_type=type_,
         operation_name=name,
         request_id=request_id,
         owner=owner,
