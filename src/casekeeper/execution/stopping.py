@@ -17,6 +17,7 @@ from casekeeper.background import Every, each
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.casefiles.freshness import LEASE_S
 from casekeeper.clock import Clock
+from casekeeper.errors import Unavailable
 from casekeeper.execution.others import Others
 from casekeeper.execution.runner import Ending, Runner
 from casekeeper.journal.commits import Commit, Commits
@@ -251,7 +252,14 @@ class Rights:
         }
 
     async def _judge(self, casefile_id: str, user_id: str) -> None:
-        stored = await self._store.access(user_id, casefile_id)
+        # Before it is looked up, so that a change in between makes it due again.
+        self._due.discard((casefile_id, user_id))
+        try:
+            stored = await self._store.access(user_id, casefile_id)
+        except Unavailable:
+            # Meanwhile nothing that it does can be written.
+            self._due.add((casefile_id, user_id))
+            raise
         grant = stored.grant if stored and stored.grant and stored.grant.is_live(self._clock()) else None
         tags = stored.tags if stored else frozenset[str]()
         for running in self._runner.all():
@@ -261,8 +269,6 @@ class Rights:
                 running.stop(Kind.CANCELLED, "rights_lost", "The permission for it was lost.")
             else:
                 running.ends_at = grant.expires_at
-        # Until it has been looked up it stays due; meanwhile nothing that it does can be written.
-        self._due.discard((casefile_id, user_id))
 
 
 async def _all(_: OpenOperation) -> bool:
