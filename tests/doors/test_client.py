@@ -34,7 +34,7 @@ from tests.doors.conftest import PASSWORD, QUICK
 from tests.doors.network import Network, answers, reply_lost, unreached
 from tests.support import SteppableClock, Workshop, open_test_server
 
-SAMPLE = Path(str(client.__file__)).parents[1] / "documents" / "sample.mbox"
+SAMPLE = Path(str(client.__file__)).parents[1] / "reading" / "sample.mbox"
 EXECUTE, TOKEN, REFRESH = VERBS["sessions/execute"].path, VERBS["auth/token"].path, VERBS["auth/refresh"].path
 
 

@@ -22,7 +22,7 @@ from casekeeper.verify import verify
 from tests.doors.network import Network, cut_after, reply_lost, unreached
 from tests.support import Workshop
 
-SAMPLE = Path(str(client.__file__)).parents[1] / "documents" / "sample.mbox"
+SAMPLE = Path(str(client.__file__)).parents[1] / "reading" / "sample.mbox"
 EXECUTE, TOKEN, REFRESH = VERBS["sessions/execute"].path, VERBS["auth/token"].path, VERBS["auth/refresh"].path
 
 

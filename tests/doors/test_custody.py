@@ -11,7 +11,7 @@ import pytest
 from tests.doors.problems import assert_problem
 from tests.doors.test_documents_api import file, upload
 from tests.support import Api, House, SteppableClock, bearer, open_test_server
-from tests.unit.documents.made import zipped
+from tests.unit.reading.made import zipped
 
 NOBODYS = "doc_00000000000000000000"
 SCAN = b"Heating costs 2024 " * 40_000

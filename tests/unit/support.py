@@ -28,8 +28,7 @@ from casekeeper.casefiles.permissions import (
     TransferCasefile,
 )
 from casekeeper.documents.casefile_documents import CasefileDocuments
-from casekeeper.documents.document import FencedWrite
-from casekeeper.documents.readers import Readers
+from casekeeper.documents.document import INLINE_BYTES, FencedWrite
 from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.corridor import Executor
 from casekeeper.execution.explain import Explain
@@ -65,10 +64,11 @@ from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool
 from casekeeper.paging import Cursors
 from casekeeper.policy import Policy
+from casekeeper.reading.readers import Readers
 from casekeeper.sessions.manager import At, CasefileSessionManager
 from casekeeper.sessions.reading import EventPage, Reading
 from casekeeper.sessions.session import CreateSession, Visibility
-from casekeeper.storage.embedded import migrate, open_embedded
+from casekeeper.storage.sqlite.opening import migrate, open_embedded
 from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
 from tests.unit.tools import ALL
@@ -379,7 +379,7 @@ def _wire(
     manager = CasefileSessionManager(storage.sessions, gate, clock, timedelta(hours=12))
 
     # No tool here reads uploads, so no process is ever started.
-    readers = Readers(storage.directory / "spool", document_bytes=2**30)
+    readers = Readers(storage.directory / "spool", document_bytes=2**30, inline_bytes=INLINE_BYTES)
 
     def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
         return CasefileDocuments(

@@ -125,7 +125,7 @@ class _Story:
             print_("Done. Without --exit the server stays, with a login for Sam.", highlight=False)
 
     async def _mailbox(self, sam: Casekeeper, casefile_id: str) -> None:
-        with as_file(files("casekeeper.documents") / "sample.mbox") as path:
+        with as_file(files("casekeeper.reading") / "sample.mbox") as path:
             result = (await sam.documents.import_file(casefile_id, path)).raise_for_failure()
         found = result.outputs
         odd = len(found["problems"])

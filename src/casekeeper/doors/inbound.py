@@ -15,7 +15,7 @@ from casekeeper import errors as e
 from casekeeper.doors.cookies import CSRF_HEADER, Arrival, Cookies
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import REQUEST_ID
-from casekeeper.journal.events import OperationType
+from casekeeper.kinds import KINDS
 from casekeeper.server import Server
 
 STATUS: dict[type[e.CasekeeperError], int] = {
@@ -35,7 +35,7 @@ STATUS: dict[type[e.CasekeeperError], int] = {
 _BEARER = "bearer "
 _REQUEST_ID = re.compile(REQUEST_ID)
 # Parts of pydantic's locations that are no fields: the body itself, and the tags of the union of operations.
-_NO_FIELDS = {"body", *OperationType}
+_NO_FIELDS = {"body", *KINDS}
 
 _log = logging.getLogger("casekeeper.api")
 

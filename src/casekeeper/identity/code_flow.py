@@ -28,10 +28,10 @@ from casekeeper.errors import (
     Overloaded,
 )
 from casekeeper.identity.discovery import Endpoints, FetchFailed, json_object
+from casekeeper.identity.issuer import Issuer
 from casekeeper.identity.issuers import Issuers
 from casekeeper.identity.logins import Known, Logins
 from casekeeper.identity.seals import Seals
-from casekeeper.issuer import Issuer
 
 LOGIN_LIFETIME = timedelta(minutes=10)
 

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from casekeeper.errors import IssuerUnavailable
-from casekeeper.issuer import Issuer, may_be_asked
+from casekeeper.identity.issuer import Issuer, may_be_asked
 
 RENEW_AFTER_S = 600.0
 STALE_S = 24 * 3600.0

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from casekeeper.errors import IssuerUnavailable
 from casekeeper.identity.discovery import Fetch, FetchFailed, address_in, configuration_of, json_object
-from casekeeper.issuer import Family, Issuer
+from casekeeper.identity.issuer import Family, Issuer
 
 RENEW_AFTER_S = 600.0
 """Older keys are used still, and renewed meanwhile."""

@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from casekeeper.clock import Clock
 from casekeeper.errors import CredentialsRejected
+from casekeeper.identity.issuer import Family, Issuer
 from casekeeper.identity.issuer_keys import Keys, PublicKey
 from casekeeper.identity.strict_json import loads_once
 from casekeeper.ids import UserId
-from casekeeper.issuer import Family, Issuer
 
 TOKEN_BYTES_MAX = 16_384
 

@@ -7,7 +7,7 @@ import pytest
 
 from casekeeper.errors import IssuerUnavailable
 from casekeeper.identity.discovery import RENEW_AFTER_S, RETRY_S, STALE_S, Discovery, Endpoints
-from casekeeper.issuer import Issuer
+from casekeeper.identity.issuer import Issuer
 from tests.unit.identity.issuing import AUDIENCE, CONFIGURATION, JWKS, URL, Site
 from tests.unit.support import StepClock
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from casekeeper.errors import IssuerUnavailable
+from casekeeper.identity.issuer import Issuer
 from casekeeper.identity.issuer_keys import (
     COOLDOWN_S,
     KEYS_MAX,
@@ -13,7 +14,6 @@ from casekeeper.identity.issuer_keys import (
     STALE_S,
     IssuerKeys,
 )
-from casekeeper.issuer import Issuer
 from tests.unit.identity.issuing import (
     AUDIENCE,
     CONFIGURATION,

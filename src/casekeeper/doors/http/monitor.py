@@ -1,10 +1,13 @@
 """Health, catalogue, and what is left of the former API."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
 from casekeeper.doors.http.envelope import Json, dumps
 from casekeeper.errors import RouteGone, StoreUnavailable
+from casekeeper.ids import CasefileId
 from casekeeper.operations.operation import CatalogEntry
 from casekeeper.paging import Page
 
@@ -35,9 +38,16 @@ async def readyz(door: Inbound) -> Response:
 
 
 @catalogue.get("/v1/catalog", operation_id="catalog", response_model=Page[CatalogEntry])
-async def catalog(door: Inbound) -> Response:
+async def catalog(
+    door: Inbound,
+    casefile_id: Annotated[
+        CasefileId | None, Query(description="Also those that only this casefile has.")
+    ] = None,
+) -> Response:
     """All operations: what they do, take and need."""
-    return Json(dumps(Page[CatalogEntry](items=door.server.registry.catalogue())))
+    return Json(
+        dumps(Page[CatalogEntry](items=await door.server.catalogue.entries(door.caller, casefile_id)))
+    )
 
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
