@@ -6,14 +6,15 @@ import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from casekeeper.cli.command import placed_command
 from casekeeper.cli.exits import CONFLICT, DATA, DENIED, NOT_FOUND, UNAVAILABLE, USAGE, Stop
+from casekeeper.cli.opening import existing, opened_store, read_settings
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import Where, existing, no_account, read_settings
+from casekeeper.cli.reach import Where, no_account
 
 if TYPE_CHECKING:
     from casekeeper.identity.accounts import Account
@@ -107,11 +108,6 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
     from casekeeper.bundles.archive import BundleUnfit
     from casekeeper.clock import utc_now
     from casekeeper.errors import CasefileExists, StoreUnavailable
-    from casekeeper.server import store_limits
-    from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.opening import open_storage
-    from casekeeper.storage.sql.schema_version import SchemaTooNew
-    from casekeeper.storage.sqlite.store import DirectoryInUse
     from casekeeper.wiring import recover_alone
 
     if where.url:
@@ -120,9 +116,7 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
     if not settings.store:
         existing(settings)
     try:
-        async with open_storage(
-            settings.store, settings.data, _nobody, limits=store_limits(settings)
-        ) as storage:
+        async with opened_store(settings) as storage:
             user_id = (where.user or settings.operator).lower()
             stored = await storage.accounts.account(user_id)
             if stored is None or not stored.account.is_active:
@@ -132,8 +126,6 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
                 owner = f"{os.getpid()}-{secrets.token_hex(6)}"
                 await recover_alone(storage, utc_now, owner)
             yield storage, stored.account
-    except DirectoryInUse as error:
-        raise Stop(f"{settings.data} is in use. Stop its server first.", DATA) from error
     except BundleUnfit as error:
         raise Stop(f"The bundle does not do: {error}.", DATA) from error
     except CasefileExists as error:
@@ -142,12 +134,8 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
         raise Stop(
             f"{error.detail.rstrip('.')}; nothing has changed that anybody sees.", UNAVAILABLE
         ) from error
-    except (SchemaTooNew, StoreAddressInvalid, OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error) as error:
         raise Stop(f"The store in {settings.data} cannot be used: {error}.", DATA) from error
-
-
-def _nobody(sealed: Any) -> None:
-    """Nobody in this process follows sessions."""
 
 
 @contextmanager

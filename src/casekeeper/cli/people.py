@@ -11,8 +11,9 @@ from casekeeper.cli import saved
 from casekeeper.cli.casefiles import UserId
 from casekeeper.cli.command import client_command, data_command, placed_command
 from casekeeper.cli.exits import UNAUTHENTICATED, USAGE, Stop
+from casekeeper.cli.opening import keys_of
 from casekeeper.cli.output import Column, Output, when
-from casekeeper.cli.reach import Where, keys_of, minted
+from casekeeper.cli.reach import Where, minted
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper

@@ -5,15 +5,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from casekeeper.cli.exits import DATA, UNAVAILABLE, Stop
-from casekeeper.cli.reach import Where, existing, is_shared, reach, read_settings
+from casekeeper.cli.opening import existing, opened_store, read_settings
+from casekeeper.cli.reach import Where, reach
 
 if TYPE_CHECKING:
     from casekeeper.cli.readonly import StoredHead
     from casekeeper.client import Casekeeper
     from casekeeper.documents.checking import Condition
     from casekeeper.documents.document import DocumentSummary
-    from casekeeper.settings import Settings
     from casekeeper.storage.store import Storage
 
 _PAGE = 200
@@ -132,31 +131,12 @@ async def records_of(where: Where) -> AsyncGenerator[Records]:
             yield _ServerRecords(ck)
         return
     settings = read_settings(where.data)
-    if is_shared(settings):
-        async with _shared(settings) as records:
-            yield records
+    if settings.is_shared:
+        async with opened_store(settings) as storage:
+            yield _SharedRecords(storage)
         return
     data = existing(settings)
     from casekeeper.cli.readonly import ReadOnly, StoredRecords, blobs_of
 
     with ReadOnly(data) as reads:
         yield StoredRecords(reads, await blobs_of(settings, reads))
-
-
-@asynccontextmanager
-async def _shared(settings: "Settings") -> AsyncGenerator[Records]:
-    from casekeeper.errors import StoreUnavailable
-    from casekeeper.server import store_limits
-    from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.opening import open_storage
-    from casekeeper.storage.sql.schema_version import SchemaTooNew
-
-    try:
-        async with open_storage(
-            settings.store, settings.data, lambda _: None, limits=store_limits(settings)
-        ) as storage:
-            yield _SharedRecords(storage)
-    except (StoreAddressInvalid, SchemaTooNew) as error:
-        raise Stop(f"The store cannot be used: {error}.", DATA) from error
-    except StoreUnavailable as error:
-        raise Stop(error.detail, UNAVAILABLE) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from casekeeper.acl_feed import Change
+from casekeeper.errors import SchemaTooNew
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.firestore import paths as at
@@ -26,7 +27,6 @@ from casekeeper.storage.firestore.sweeping import FirestoreUpkeep
 from casekeeper.storage.firestore.tail import FirestoreTail
 from casekeeper.storage.firestore.things import FirestoreThings
 from casekeeper.storage.options import StoreLimits
-from casekeeper.storage.sql.schema_version import SchemaTooNew
 from casekeeper.storage.sqlite.opening import migrate
 from casekeeper.storage.sqlite.store import SqliteStore
 from casekeeper.storage.store import Storage
@@ -50,7 +50,6 @@ async def open_firestore(
         SchemaTooNew: It belongs to a newer version.
         StoreUnavailable: It does not answer.
     """
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
     path = limits.search or directory / "search.db"
     await asyncio.to_thread(migrate, path)
     async with _reached(address, limits) as store:
@@ -114,7 +113,7 @@ async def _begin(store: Firestore) -> bool:
     layout = found.get(_LAYOUT_PLACE)
     if layout is not None and layout.fields["version"] > _LAYOUT:
         raise SchemaTooNew(
-            f"the store's layout is {layout.fields['version']}; this casekeeper knows {_LAYOUT} at most"
+            f"The store's layout is {layout.fields['version']}; this casekeeper knows {_LAYOUT} at most."
         )
     if at.FEED_HEAD not in found or layout is None:
         with suppress(Conflict):  # another process did it just now
