@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 async def export_bundle(where: Where, out: Output, casefile_id: str, path: Path) -> None:
     """Write all of a casefile into a bundle, and verify it before it gets its name."""
+    from casekeeper.acl import Role, may_export
     from casekeeper.bundles.exporting import Exporting
     from casekeeper.bundles.judging import judge, must_be_intact
     from casekeeper.clock import utc_now
@@ -36,7 +37,8 @@ async def export_bundle(where: Where, out: Output, casefile_id: str, path: Path)
         casefile = await storage.casefiles.casefile(casefile_id)
         if casefile is None:
             raise Stop(f"There is no casefile {casefile_id} here.", NOT_FOUND)
-        if not caller.is_operator and casefile.owner != caller.user_id:
+        role = Role.OWNER if casefile.owner == caller.user_id else None
+        if not may_export(role, is_operator=caller.is_operator):
             raise Stop(
                 f"Only operators and its owner export a casefile; {caller.user_id} is neither.", DENIED
             )

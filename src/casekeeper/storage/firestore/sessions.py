@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from casekeeper.acl import Role
+from casekeeper.acl import Action, Role, roles_for
 from casekeeper.clock import to_us
 from casekeeper.sessions.session import SessionFilter, SessionType, Total, UnifiedSession, Visibility
 from casekeeper.storage.firestore import paths as at
@@ -18,7 +18,7 @@ from casekeeper.storage.firestore.view import Memory, read_tail
 
 _PLACE = ("created_us", "session_id")
 _NEWEST = tuple((name, "desc") for name in _PLACE)
-_SUPERVISORS = (Role.ADMIN, Role.OWNER)
+_SUPERVISORS = roles_for(Action.SUPERVISE)
 
 
 class FirestoreSessions:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Select, and_, bindparam, case, func, or_, select, tuple_, types
 
-from casekeeper.acl import Role
+from casekeeper.acl import Action, roles_for
 from casekeeper.clock import from_us, to_us
 from casekeeper.sessions.session import Head, SessionFilter, SessionType, Total, UnifiedSession, Visibility
 from casekeeper.storage.sql import schema as t
@@ -49,9 +49,9 @@ _TOTALS = Static(
 def seen_by(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     """Restricts a query over sessions to those that the user `:me` may see at `:now`.
 
-    Same rule as `sessions.manager`: own ones, shared ones, and for admins all; the record session for admins.
+    Same rule as `sessions.manager`: own ones, shared ones, and for those who supervise all; the record session for them alone.
     """
-    supervises = or_(t.grants.c.role == Role.ADMIN.value, t.grants.c.role == Role.OWNER.value)
+    supervises = or_(*(t.grants.c.role == role.value for role in roles_for(Action.SUPERVISE)))
     is_record = t.sessions.c.session_type == SessionType.RECORD.value
     shared = t.sessions.c.visibility == Visibility.CASEFILE.value
     own = t.sessions.c.user_id == bindparam("me", None, types.Text())
