@@ -1,8 +1,8 @@
 """Opens the store that an address names."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from casekeeper.acl_feed import Change
@@ -12,6 +12,7 @@ from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.sql.schema_version import NEWEST
 from casekeeper.storage.sqlite.opening import open_embedded, usable
 from casekeeper.storage.store import Storage, nobody
+from casekeeper.storage.threads import in_thread
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def open_storage(
     limits = limits or StoreLimits()
     parts = store_parts(address)
     with usable(directory):
-        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
+        await in_thread(partial(directory.mkdir, parents=True, exist_ok=True, mode=0o700))
     match parts.scheme:
         case "postgresql":
             from casekeeper.storage.postgres.opening import open_postgres

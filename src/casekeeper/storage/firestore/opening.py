@@ -1,9 +1,9 @@
 """Opens a Firestore store: channels, the feed, the search index; and closes it again."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,6 +30,7 @@ from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.sqlite.opening import migrate
 from casekeeper.storage.sqlite.store import SqliteStore
 from casekeeper.storage.store import Storage
+from casekeeper.storage.threads import in_thread
 
 _LAYOUT = 2
 _LAYOUT_PLACE = "store/layout"
@@ -51,7 +52,7 @@ async def open_firestore(
         StoreUnavailable: It does not answer.
     """
     path = limits.search or directory / "search.db"
-    await asyncio.to_thread(migrate, path)
+    await in_thread(partial(migrate, path))
     async with _reached(address, limits) as store:
         has_unstamped = await _begin(store)
         index = SqliteStore(path, lambda _: None, lambda _: None)

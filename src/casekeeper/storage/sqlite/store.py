@@ -31,6 +31,7 @@ from casekeeper.journal.events import Sealed
 from casekeeper.storage.sql.batch import Batch
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sqlite.transaction import SqliteTx
+from casekeeper.storage.threads import in_thread
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ class SqliteStore:
         with suppress(StoreUnavailable, Overloaded):
             await self.commit(Commit())  # it is the last in the line
         self._queue.put(None)
-        await self._loop.run_in_executor(None, self._writer.join)
+        await in_thread(self._writer.join)
         self._broken = self._broken or "The store is closed."
         self._readers.shutdown()
         for connection in (self._points, *self._opened):
