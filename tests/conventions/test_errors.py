@@ -4,7 +4,7 @@ import pytest
 
 from casekeeper import errors
 from casekeeper.cli.exits import EPILOG
-from casekeeper.doors.http.problems import STATUS, status_of
+from casekeeper.doors.inbound import STATUS, status_of
 from casekeeper.errors import CasekeeperError
 from tests.conventions.documents import generator
 from tests.conventions.tree import ROOT
@@ -87,8 +87,9 @@ def test_every_error_is_documented(leaf: type[CasekeeperError]):
     assert f"| `{leaf.code}` |{status}" in (ROOT / "docs" / "errors.md").read_text()
 
 
-def test_the_codes_that_the_http_door_makes_itself_are_documented():
-    source = (ROOT / "src/casekeeper/doors/http/problems.py").read_text()
+def test_the_codes_that_the_doors_make_themselves_are_documented():
+    doors = ROOT / "src/casekeeper/doors"
+    source = (doors / "inbound.py").read_text() + (doors / "http/problems.py").read_text()
     made = set(re.findall(r'"([a-z]+_[a-z_]+)"', source)) - {
         "needed_role",
         "open_operations",

@@ -9,6 +9,7 @@ import typer
 from casekeeper.cli import (
     backup,
     bundles,
+    calling,
     casefiles,
     documents,
     importing,
@@ -49,6 +50,7 @@ for module in (
     importing,
     documents,
     running,
+    calling,
     verifying,
     records,
     bundles,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from casekeeper.cli.calling import pairs_of
 from casekeeper.cli.command import client_command, placed_command
 from casekeeper.cli.exits import FAILED, USAGE, Stop
 from casekeeper.cli.output import Output, printable, took, when
@@ -224,18 +225,7 @@ def _parameters(pairs: list[str], whole: str | None) -> dict[str, Any]:
             raise Stop(f"--json-params: {error}.", USAGE) from error
         except TypeError as error:
             raise Stop("--json-params takes a JSON object.", USAGE) from error
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key.rstrip(":"):
-            raise Stop(f"--parameter takes key=text or key:=JSON, not {pair!r}.", USAGE)
-        if key.endswith(":"):
-            try:
-                parameters[key[:-1]] = json.loads(value)
-            except ValueError as error:
-                raise Stop(f"--parameter {key[:-1]}: {value!r} is not JSON.", USAGE) from error
-        else:
-            parameters[key] = value
-    return parameters
+    return parameters | pairs_of(pairs, "--parameter")
 
 
 def _short(inputs: dict[str, Any] | None) -> str:

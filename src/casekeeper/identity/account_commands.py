@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from casekeeper.identity.passwords import Password
 from casekeeper.ids import UserId
+from casekeeper.journal.requests import NotFingerprinted
 from casekeeper.paging import DEFAULT_LIMIT, Limit
 
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -17,7 +18,7 @@ class CreateAccount(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user_id: UserId
-    password: Password | None = None
+    password: Annotated[Password | None, NotFingerprinted()] = None
     display_name: Name = ""
     is_operator: bool = False
 
@@ -28,8 +29,8 @@ class UpdateAccount(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user_id: UserId
-    password: Password | None = None
-    current_password: str | None = Field(default=None, max_length=256)
+    password: Annotated[Password | None, NotFingerprinted()] = None
+    current_password: Annotated[str | None, Field(max_length=256), NotFingerprinted()] = None
     display_name: Name | None = None
     is_operator: bool | None = None
     is_active: bool | None = None
