@@ -22,7 +22,7 @@ from casekeeper.journal.requests import Claim
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.postgres.opening import migrate_postgres
-from casekeeper.storage.sql.schema_version import SchemaTooNew
+from casekeeper.storage.sql.migrating import SchemaTooNew
 from casekeeper.storage.store import Storage
 from tests.contract.holding import holding
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf

@@ -24,7 +24,7 @@ from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
 from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.bus.opening import HelperAddressInvalid
-from casekeeper.storage.sql.schema_version import SchemaTooNew
+from casekeeper.storage.sql.migrating import SchemaTooNew
 from casekeeper.storage.sqlite.store import DirectoryInUse
 
 T = TypeVar("T")

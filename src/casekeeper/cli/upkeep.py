@@ -67,7 +67,7 @@ async def doctor(settings: "Settings", out: Output) -> None:
 
 async def migrate(settings: "Settings", out: Output) -> None:
     """Bring the store to this version's schema. Servers do it by themselves when they start."""
-    from casekeeper.storage.sql.schema_version import NEWEST
+    from casekeeper.storage.sql.migrating import NEWEST
     from casekeeper.storage.sqlite.opening import migrate as bring_up
 
     if is_shared(settings):
@@ -86,7 +86,7 @@ async def _migrate_shared(settings: "Settings") -> bool:
     from casekeeper.server import store_limits
     from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.opening import migrate_shared
-    from casekeeper.storage.sql.schema_version import SchemaTooNew
+    from casekeeper.storage.sql.migrating import SchemaTooNew
 
     try:
         return await migrate_shared(settings.store, settings.data, store_limits(settings))
@@ -114,7 +114,7 @@ async def reindex(settings: "Settings", out: Output) -> None:
 @contextmanager
 def _alone(settings: "Settings") -> Generator[Path]:
     """The database of a directory that nobody else uses meanwhile."""
-    from casekeeper.storage.sql.schema_version import SchemaTooNew
+    from casekeeper.storage.sql.migrating import SchemaTooNew
     from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock
 
     data = existing(settings)
@@ -251,7 +251,7 @@ def _schema(version: str | None, newest: str) -> Check:
 
 def _store(data: Path) -> Iterator[Check]:
     from casekeeper.cli.readonly import ReadOnly
-    from casekeeper.storage.sql.schema_version import NEWEST
+    from casekeeper.storage.sql.migrating import NEWEST
     from casekeeper.storage.sqlite.opening import schema_version
 
     try:

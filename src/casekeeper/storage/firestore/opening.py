@@ -11,13 +11,13 @@ from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.accounts import FirestoreAccounts
 from casekeeper.storage.firestore.blobs import FirestoreParts
 from casekeeper.storage.firestore.casefiles import FirestoreCasefiles
 from casekeeper.storage.firestore.client import Conflict, Firestore, open_channels
 from casekeeper.storage.firestore.commits import FirestoreCommits
 from casekeeper.storage.firestore.documents import FirestoreDocuments
 from casekeeper.storage.firestore.events import FirestoreEvents
+from casekeeper.storage.firestore.identities import FirestoreIdentities
 from casekeeper.storage.firestore.messages import Write
 from casekeeper.storage.firestore.presence import Workers
 from casekeeper.storage.firestore.search import FirestoreSearch
@@ -26,7 +26,7 @@ from casekeeper.storage.firestore.sweeping import FirestoreUpkeep
 from casekeeper.storage.firestore.tail import FirestoreTail
 from casekeeper.storage.firestore.things import FirestoreThings
 from casekeeper.storage.options import StoreLimits
-from casekeeper.storage.sql.schema_version import SchemaTooNew
+from casekeeper.storage.sql.migrating import SchemaTooNew
 from casekeeper.storage.sqlite.opening import migrate
 from casekeeper.storage.sqlite.store import SqliteStore
 from casekeeper.storage.store import Storage
@@ -65,7 +65,7 @@ async def open_firestore(
                 await workers.begin(owner)
             yield Storage(
                 commits,
-                accounts=FirestoreAccounts(store),
+                accounts=FirestoreIdentities(store),
                 casefiles=FirestoreCasefiles(store),
                 sessions=FirestoreSessions(store, commits.memory),
                 events=events,
