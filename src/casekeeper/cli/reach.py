@@ -146,10 +146,10 @@ async def minted(settings: "Settings", user_id: str) -> "TokenSet":
     from casekeeper.identity.keys import SigningKeys
     from casekeeper.identity.logins import TokenSet
     from casekeeper.identity.tokens import LIFETIME, Tokens
-    from casekeeper.storage.sql.accounts import SqlAccounts
+    from casekeeper.storage.sql.identities import SqlIdentities
 
     with ReadOnly(settings.data) as reads:
-        accounts = SqlAccounts(reads)
+        accounts = SqlIdentities(reads)
         snapshot = await accounts.snapshot(user_id, (), to_us(utc_now()))
         stored = await accounts.account(user_id)
     if stored is None or not stored.account.is_active:

@@ -14,10 +14,11 @@ from casekeeper.documents.checking import Condition, checked
 from casekeeper.documents.document import DocumentSummary
 from casekeeper.sessions.recording import Recording
 from casekeeper.storage.blobs.opening import open_blobs
-from casekeeper.storage.sql import schema as t
 from casekeeper.storage.sql.blobs import SqlParts
+from casekeeper.storage.sql.casefiles import CASEFILES
 from casekeeper.storage.sql.documents import SqlDocuments
 from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.sessions import SESSIONS
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sqlite.opening import usable
 from casekeeper.storage.sqlite.store import connect
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LIVE = (
-    select(t.casefiles.c.casefile_id)
-    .where(t.casefiles.c.deleted_us.is_(None))
-    .order_by(t.casefiles.c.casefile_id)
+    select(CASEFILES.c.casefile_id).where(CASEFILES.c.deleted_us.is_(None)).order_by(CASEFILES.c.casefile_id)
 )
 
 
@@ -101,7 +100,7 @@ class StoredRecords:
 
     async def heads(self, casefiles: Sequence[str], sessions: Sequence[str]) -> list[StoredHead]:
         """The sessions of these casefiles and these sessions; all of the directory where none is named."""
-        s = t.sessions.c
+        s = SESSIONS.c
         query = select(s.casefile_id, s.session_id, s.head_seq, s.head_hash).order_by(
             s.casefile_id, s.created_us, s.session_id
         )

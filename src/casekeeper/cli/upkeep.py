@@ -66,7 +66,7 @@ async def doctor(settings: "Settings", out: Output) -> None:
 
 async def migrate(settings: "Settings", out: Output) -> None:
     """Bring the store to this version's schema. Servers do it by themselves when they start."""
-    from casekeeper.storage.sql.schema_version import NEWEST
+    from casekeeper.storage.sql.migrating import NEWEST
     from casekeeper.storage.sqlite.opening import migrate as bring_up
 
     if settings.is_shared:
@@ -216,7 +216,7 @@ def _schema(version: str | None, newest: str) -> Check:
 def _store(data: Path) -> Iterator[Check]:
     from casekeeper.cli.readonly import ReadOnly
     from casekeeper.errors import DirectoryUnusable
-    from casekeeper.storage.sql.schema_version import NEWEST
+    from casekeeper.storage.sql.migrating import NEWEST
     from casekeeper.storage.sqlite.opening import schema_version
 
     try:

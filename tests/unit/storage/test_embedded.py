@@ -14,7 +14,7 @@ from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
 from casekeeper.errors import DirectoryInUse, SchemaTooNew
 from casekeeper.storage.sql import schema
-from casekeeper.storage.sql.schema_version import NEWEST
+from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sqlite.opening import migrate, open_embedded, schema_version
 from tests.unit.support import make_template
 

@@ -12,13 +12,13 @@ from casekeeper.errors import SchemaTooNew
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.accounts import FirestoreAccounts
 from casekeeper.storage.firestore.blobs import FirestoreParts
 from casekeeper.storage.firestore.casefiles import FirestoreCasefiles
 from casekeeper.storage.firestore.client import Conflict, Firestore, open_channels
 from casekeeper.storage.firestore.commits import FirestoreCommits
 from casekeeper.storage.firestore.documents import FirestoreDocuments
 from casekeeper.storage.firestore.events import FirestoreEvents
+from casekeeper.storage.firestore.identities import FirestoreIdentities
 from casekeeper.storage.firestore.messages import Write
 from casekeeper.storage.firestore.presence import Workers
 from casekeeper.storage.firestore.search import FirestoreSearch
@@ -65,7 +65,7 @@ async def open_firestore(
                 await workers.begin(owner)
             yield Storage(
                 commits,
-                accounts=FirestoreAccounts(store),
+                accounts=FirestoreIdentities(store),
                 casefiles=FirestoreCasefiles(store),
                 sessions=FirestoreSessions(store, commits.memory),
                 events=events,

@@ -19,11 +19,11 @@ from casekeeper.storage.postgres.presence import PostgresEvents, Presence
 from casekeeper.storage.postgres.search import PostgresSearch
 from casekeeper.storage.postgres.store import OUTAGES, PostgresStore, guarded
 from casekeeper.storage.postgres.tail import keep_order
-from casekeeper.storage.sql.accounts import SqlAccounts
 from casekeeper.storage.sql.blobs import SqlParts
 from casekeeper.storage.sql.casefiles import SqlCasefiles
 from casekeeper.storage.sql.documents import SqlDocuments
-from casekeeper.storage.sql.schema_version import NEWEST
+from casekeeper.storage.sql.identities import SqlIdentities
+from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sql.sessions import SqlSessions
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sql.tail import SqlTail
@@ -86,7 +86,7 @@ async def open_postgres(
             try:
                 yield Storage(
                     store,
-                    accounts=SqlAccounts(store),
+                    accounts=SqlIdentities(store),
                     casefiles=SqlCasefiles(store),
                     sessions=SqlSessions(store),
                     events=PostgresEvents(store, presence, store.doubts),

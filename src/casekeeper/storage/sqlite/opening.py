@@ -10,16 +10,16 @@ from casekeeper.errors import DirectoryUnusable, SchemaTooNew
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.options import StoreLimits
-from casekeeper.storage.sql.accounts import SqlAccounts
 from casekeeper.storage.sql.blobs import SqlParts
 from casekeeper.storage.sql.casefiles import SqlCasefiles
 from casekeeper.storage.sql.documents import SqlDocuments
 from casekeeper.storage.sql.events import SqlEvents
-from casekeeper.storage.sql.schema_version import NEWEST
+from casekeeper.storage.sql.identities import SqlIdentities
+from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sql.sessions import SqlSessions
 from casekeeper.storage.sql.tail import SqlTail
 from casekeeper.storage.sql.things import SqlThings
-from casekeeper.storage.sqlite.search import SqlSearch
+from casekeeper.storage.sqlite.search import SqliteSearch
 from casekeeper.storage.sqlite.store import DirectoryLock, SqliteStore, connect
 from casekeeper.storage.store import Storage, nobody
 
@@ -51,13 +51,13 @@ async def open_embedded(
         try:
             yield Storage(
                 store,
-                accounts=SqlAccounts(store),
+                accounts=SqlIdentities(store),
                 casefiles=SqlCasefiles(store),
                 sessions=SqlSessions(store),
                 events=SqlEvents(store),
                 tail=SqlTail(store),
                 documents=SqlDocuments(store),
-                search=SqlSearch(store),
+                search=SqliteSearch(store),
                 things=SqlThings(store),
                 blobs=await open_blobs(limits or StoreLimits(), directory, SqlParts(store, store)),
                 directory=directory,
