@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from casekeeper.cli.command import placed_command
+from casekeeper.cli.connection import Where, no_account
 from casekeeper.cli.exits import CONFLICT, DATA, DENIED, NOT_FOUND, UNAVAILABLE, USAGE, Stop
 from casekeeper.cli.opening import existing, opened_store, read_settings
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import Where, no_account
 
 if TYPE_CHECKING:
     from casekeeper.identity.accounts import Account

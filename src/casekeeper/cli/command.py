@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeAl
 
 import typer
 
+from casekeeper.cli.connection import Where, reach
 from casekeeper.cli.opening import read_settings
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import Where, reach
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper

@@ -11,10 +11,10 @@ import typer
 
 from casekeeper.cli.casefiles import CasefileId
 from casekeeper.cli.command import placed_command
+from casekeeper.cli.connection import Where, reach
 from casekeeper.cli.exits import DATA, NOT_FOUND, USAGE, Stop
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import Where, reach
-from casekeeper.cli.recorded import records_of
+from casekeeper.cli.record_sources import records_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ async def export(
     if record and documents:
         raise Stop("--record and --documents are two exports: give one of them.", USAGE)
     if documents:
-        from casekeeper.cli.originals import export_originals
+        from casekeeper.cli.document_export import export_originals
 
         async with reach(where) as ck:
             await export_originals(ck, out, casefile_id, output or Path(casefile_id))

@@ -10,9 +10,9 @@ import typer
 
 from casekeeper.cli.calling import pairs_of
 from casekeeper.cli.command import client_command, placed_command
+from casekeeper.cli.connection import IN_PROCESS, Where, reach
 from casekeeper.cli.exits import FAILED, USAGE, Stop
 from casekeeper.cli.output import Output, printable, took, when
-from casekeeper.cli.reach import IN_PROCESS, Where, reach
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from casekeeper.cli.command import placed_command
+from casekeeper.cli.connection import Where
 from casekeeper.cli.exits import NOT_FOUND, USAGE, Stop
 from casekeeper.cli.output import Column, Output, printable
-from casekeeper.cli.reach import Where
-from casekeeper.cli.recorded import Records, records_of
+from casekeeper.cli.record_sources import Records, records_of
 
 if TYPE_CHECKING:
     from casekeeper.verify import Finding, Report

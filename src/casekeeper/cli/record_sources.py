@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from casekeeper.cli.connection import Where, reach
 from casekeeper.cli.opening import existing, opened_store, read_settings
-from casekeeper.cli.reach import Where, reach
 
 if TYPE_CHECKING:
     from casekeeper.cli.readonly import StoredHead

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from casekeeper.cli import saved
+from casekeeper.cli import saved_logins
 from casekeeper.cli.exits import UNAUTHENTICATED, USAGE, Stop
 from casekeeper.cli.opening import HOLDER, existing, holder, opened_server, read_settings
 from casekeeper.errors import DirectoryInUse
@@ -34,7 +34,7 @@ class Where:
     data: Path | None = None
     user: str | None = None
 
-    def login(self) -> "saved.SavedLogin | None":
+    def login(self) -> "saved_logins.SavedLogin | None":
         """The saved login to use; None where the command goes to a data directory.
 
         Raises:
@@ -44,8 +44,8 @@ class Where:
             raise Stop("Give either --url or --data: they are two ways to the same thing.", USAGE)
         if self.data is not None:
             return None
-        url = saved.normal(self.url) if self.url else None
-        found = saved.find(url)
+        url = saved_logins.normal(self.url) if self.url else None
+        found = saved_logins.find(url)
         if url and found is None:
             message = f"There is no login for {url}. Make one with: casekeeper login {url}"
             raise Stop(message, UNAUTHENTICATED)
