@@ -35,7 +35,7 @@ def test_a_login_is_saved_used_and_forgotten(cli: Cli, served: Served) -> None:
     login = ("login", served.url, "--user", OPERATOR, "--password-stdin")
     assert cli(*login, stdin="wrong\n").code == 10
     assert cli(*login, stdin=f"{password}\n").code == 0
-    assert saved_logins.place().stat().st_mode & 0o077 == 0
+    assert saved_logins.path().stat().st_mode & 0o077 == 0
     casefile_id = cli("casefile", "create", "Far away").out.strip()
     assert cli("casefile", "list", "--url", served.url, "--json").json[0]["casefile_id"] == casefile_id
     assert cli("casefile", "list", "--user", "sam@example.com").code == 10

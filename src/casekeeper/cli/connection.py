@@ -27,7 +27,7 @@ IN_PROCESS = "http://in-process"
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Target:
     """Where a command was told to go, and as whom."""
 
     url: str | None = None
@@ -59,16 +59,16 @@ class Where:
 
 
 @asynccontextmanager
-async def reach(where: Where) -> "AsyncGenerator[Casekeeper]":
+async def connected(target: Target) -> "AsyncGenerator[Casekeeper]":
     """A client for wherever the command goes."""
     from casekeeper.client import Casekeeper
 
-    if login := where.login():
+    if login := target.login():
         async with Casekeeper(login.url, api_key=login.api_key) as ck:
             yield ck
         return
-    settings = read_settings(where.data)
-    user_id = (where.user or settings.operator).lower()
+    settings = read_settings(target.data)
+    user_id = (target.user or settings.operator).lower()
     if settings.is_shared:
         # One more process at work in the store, for as long as the command takes.
         async with _opened(settings, user_id) as ck:

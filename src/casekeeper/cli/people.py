@@ -10,7 +10,7 @@ import typer
 from casekeeper.cli import saved_logins
 from casekeeper.cli.casefiles import UserId
 from casekeeper.cli.command import client_command, data_command, placed_command
-from casekeeper.cli.connection import Where, minted
+from casekeeper.cli.connection import Target, minted
 from casekeeper.cli.exits import UNAUTHENTICATED, USAGE, Stop
 from casekeeper.cli.opening import keys_of
 from casekeeper.cli.output import Column, Output, when
@@ -93,11 +93,11 @@ async def _save_key(url: str, api_key: str, out: Output) -> None:
     )
 
 
-async def logout(where: Where, out: Output) -> None:
+async def logout(target: Target, out: Output) -> None:
     """Forget a login. The API key that was made for it ends, with all tokens of the account."""
     from casekeeper.client import ApiError, Casekeeper
 
-    login = where.login()
+    login = target.login()
     if login is None:
         raise Stop("There is no login to forget.", UNAUTHENTICATED)
     saved_logins.forget(login.url)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from casekeeper.cli.connection import Where, reach
+from casekeeper.cli.connection import Target, connected
 from casekeeper.cli.opening import existing, opened_store, read_settings
 
 if TYPE_CHECKING:
@@ -124,13 +124,13 @@ class _SharedRecords:
 
 
 @asynccontextmanager
-async def records_of(where: Where) -> AsyncGenerator[Records]:
+async def records_of(target: Target) -> AsyncGenerator[Records]:
     """The store's own records, unless a server or a user is named whose permissions count."""
-    if where.user or where.login():
-        async with reach(where) as ck:
+    if target.user or target.login():
+        async with connected(target) as ck:
             yield _ServerRecords(ck)
         return
-    settings = read_settings(where.data)
+    settings = read_settings(target.data)
     if settings.is_shared:
         async with opened_store(settings) as storage:
             yield _SharedRecords(storage)
