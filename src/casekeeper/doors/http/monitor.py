@@ -46,7 +46,9 @@ async def catalog(
 ) -> Response:
     """All operations: what they do, take and need."""
     return Json(
-        dumps(Page[CatalogEntry](items=await door.server.catalogue.entries(door.caller, casefile_id)))
+        dumps(
+            Page[CatalogEntry](items=await door.server.execution.catalogue.entries(door.caller, casefile_id))
+        )
     )
 
 
