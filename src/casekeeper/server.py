@@ -36,7 +36,7 @@ from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of
 from casekeeper.operations.tools import Tool
 from casekeeper.sessions.following import Polling
 from casekeeper.settings import Settings
-from casekeeper.storage.bus.opening import Helper, find_helper
+from casekeeper.storage.bus.opening import Bus, find_bus
 from casekeeper.storage.clocks import agreeing
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.options import StoreLimits
@@ -68,7 +68,7 @@ async def open_server(
     live, pushes, runner = LiveFeed(), Pushes(), Runner()
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
     owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-    helper = find_helper(_secret_of(settings.redis), owner, live, pushes, agreed)
+    helper = find_bus(_secret_of(settings.redis), owner, live, pushes, agreed)
     announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
     telling = Telling(helper) if helper else None
     limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
@@ -135,7 +135,7 @@ async def open_server(
 
 @asynccontextmanager
 async def _helped(
-    helper: Helper | None, telling: Telling | None, storage: Storage, limits: Limits
+    helper: Bus | None, telling: Telling | None, storage: Storage, limits: Limits
 ) -> AsyncGenerator[None]:
     """Hear of the other processes by the helper, where there is one."""
     if helper is None or telling is None:

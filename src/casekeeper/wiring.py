@@ -61,7 +61,7 @@ from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
-from casekeeper.storage.bus.opening import Helper
+from casekeeper.storage.bus.opening import Bus
 from casekeeper.storage.store import Storage
 
 
@@ -106,7 +106,7 @@ class Server:
     runner: Runner
     clock: Clock
     first_login: FirstLogin | None
-    helper: Helper | None
+    helper: Bus | None
 
     @property
     def is_ready(self) -> bool:
@@ -145,7 +145,7 @@ def wire(
     first: FirstLogin | None,
     owner: str,
     limits: Limits,
-    helper: Helper | None,
+    helper: Bus | None,
 ) -> Server:
     """A server of these parts: each room gets what it asks for, from the first check to the last."""
     commits, blobs = storage.commits, storage.blobs

@@ -202,13 +202,13 @@ async def _served(settings: "Settings") -> "AsyncGenerator[Server]":
     from casekeeper.policy import PolicyMisfit
     from casekeeper.server import open_server
     from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.bus.opening import HelperAddressInvalid
+    from casekeeper.storage.bus.opening import BusAddressInvalid
     from casekeeper.storage.sql.migrating import SchemaTooNew
 
     async with AsyncExitStack() as stack:
         try:
             server = await stack.enter_async_context(open_server(settings, goes_on=False))
-        except (SchemaTooNew, StoreAddressInvalid, HelperAddressInvalid, sqlite3.Error) as error:
+        except (SchemaTooNew, StoreAddressInvalid, BusAddressInvalid, sqlite3.Error) as error:
             raise Stop(f"The store in {settings.data} cannot be opened: {error}.", DATA) from error
         except PolicyMisfit as error:
             raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error

@@ -23,7 +23,7 @@ from casekeeper.policy import PolicyMisfit
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
 from casekeeper.storage.addresses import StoreAddressInvalid
-from casekeeper.storage.bus.opening import HelperAddressInvalid
+from casekeeper.storage.bus.opening import BusAddressInvalid
 from casekeeper.storage.sql.migrating import SchemaTooNew
 from casekeeper.storage.sqlite.store import DirectoryInUse
 
@@ -107,7 +107,7 @@ async def opened(settings: Settings) -> AsyncGenerator[Server]:
         raise Stop(f"{settings.data} is in use{where}.", DATA) from error
     except SchemaTooNew as error:
         raise Stop(f"{error}.", DATA) from error
-    except (StoreAddressInvalid, HelperAddressInvalid) as error:
+    except (StoreAddressInvalid, BusAddressInvalid) as error:
         raise Stop(f"{str(error).removesuffix('.')}.", USAGE) from error
     except PolicyMisfit as error:
         raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error

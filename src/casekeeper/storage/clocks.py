@@ -44,6 +44,6 @@ async def agreeing(
 async def _keep(clock: AgreedClock, store_now: Callable[[], Awaitable[datetime]], every: timedelta) -> None:
     while True:
         await asyncio.sleep(every.total_seconds())
-        # It goes on as it went; what needs the store will say that it is away.
+        # It goes on as it went; what needs the store will say that it is unavailable.
         with suppress(StoreUnavailable):
             await clock.ask(store_now)

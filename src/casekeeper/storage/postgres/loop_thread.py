@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class OwnLoop:
+class LoopThread:
     """Runs coroutines beside the loop that asks for them. Idle it costs nothing; it shares the interpreter's lock."""
 
     def __init__(self, name: str) -> None:
