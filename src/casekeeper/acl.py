@@ -65,6 +65,12 @@ ROLE_FOR_ACTION: dict[Action, Role] = {
     Action.DELETE: Role.OWNER,
 }
 
+
+def roles_for(action: Action) -> tuple[Role, ...]:
+    """All roles that may do it, the smallest first."""
+    return tuple(role for role in Role if role.covers(ROLE_FOR_ACTION[action]))
+
+
 ROLE_FOR_EFFECT: dict[Effect, Role] = {
     Effect.READ: Role.VIEWER,
     Effect.WRITE: Role.EDITOR,

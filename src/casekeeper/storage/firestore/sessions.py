@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from casekeeper.acl import Role
+from casekeeper.acl import Action, Role, roles_for
 from casekeeper.casefiles.casefile import OpenRecordSession
 from casekeeper.clock import to_us
 from casekeeper.sessions import adoption as ado
@@ -23,7 +23,7 @@ from casekeeper.storage.rows import SESSION, picked, record_session, session_of,
 
 _PLACE = ("created_us", "session_id")
 _NEWEST = tuple((name, "desc") for name in _PLACE)
-_SUPERVISORS = (Role.ADMIN, Role.OWNER)
+_SUPERVISORS = roles_for(Action.SUPERVISE)
 
 
 async def _put_session(view: View, session: UnifiedSession) -> None:
@@ -169,7 +169,7 @@ async def casefile_of(store: Firestore, memory: KnownSessions, session_id: str) 
 
 
 def is_seen(session: Fields, user_id: str, role: Role) -> bool:
-    """Same rule as `sessions.manager`: own ones, shared ones, and for admins all; the record session for admins."""
+    """Same rule as `sessions.manager`: own ones, shared ones, and all for those who supervise; the record session for these."""
     if role in _SUPERVISORS:
         return True
     if session["session_type"] == SessionType.RECORD:

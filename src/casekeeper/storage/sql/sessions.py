@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from casekeeper.acl import Role
+from casekeeper.acl import Action, roles_for
 from casekeeper.casefiles import casefile as cf
 from casekeeper.clock import to_us
 from casekeeper.sessions import adoption as ado
@@ -147,9 +147,9 @@ _TOTALS = Static(
 def seen_by(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     """Restricts a query over sessions to those that the user `:me` may see at `:now`.
 
-    Same rule as `sessions.manager`: own ones, shared ones, and for admins all; the record session for admins.
+    Same rule as `sessions.manager`: own ones, shared ones, and all for those who supervise; the record session for these.
     """
-    supervises = or_(GRANTS.c.role == Role.ADMIN.value, GRANTS.c.role == Role.OWNER.value)
+    supervises = or_(*(GRANTS.c.role == role.value for role in roles_for(Action.SUPERVISE)))
     is_record = _s.session_type == SessionType.RECORD.value
     shared = _s.visibility == Visibility.CASEFILE.value
     own = _s.user_id == bindparam("me", None, types.Text())
