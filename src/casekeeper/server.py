@@ -55,7 +55,7 @@ from casekeeper.policy import Policy
 from casekeeper.reading.readers import Readers
 from casekeeper.sessions.opening import SessionRoom, open_sessions
 from casekeeper.settings import Settings
-from casekeeper.storage.bus.opening import Helper, find_helper
+from casekeeper.storage.bus.opening import Bus, find_bus
 from casekeeper.storage.clocks import agree
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.store import Storage
@@ -74,7 +74,7 @@ class Server:
     settings: Settings
     clock: Clock
     storage: Storage
-    helper: Helper | None
+    bus: Bus | None
     identity: Identity
     casefiles: CasefileRoom
     documents: DocumentRoom
@@ -123,21 +123,21 @@ async def open_server(
     is_at_work = use != "prepare"
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
     owner = f"{os.getpid()}-{secrets.token_hex(6)}" if is_at_work else ""
-    helper = find_helper(_secret_of(settings.redis), owner, live, pushes, agreed) if is_at_work else None
+    bus = find_bus(_secret_of(settings.redis), owner, live, pushes, agreed) if is_at_work else None
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(
             open_storage(
                 settings.store,
                 settings.data,
-                helper.announce if helper else live.announce,
-                helper.push if helper else pushes,
+                bus.announce if bus else live.announce,
+                bus.push if bus else pushes,
                 settings.store_limits,
                 owner,
                 pushes,
             )
         )
         works = [await agree(agreed, storage.now)] if is_agreed and storage.now else list[Every]()
-        limits = await stack.enter_async_context(_limited(settings, clock, storage, helper))
+        limits = await stack.enter_async_context(_limited(settings, clock, storage, bus))
         registered = SourceParts(settings, storage, _tools(tools))
         sources = await stack.enter_async_context(open_sources(registered))
 
@@ -197,7 +197,7 @@ async def open_server(
             settings,
             clock,
             storage,
-            helper,
+            bus,
             identity,
             casefiles,
             documents,
@@ -224,20 +224,20 @@ async def open_server(
 
 @asynccontextmanager
 async def _limited(
-    settings: Settings, clock: Clock, storage: Storage, helper: Helper | None
+    settings: Settings, clock: Clock, storage: Storage, bus: Bus | None
 ) -> AsyncGenerator[Limits]:
-    """Rate limits, counted together with the other processes where there is a helper, of whom it is heard then, too."""
+    """Rate limits, counted together with the other processes, which are heard of then, where there is a bus."""
     rates = Rates(settings.limit_user, settings.limit_casefile, settings.limit_tool, settings.limit_tools)
     processes = settings.processes or settings.workers
-    if helper is None:
+    if bus is None:
         yield Limits(rates, clock, processes=processes)
         return
-    telling = Telling(helper)
+    telling = Telling(bus)
     limits = Limits(rates, clock, processes=processes, shared=telling)
     epoch = (await storage.accounts.head()).epoch
     async with (
         in_background(telling.run(limits), "sharing rate limits"),
-        helper.running(epoch, telling.tell_all),
+        bus.running(epoch, telling.tell_all),
     ):
         yield limits
 

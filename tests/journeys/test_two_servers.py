@@ -124,8 +124,8 @@ async def two_servers(
 
 def is_degraded(door: Api) -> bool:
     """Whether a server knows that Redis is away."""
-    assert door.server.helper is not None
-    return not door.server.helper.is_up
+    assert door.server.bus is not None
+    return not door.server.bus.is_up
 
 
 async def test_two_servers_keep_one_limit(tmp_path: Path) -> None:
