@@ -27,10 +27,11 @@ from casekeeper.errors import (
     LoginStateRejected,
     Overloaded,
 )
-from casekeeper.identity.discovery import Endpoints, FetchFailed, json_object
+from casekeeper.identity.discovery import Endpoints, json_object
 from casekeeper.identity.issuer import Issuer
 from casekeeper.identity.issuers import Issuers
 from casekeeper.identity.logins import Known, Logins
+from casekeeper.identity.published import FetchFailed
 from casekeeper.identity.seals import Seals
 
 LOGIN_LIFETIME = timedelta(minutes=10)
