@@ -16,9 +16,10 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from casekeeper.acl import Effect, Role, role_for_effects
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 RULES_MAX = 100
@@ -37,14 +38,12 @@ class PolicyMisfit(ValueError):
     """A rule cannot be what its author meant; the message names the rule and the field."""
 
 
-class PolicyRule(BaseModel):
+class PolicyRule(Strict, frozen=True):
     """One rule of the operators. It fits a call that fits every condition it names; a list fits by any of its items.
 
     `tools` and `agents` are names or globs; a rule that names neither is about all operations. `tainted`: true fits
     only calls that may follow what somebody else has written (docs/policies.md, Taint), false only all others.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
     then: Literal["deny", "approval"]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
@@ -26,6 +26,7 @@ from casekeeper.ids import CasefileId, new_event_id
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask, Requests
+from casekeeper.strict import Strict
 
 T = TypeVar("T")
 
@@ -33,10 +34,8 @@ T = TypeVar("T")
 _TRIES = 50
 
 
-class ChangeCommand(BaseModel):
+class ChangeCommand(Strict):
     """What all changes of a casefile carry."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     expected_version: int | None = Field(

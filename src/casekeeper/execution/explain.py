@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import READ_ONLY, ROLE_FOR_ACTION, Action, Role
 from casekeeper.casefiles.access import Access, Gate
@@ -15,12 +15,11 @@ from casekeeper.ids import CasefileId, UserId
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.operation import OperationCall
 from casekeeper.policy import Decision, Ruling
+from casekeeper.strict import Strict
 
 
-class CheckPermission(BaseModel):
+class CheckPermission(Strict):
     """A dry run: nothing is executed and nothing recorded. For another user only by admins of the casefile."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     user_id: UserId | None = Field(default=None, description="Whose permission; the caller's own if absent.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from casekeeper.acl import Effect, role_for_effects
@@ -14,6 +14,7 @@ from casekeeper.errors import ArgumentsInvalid, FieldError
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import CatalogEntry, Finished
+from casekeeper.strict import Strict
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 
@@ -131,4 +132,4 @@ def _parameters(function: Function) -> type[BaseModel]:
         default: Any = FieldInfo() if required else parameter.default
         fields[parameter.name] = (hints[parameter.name], default)
     title = "".join(part.capitalize() for part in function.__name__.split("_"))
-    return create_model(title, __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(title, __base__=Strict, **fields)
