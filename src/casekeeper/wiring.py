@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -63,9 +62,10 @@ from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
 from casekeeper.storage.helper import Helper
 from casekeeper.storage.store import Storage
+from casekeeper.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FirstLogin:
     """The operator made at first start; the password is shown once."""
 
@@ -73,7 +73,7 @@ class FirstLogin:
     password: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Server:
     """Everything that the doors need."""
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +15,7 @@ from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished
 from casekeeper.operations.registry import ToolRegistry
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -27,7 +27,7 @@ DEFAULT_TIMEOUT = timedelta(minutes=5)
 _EFFECTS = frozenset({Effect.READ})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RegisteredAgent:
     """An agent of this deployment.
 
@@ -44,7 +44,7 @@ class RegisteredAgent:
     tools: frozenset[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Budgets:
     """What one run may spend before it is stopped as `budget_spent`. Its time is the operation's deadline.
 

@@ -5,13 +5,13 @@ the OpenAPI document: building them for every start would cost more than the res
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
 from casekeeper.api.envelope import Answer, Json
+from casekeeper.values import value
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Response]])
 
@@ -19,7 +19,7 @@ EVENT_STREAM = "text/event-stream"
 _SCHEMAS = "#/components/schemas/"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verb:
     """What a route answers with."""
 

@@ -4,7 +4,7 @@ Every change of a casefile or its access list takes the next version, so two dec
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from pydantic import Field
@@ -27,6 +27,7 @@ from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.strict import Strict
+from casekeeper.values import value
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class ChangeCommand(Strict):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Present:
     """What a decision is based on; committed only if it is still so."""
 
@@ -51,7 +52,7 @@ class Present:
     casefile: Casefile
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """What is to become of a casefile, and how its record tells it."""
 

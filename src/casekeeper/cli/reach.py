@@ -9,13 +9,13 @@ import json
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casekeeper.cli import saved
 from casekeeper.cli.exits import DATA, UNAUTHENTICATED, UNAVAILABLE, USAGE, Stop
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -28,7 +28,7 @@ HOLDER = "server.json"
 IN_PROCESS = "http://in-process"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Where:
     """Where a command was told to go, and as whom."""
 

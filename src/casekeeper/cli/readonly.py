@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -24,6 +23,7 @@ from casekeeper.storage.sql_events import SqlEvents
 from casekeeper.storage.sql_statements import Tx
 from casekeeper.storage.sqlite import connect
 from casekeeper.storage.sqlite_tx import SqliteTx
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -75,7 +75,7 @@ class ReadOnly:
         return [text for (text,) in rows if text != "ok"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredHead:
     """A session and the newest fact that the store says it has."""
 

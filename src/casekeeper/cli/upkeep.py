@@ -7,7 +7,6 @@ import sqlite3
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -17,6 +16,7 @@ from casekeeper.cli.command import data_command
 from casekeeper.cli.exits import DATA, UNAVAILABLE, UNHEALTHY, Stop
 from casekeeper.cli.output import Column, Output
 from casekeeper.cli.reach import DATABASE, existing, holder, is_shared
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -27,7 +27,7 @@ config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=No
 _LITTLE_SPACE = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Check:
     """One thing that doctor looked at."""
 

@@ -5,7 +5,6 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from casekeeper.client.errors import (
 )
 from casekeeper.client.tokens import Held, Tokens, TokenSource
 from casekeeper.client.verbs import LOG_IN, REFRESH, Verb
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.identity.logins import TokenSet
@@ -37,7 +37,7 @@ _LASTING = {"model_unavailable"}
 _STILL_RUNNING = "still_running"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retry:
     """How often and how patiently a call is tried again.
 

@@ -5,7 +5,6 @@ so that importing the SDK stays cheap.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from casekeeper.client.errors import invalid
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.casefiles.casefile import CasefileView
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verb(Generic[T]):
     """One call.
 

@@ -1,6 +1,5 @@
 """`permissions/check`: may somebody do something, and if not, which check fails and what would do."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -16,6 +15,7 @@ from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.operation import OperationCall
 from casekeeper.policy import Decision, Ruling
 from casekeeper.strict import Strict
+from casekeeper.values import value
 
 
 class CheckPermission(Strict):
@@ -32,7 +32,7 @@ class CheckPermission(Strict):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """May or may not, and why.
 

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from casekeeper.identity.issuer import Issuer, may_be_asked
 from casekeeper.identity.published import Fetch, FetchFailed, Published
+from casekeeper.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Endpoints:
     """Where a login goes. `names_itself`: the issuer adds `iss` to every answer (RFC 9207)."""
 

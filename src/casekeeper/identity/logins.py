@@ -3,7 +3,6 @@
 import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
@@ -40,6 +39,7 @@ from casekeeper.identity.tokens import MAX_SCOPES, Minted, Tokens
 from casekeeper.ids import CasefileId, UserId, new_pseudonym
 from casekeeper.journal.commits import Commit, Commits, Superseded
 from casekeeper.strict import Strict
+from casekeeper.values import value
 
 REFRESH_LIFETIME = timedelta(days=14)
 REPLY_LOST = timedelta(seconds=10)
@@ -91,7 +91,7 @@ class TokenSet(BaseModel):
     casefile_scopes: dict[str, str] = Field(description="Role by casefile, as the access token carries it.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Known:
     """An account whose credentials were right, and the state of the permission feed on which that was judged."""
 

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, get_type_hints
 
@@ -15,6 +14,7 @@ from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import CatalogEntry, Finished
 from casekeeper.strict import Strict
+from casekeeper.values import value
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 
@@ -23,7 +23,7 @@ Function = Callable[..., Awaitable[Any]]
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tool:
     """A tool: a function, what it takes, and what it does to the world."""
 

@@ -6,11 +6,11 @@ Nothing is dropped: what cannot be parsed comes out as it is, with the reason.
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
 
 from casekeeper.reading.mail import Mail, UnreadableMail, has_mail_header, parse_mail
+from casekeeper.values import value
 
 # Gmail accepts mails up to 50 MB; a message above this is mostly a mailbox whose separators are damaged.
 MESSAGE_MAX_BYTES: Final = 50 * 1024 * 1024
@@ -30,7 +30,7 @@ _MAILBOX_NAMES = (".mbox", ".mbx")
 _MBOX_LATER = re.compile(rb"(?:\A|\n\r?\n)From ")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Piece:
     """A part of a message that is larger than the limit; joined in order, the pieces are the message.
 
@@ -45,7 +45,7 @@ class Piece:
     is_last: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Parsed:
     """One message of a file.
 

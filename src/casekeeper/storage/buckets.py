@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +13,7 @@ from obstore.store import GCSStore, ObjectStore, S3Store
 from casekeeper.errors import StoreUnavailable
 from casekeeper.storage.addresses import BlobsAddressInvalid
 from casekeeper.storage.limits import StoreLimits
+from casekeeper.values import value
 
 _RETRIES = 3
 # A casefile's name has no dot.
@@ -26,7 +26,7 @@ _obstore: Any = obstore
 listed = _obstore.list
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bucket:
     """A bucket, and what errors call it."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from casekeeper.journal.things import Things
 from casekeeper.sessions.reading import EventStore
 from casekeeper.sessions.recording import RecordStore
 from casekeeper.sessions.session import SessionStore
+from casekeeper.values import value
 
 
 class Writing(Commits, Protocol):
@@ -49,7 +50,7 @@ async def _nothing() -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Storage:
     """All that the rooms need of the store."""
 
