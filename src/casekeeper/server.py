@@ -11,7 +11,8 @@ from datetime import timedelta
 from pydantic import SecretStr
 
 from casekeeper.acl_feed import Pushes
-from casekeeper.agents.registry import AgentRegistry, Budgets
+from casekeeper.agents.agent import Budgets
+from casekeeper.agents.registry import AgentRegistry
 from casekeeper.agents.routes import Providers
 from casekeeper.clock import AgreedClock, Clock
 from casekeeper.documents.document import INLINE_BYTES

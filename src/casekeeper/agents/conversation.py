@@ -16,7 +16,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_core import PydanticSerializationError
 
-from casekeeper.agents.registry import Conversations
+from casekeeper.agents.agent import Conversations
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.journal.chain import commitment, new_salt
 from casekeeper.operations.context import MDSContext

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from casekeeper.acl_feed import AclFeed, Change
-from casekeeper.agents.registry import Conversations
+from casekeeper.agents.agent import Conversations
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import DocumentStore
