@@ -61,7 +61,7 @@ async def open_server(
 ) -> AsyncGenerator[Server]:
     """A server on its data directory, recovered and swept; closed in order when the context ends.
 
-    `clock`: the store's own where several processes share one (docs/decisions/0014), else the machine's. `tools` come
+    `clock`: the store's own where several processes share one (docs/decisions/0015), else the machine's. `tools` come
     on top of the built-in ones and those of installed packages. `goes_on`: what waits is taken up here; a process that only
     does one thing leaves that to a server.
     """
