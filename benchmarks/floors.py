@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import LargeBinary, Table, Text
 
-from casekeeper.storage import sql_schema as schema
-from casekeeper.storage.sqlite import connect
+from casekeeper.storage.sql import schema as schema
+from casekeeper.storage.sqlite.store import connect
 
 _BATCH_MAX = 256
 _HEAD = ("session_id", "head_seq", "head_hash", "last_us")

@@ -15,8 +15,9 @@ from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, PermissionChanged, Record
-from casekeeper.journal.events import Kind, OperationType
+from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask
+from casekeeper.operations.operation import EVERYWHERE
 from casekeeper.policy import Ruling
 from casekeeper.server import open_server
 from casekeeper.settings import Settings
@@ -93,7 +94,7 @@ class _Bench:
     async def cost(self) -> Row:
         """Processor time of WHO, WHERE and WHAT from the token."""
         server = self._server
-        operation = server.registry.named(OperationType.TOOL, "note_add")
+        operation = await server.admitting.registry.named("tool", "note_add", EVERYWHERE)
         assert operation is not None
         casefile_id, user_id = self.active[0]
         token, before = self._clients[user_id].token, server.freshness.counters.store

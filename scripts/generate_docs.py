@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 import casekeeper
 from casekeeper import errors
-from casekeeper.api.app import build_app
-from casekeeper.api.problems import status_of
+from casekeeper.doors.http.app import build_app
+from casekeeper.doors.http.problems import status_of
 from casekeeper.journal.events import TERMINAL, Kind
 from casekeeper.settings import CONFIG, PREFIX, Settings
 

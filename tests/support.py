@@ -37,7 +37,7 @@ from casekeeper.operations.operation import ToolCall
 from casekeeper.operations.tools import Tool, tool
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
-from casekeeper.storage.embedded import migrate
+from casekeeper.storage.sqlite.opening import migrate
 
 Json = dict[str, Any]
 

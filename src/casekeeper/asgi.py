@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from casekeeper.api.app import build_app
+from casekeeper.doors.http.app import build_app
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
 

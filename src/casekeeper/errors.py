@@ -1,4 +1,4 @@
-"""The one exception tree. Rooms raise; `api/problems.py` and the command line map by branch.
+"""The one exception tree. Rooms raise; `doors/http/problems.py` and the command line map by branch.
 
 ```text
 CasekeeperError

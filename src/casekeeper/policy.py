@@ -6,25 +6,34 @@ Three rules make the table, in this order, and nothing else decides:
 2. the operators' rules, which can only take away: the first `deny` that fits wins over every `approval` that fits;
 3. what a tainted call would send out or destroy needs an approval, where the deployment asks for it.
 
-Everything that could ask is known when the server starts (the operations, the rules, the tags that they name), so the
-table is made then; a call costs one look-up. It is default-deny: what no rule lets in stays out.
+A cell of the table is made when it is first asked for, and kept. Operations that the same rules are about, with the same
+effects, share their cells, so an operation that is added later, or that one casefile alone has, costs a look-up as any other.
+The table is default-deny: what no rule lets in stays out.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import StrEnum
-from fnmatch import fnmatchcase
-from itertools import product
+from fnmatch import translate
+from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    create_model,
+)
 
 from casekeeper.acl import Effect, Role, role_for_effects
+from casekeeper.kinds import KINDS
 from casekeeper.strict import Strict
 from casekeeper.values import value
 
 RULES_MAX = 100
-TAGS_MAX = 8
-"""Tags that all rules may name together: the table has a row for every set of them."""
+# Cells of the table and operations that it knows; past that it is made anew. A few MiB.
+_KEPT_MAX = 20_000
 
 _GLOB = "*?["
 _LEAVES = frozenset({Effect.EXTERNAL, Effect.DESTRUCTIVE})
@@ -41,19 +50,31 @@ class PolicyMisfit(ValueError):
 class PolicyRule(Strict, frozen=True):
     """One rule of the operators. It fits a call that fits every condition it names; a list fits by any of its items.
 
-    `tools` and `agents` are names or globs; a rule that names neither is about all operations. `tainted`: true fits
-    only calls that may follow what somebody else has written (docs/policies.md, Taint), false only all others.
+    Each kind of operation has a field of its own (`tools`, `agents`) for names or globs; a rule that has none of them is
+    about all operations. `tainted`: true fits only calls that may follow what somebody else has written (docs/policies.md, Taint), false only all others.
     """
 
     name: Name
     then: Literal["deny", "approval"]
-    tools: Annotated[list[Pattern], Field(min_length=1)] | None = None
-    agents: Annotated[list[Pattern], Field(min_length=1)] | None = None
     roles: Annotated[list[Role], Field(min_length=1)] | None = None
     tags: Annotated[list[Tag], Field(min_length=1)] | None = None
     effects: Annotated[list[Effect], Field(min_length=1)] | None = None
     tainted: bool | None = None
     reason: Annotated[str, StringConstraints(max_length=500)] = ""
+
+    @property
+    def named(self) -> Mapping[str, Sequence[str]]:
+        """The names and globs, by the kind of operation; empty where the rule is about all."""
+        given = ((kind.name, getattr(self, kind.plural, None)) for kind in KINDS.values())
+        return {name: patterns for name, patterns in given if patterns is not None}
+
+    @cached_property
+    def _names(self) -> Mapping[str, re.Pattern[str]]:
+        """What the names of operations are matched with, by their kind."""
+        return {
+            kind: re.compile("|".join(f"(?:{translate(pattern)})" for pattern in patterns))
+            for kind, patterns in self.named.items()
+        }
 
     @property
     def sentence(self) -> str:
@@ -63,9 +84,9 @@ class PolicyRule(Strict, frozen=True):
 
     def is_about(self, operation: "Ruled") -> bool:
         """Whether the operation itself fits."""
-        if self.tools is not None or self.agents is not None:
-            named = {"tool": self.tools, "agent": self.agents}.get(operation.type) or ()
-            if not any(fnmatchcase(operation.name, pattern) for pattern in named):
+        if self._names:
+            names = self._names.get(operation.type)
+            if names is None or names.match(operation.name) is None:
                 return False
         return self.effects is None or not operation.effects.isdisjoint(self.effects)
 
@@ -76,6 +97,10 @@ class PolicyRule(Strict, frozen=True):
             and (self.tags is None or not tags.isdisjoint(self.tags))
             and self.tainted in (None, tainted)
         )
+
+
+_NAMES: Any = (Annotated[list[Pattern], Field(min_length=1)] | None, None)
+_Rule = create_model("PolicyRule", __base__=PolicyRule, **{kind.plural: _NAMES for kind in KINDS.values()})
 
 
 class Ruling(StrEnum):
@@ -94,13 +119,25 @@ class Decision:
     Attributes:
         needed: The smallest role that would be let in, if need be with an approval; None if no role would.
         rule: The operators' rule that decided, if one did.
-        reason: Why not, in words for the caller; empty for a call that is let in.
+        sentence: What that rule tells members; for who is no member, that none but members run operations.
     """
 
     ruling: Ruling
     needed: Role | None = None
     rule: str | None = None
-    reason: str = ""
+    sentence: str = ""
+
+    def reason(self, name: str) -> str:
+        """Why an operation of this name is not let in, in words for the caller; empty for one that is."""
+        match self.ruling:
+            case Ruling.ALLOW:
+                return ""
+            case Ruling.ROLE if self.needed is not None:
+                return f"{name} needs the role {self.needed}."
+            case _ if self.sentence:
+                return self.sentence
+            case _:
+                return f"{name} may follow what somebody else has written: it needs an approval."
 
 
 class Ruled(Protocol):
@@ -108,7 +145,7 @@ class Ruled(Protocol):
 
     @property
     def type(self) -> str:
-        """`tool` or `agent`."""
+        """The kind of operation."""
         ...
 
     @property
@@ -122,41 +159,42 @@ class Ruled(Protocol):
         ...
 
 
-_ROLES: Sequence[Role | None] = (None, *Role)
-_ROW = len(_ROLES) * 4
-_PLACE = {role: index * 4 for index, role in enumerate(_ROLES)}
-
 _Verdict = tuple[Ruling, PolicyRule | None]
+_Column = Mapping[Role | None, Decision]
+# By the tags that rules name, as bits; tainted; approved.
+_Columns = dict[tuple[int, bool, bool], _Column]
 
 
 class Policy:
-    """The rules, and the table that they make for the operations of this server."""
+    """The rules, and the table that they make."""
 
     def __init__(self, rules: Iterable[PolicyRule] = (), *, tainted_needs_approval: bool = True) -> None:
         self.rules = tuple(rules)
         self._tainted_needs_approval = tainted_needs_approval
         named = sorted({tag for rule in self.rules for tag in rule.tags or ()})
         self._bits = {tag: 1 << index for index, tag in enumerate(named)}
-        self._cells: dict[tuple[str, str], Sequence[Decision]] = {}
+        self._known: dict[tuple[str, str, frozenset[Effect]], _Columns] = {}
+        self._shared: dict[tuple[tuple[str, ...], frozenset[Effect]], _Columns] = {}
+        self._kept = 0
 
     @property
     def is_by_tags(self) -> bool:
         """Whether a casefile's tags can make a difference; if not, nobody needs to read them."""
         return bool(self._bits)
 
-    def load(self, operations: Iterable[Ruled]) -> None:
-        """Make the table for these operations.
+    def check(self, names: Mapping[str, Container[str] | None]) -> None:
+        """Check the rules against the operations that there are, by type; None where more may be added later.
 
         Raises:
             PolicyMisfit: A rule names, letter by letter, an operation that there is not: most likely a typing error,
                 and what it should have stopped would go through.
         """
-        for operation in operations:
-            self._cells[operation.type, operation.name] = self._table(operation)
         for rule in self.rules:
-            for field, type_ in (("tools", "tool"), ("agents", "agent")):
-                for name in getattr(rule, field) or ():
-                    if not any(sign in name for sign in _GLOB) and (type_, name) not in self._cells:
+            for type_, patterns in rule.named.items():
+                known = names.get(type_, ())
+                for name in patterns:
+                    if known is not None and not any(sign in name for sign in _GLOB) and name not in known:
+                        field = KINDS[type_].plural
                         raise PolicyMisfit(f"rule {rule.name}, {field}: there is no {type_} {name!r}")
 
     def decide(
@@ -168,46 +206,46 @@ class Policy:
         tainted: bool = False,
         approved: bool = False,
     ) -> Decision:
-        """What becomes of this call: one look-up. `role` None is a public reader, who runs nothing."""
-        # What was not there at the start is judged by the same rules, only not as quickly.
-        cells = self._cells.get((operation.type, operation.name)) or self._table(operation)
-        row = _ROW * self._class(tags) if len(cells) > _ROW else 0
-        return cells[row + _PLACE[role] + 2 * approved + tainted]
+        """What becomes of this call. `role` None is a public reader, who runs nothing."""
+        columns = self._known.get((operation.type, operation.name, operation.effects))
+        if columns is None:
+            columns = self._meet(operation)
+        cell = (self._class(tags), tainted, approved)
+        column = columns.get(cell)
+        if column is None:
+            column = columns[cell] = self._column(operation, *cell)
+        return column[role]
 
     def _class(self, tags: Iterable[str]) -> int:
         found = 0
-        for tag in tags:
-            found |= self._bits.get(tag.casefold(), 0)
+        if self._bits:
+            for tag in tags:
+                found |= self._bits.get(tag.casefold(), 0)
         return found
 
-    def _table(self, operation: Ruled) -> Sequence[Decision]:
-        rules = [rule for rule in self.rules if rule.is_about(operation)]
-        classes = 1 << len(self._bits) if any(rule.tags for rule in rules) else 1
-        known: dict[Decision, Decision] = {}
-        cells: list[Decision] = []
-        for number in range(classes):
-            tags = frozenset(tag for tag, bit in self._bits.items() if bit & number)
-            columns = [
-                self._column(operation, rules, tags, approved=approved, tainted=tainted)
-                for approved, tainted in product((False, True), repeat=2)
-            ]
-            cells += [
-                known.setdefault(cell, cell)
-                for cells_of_role in zip(*columns, strict=True)
-                for cell in cells_of_role
-            ]
-        return tuple(cells)
+    def _meet(self, operation: Ruled) -> _Columns:
+        """The columns of an operation that was not asked about yet."""
+        self._keep()
+        about = tuple(rule.name for rule in self._about(operation))
+        columns = self._shared.setdefault((about, operation.effects), {})
+        self._known[operation.type, operation.name, operation.effects] = columns
+        return columns
 
-    def _column(
-        self,
-        operation: Ruled,
-        rules: Sequence[PolicyRule],
-        tags: frozenset[str],
-        *,
-        approved: bool,
-        tainted: bool,
-    ) -> list[Decision]:
-        """The decisions for every role, a public reader's first."""
+    def _about(self, operation: Ruled) -> Sequence[PolicyRule]:
+        return [rule for rule in self.rules if rule.is_about(operation)]
+
+    def _keep(self) -> None:
+        self._kept += 1
+        if self._kept > _KEPT_MAX:
+            self._known.clear()
+            self._shared.clear()
+            self._kept = 0
+
+    def _column(self, operation: Ruled, bits: int, tainted: bool, approved: bool) -> _Column:
+        """The decisions for every role, and for a public reader."""
+        self._keep()
+        tags = frozenset(tag for tag, bit in self._bits.items() if bit & bits)
+        rules = self._about(operation)
         verdicts = {
             role: self._verdict(operation, rules, role, tags, approved=approved, tainted=tainted)
             for role in Role
@@ -215,15 +253,15 @@ class Policy:
         would = (Ruling.ALLOW, Ruling.APPROVAL)
         needed = next((role for role, (ruling, _) in verdicts.items() if ruling in would), None)
         # Whoever is no member is not told what rules there are.
-        says = f"{operation.name} needs the role {needed}." if needed else "Only members run operations."
-        cells = [Decision(Ruling.ROLE, needed, None, says)]
-        for ruling, rule in verdicts.values():
+        column: dict[Role | None, Decision] = {
+            None: Decision(Ruling.ROLE, needed, None, "Only members run operations.")
+        }
+        for role, (ruling, rule) in verdicts.items():
             if ruling is Ruling.ROLE and needed is None:
                 # No role would help; what the highest one would meet is what there is to say.
                 ruling, rule = verdicts[Role.OWNER]
-            reason = _reason(operation, ruling, rule, needed)
-            cells.append(Decision(ruling, needed, rule.name if rule else None, reason))
-        return cells
+            column[role] = Decision(ruling, needed, rule and rule.name, rule.sentence if rule else "")
+        return column
 
     def _verdict(
         self,
@@ -250,18 +288,6 @@ class Policy:
         return Ruling.ALLOW, None
 
 
-def _reason(operation: Ruled, ruling: Ruling, rule: PolicyRule | None, needed: Role | None) -> str:
-    match ruling:
-        case Ruling.ALLOW:
-            return ""
-        case Ruling.ROLE:
-            return f"{operation.name} needs the role {needed}."
-        case Ruling.DENY | Ruling.APPROVAL if rule is not None:
-            return rule.sentence
-        case _:
-            return f"{operation.name} may follow what somebody else has written: it needs an approval."
-
-
 def read_rules(given: Any) -> list[PolicyRule]:
     """The rules in a setting.
 
@@ -279,16 +305,13 @@ def read_rules(given: Any) -> list[PolicyRule]:
         if rule.name in rules:
             raise ValueError(f"rule {rule.name}, name: another rule has it")
         rules[rule.name] = rule
-    named = {tag for rule in rules.values() for tag in rule.tags or ()}
-    if len(named) > TAGS_MAX:
-        raise ValueError(f"rules may name {TAGS_MAX} tags together, these name {len(named)}")
     return list(rules.values())
 
 
 def _read_rule(item: Any, number: int) -> PolicyRule:
     called = item.get("name", number) if isinstance(item, dict) else number  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     try:
-        rule = PolicyRule.model_validate(item)
+        rule = _Rule.model_validate(item)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'rule'}: {e['msg']}" for e in error.errors())
         raise ValueError(f"rule {called}, {faults}") from error

@@ -1,25 +1,22 @@
 """The composition root: opens and closes everything, and has it wired. With `wiring`, the only place that names concrete classes."""
 
-import asyncio
-import logging
 import os
 import secrets
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 from pydantic import SecretStr
 
 from casekeeper.acl_feed import Pushes
-from casekeeper.agents.agent import Budgets
-from casekeeper.agents.registry import AgentRegistry
-from casekeeper.agents.routes import Providers
+from casekeeper.background import Every, each, in_background, running
 from casekeeper.clock import AgreedClock, Clock
 from casekeeper.documents.document import INLINE_BYTES
 from casekeeper.documents.filing import UPLOAD_KEPT
 from casekeeper.errors import AccountExists
 from casekeeper.execution.limits import Limits, Rates
-from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
+from casekeeper.execution.recovery import Erasure, Expiry, Recovery, in_turn
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.stopping import Rights
 from casekeeper.execution.telling import Telling
@@ -34,19 +31,18 @@ from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
+from casekeeper.operations.sources import SourceParts, open_sources
 from casekeeper.operations.tools import Tool
 from casekeeper.reading.readers import Readers
 from casekeeper.sessions.following import Polling
 from casekeeper.settings import Settings
+from casekeeper.storage.bus.opening import Helper, find_helper
 from casekeeper.storage.clocks import agreeing
-from casekeeper.storage.helper import Helper, find_helper
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
 from casekeeper.wiring import FirstLogin, Server, wire
-
-_log = logging.getLogger("casekeeper.server")
 
 
 @asynccontextmanager
@@ -80,11 +76,10 @@ async def open_server(
         ) as storage,
         agreeing(agreed, storage.now if is_agreed else None),
         _helped(helper, telling, storage, limits),
+        open_sources(SourceParts(settings, storage, _tools(tools))) as sources,
     ):
         passwords = passwords or Passwords()
         first = await _first_operator(settings, storage, passwords, clock)
-        registry = _tools(tools)
-        agents = _agents(settings, registry, storage)
         readers = Readers(
             settings.data / "spool", document_bytes=settings.document_bytes, inline_bytes=INLINE_BYTES
         )
@@ -96,8 +91,7 @@ async def open_server(
             runner,
             passwords,
             clock,
-            registry,
-            agents,
+            sources,
             readers,
             first,
             owner,
@@ -106,34 +100,20 @@ async def open_server(
         )
         recovery = Recovery(storage.events, server.others, owner=owner)
         if not storage.is_shared:
-            # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
+            # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweep has.
             await recovery.run()
-        # In a task of its own: a sweep may take long, and what a dead process left open is waited for.
-        recovering = asyncio.create_task(_recovering(storage, recovery, sweep_every).run())
-        recovering.add_done_callback(_tell_if_it_failed)
-        sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
-        sweeper.add_done_callback(_tell_if_it_failed)
         rights = Rights(runner, storage.casefiles, live, clock, is_shared=storage.is_shared)
         pushes.listen(rights.changed)
-        judging = asyncio.create_task(rights.watch())
-        judging.add_done_callback(_tell_if_it_failed)
-        heeding = asyncio.create_task(server.stopping.heed(owner))
-        heeding.add_done_callback(_tell_if_it_failed)
-        waking = asyncio.create_task(server.waker.run() if goes_on else asyncio.sleep(0))
-        waking.add_done_callback(_tell_if_it_failed)
-        polling = asyncio.create_task(_polling(storage, live))
-        polling.add_done_callback(_tell_if_it_failed)
+        works = [*_sweeps(server, recovery, sweep_every), rights.judging, server.stopping.heeding(owner)]
+        if goes_on:
+            works.append(server.waker.looking)
+        if storage.is_shared:
+            works.append(Polling(storage.events, live).looking)
         try:
-            yield server
+            async with running(*works):
+                yield server
         finally:
-            recovering.cancel()
-            sweeper.cancel()
-            judging.cancel()
-            heeding.cancel()
-            waking.cancel()
-            polling.cancel()
             await runner.drain(timedelta(seconds=settings.drain_s))
-            await agents.close()
             readers.close()
 
 
@@ -146,19 +126,11 @@ async def _helped(
         yield
         return
     epoch = (await storage.accounts.head()).epoch
-    work = asyncio.create_task(telling.run(limits))
-    work.add_done_callback(_tell_if_it_failed)
-    try:
-        async with helper.running(epoch, telling.tell_all):
-            yield
-    finally:
-        work.cancel()
-
-
-async def _polling(storage: Storage, live: LiveFeed) -> None:
-    """Look for the facts of other processes, where there are any."""
-    if storage.is_shared:
-        await Polling(storage.events, live).run()
+    async with (
+        in_background(telling.run(limits), "sharing rate limits"),
+        helper.running(epoch, telling.tell_all),
+    ):
+        yield
 
 
 def _rates(settings: Settings) -> Rates:
@@ -184,21 +156,8 @@ def _tools(more: Iterable[Tool]) -> ToolRegistry:
     return ToolRegistry((*MANAGED_TOOLS.values(), *more))
 
 
-def _tell_if_it_failed(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()):
-        _log.critical("a task of the server has stopped; restart the server", exc_info=error)
-
-
-def _recovering(storage: Storage, recovery: Recovery, every: timedelta) -> Sweeper:
-    """Does every so often, and as soon as somebody has died, what `recovery` does."""
-
-    async def is_everybodys() -> bool:
-        return True
-
-    return Sweeper([recovery.run], [], is_everybodys, storage.is_sweep_due, every)
-
-
-def _sweeper(server: Server, every: timedelta) -> Sweeper:
+def _sweeps(server: Server, recovery: Recovery, every: timedelta) -> list[Every]:
+    """What is swept every so often, by each process or by the one whose turn it is."""
     storage, clock = server.storage, server.clock
     expiry = Expiry(storage.casefiles, storage.accounts, storage.commits, clock)
     erasure = Erasure(storage.casefiles, storage.blobs, storage.commits)
@@ -209,13 +168,14 @@ def _sweeper(server: Server, every: timedelta) -> Sweeper:
     async def clear() -> None:
         await storage.blobs.sweep(clock() - UPLOAD_KEPT)
 
-    return Sweeper(
-        [storage.tidy],
-        [expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear],
-        storage.is_our_turn,
-        asyncio.Event(),
-        every,
+    shared = partial(
+        in_turn, storage.is_our_turn, expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear
     )
+    return [
+        # Apart from the others, which may take long: somebody waits for what a dead process left open.
+        Every(every, recovery.run, name="recovering operations", woken=storage.is_sweep_due),
+        Every(every, partial(each, storage.tidy, shared), name="sweeping"),
+    ]
 
 
 async def _first_operator(
@@ -244,27 +204,3 @@ async def _first_operator(
 
 def _secret_of(value: SecretStr | None) -> str | None:
     return value.get_secret_value() if value else None
-
-
-def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> AgentRegistry:
-    return AgentRegistry(
-        tools,
-        storage.events,
-        storage.blobs,
-        providers=Providers(
-            google_api_key=_secret_of(settings.google_api_key),
-            google_base_url=settings.google_base_url,
-            google_api_version=settings.google_api_version,
-            openai_api_key=_secret_of(settings.openai_api_key),
-            openai_base_url=settings.openai_base_url,
-            anthropic_api_key=_secret_of(settings.anthropic_api_key),
-            anthropic_base_url=settings.anthropic_base_url,
-        ),
-        aliases=settings.agent_aliases,
-        budgets=Budgets(
-            requests=settings.agent_requests,
-            tool_calls=settings.agent_tool_calls,
-            total_tokens=settings.agent_tokens,
-        ),
-        timeout=timedelta(seconds=settings.agent_timeout_s),
-    )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, SerializeAsAny, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     agent_aliases: dict[str, str] = Field(
         default_factory=dict[str, str], description="Further agent names, as JSON: name to provider:model."
     )
-    policies: Annotated[list[PolicyRule], BeforeValidator(read_rules)] = Field(
+    policies: Annotated[list[SerializeAsAny[PolicyRule]], BeforeValidator(read_rules)] = Field(
         default_factory=list[PolicyRule],
         description="Rules that deny operations or ask for an approval, as JSON or `[[policies]]` in the file: "
         "docs/policies.md.",

@@ -2,11 +2,11 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 
 from casekeeper.acl_feed import Pushes
-from casekeeper.agents.registry import AgentRegistry
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.changing import Changing
 from casekeeper.casefiles.commands import Casefiles
@@ -52,7 +52,9 @@ from casekeeper.identity.tokens import Authenticator, Tokens
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.requests import Requests
 from casekeeper.operations.admitting import Admitting
-from casekeeper.operations.registry import Registry, ToolRegistry
+from casekeeper.operations.catalogue import Catalogue
+from casekeeper.operations.operation import OperationSource
+from casekeeper.operations.registry import Registry
 from casekeeper.paging import Cursors
 from casekeeper.policy import Policy
 from casekeeper.reading.readers import Readers
@@ -60,7 +62,7 @@ from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading
 from casekeeper.sessions.recording import Recording
 from casekeeper.settings import Settings
-from casekeeper.storage.helper import Helper
+from casekeeper.storage.bus.opening import Helper
 from casekeeper.storage.store import Storage
 from casekeeper.values import value
 
@@ -98,7 +100,7 @@ class Server:
     manager: CasefileSessionManager
     freshness: Freshness
     explain: Explain
-    registry: Registry
+    catalogue: Catalogue
     admitting: Admitting
     others: Others
     stopping: Stopping
@@ -139,8 +141,7 @@ def wire(
     runner: Runner,
     passwords: Passwords,
     clock: Clock,
-    tools: ToolRegistry,
-    agents: AgentRegistry,
+    sources: Sequence[OperationSource],
     readers: Readers,
     first: FirstLogin | None,
     owner: str,
@@ -161,7 +162,7 @@ def wire(
     pushes.listen(freshness.push)
     authenticator = Authenticator(tokens, freshness)
     policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")
-    registry = Registry([tools, agents])
+    registry = Registry(sources)
     admitting = Admitting(registry, policy)
     sizes = Sizes(blobs)
     outcomes = Outcomes(storage.events, sizes, live)
@@ -311,7 +312,7 @@ def wire(
         manager=manager,
         freshness=freshness,
         explain=explain,
-        registry=registry,
+        catalogue=Catalogue(registry, gate),
         admitting=admitting,
         others=others,
         stopping=stops,

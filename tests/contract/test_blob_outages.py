@@ -13,8 +13,8 @@ from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.commits import Commit
 from casekeeper.storage.addresses import BlobsAddressInvalid
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.store import Storage
 from tests.fakes.objects import CREDENTIALS, Objects
 from tests.fakes.proxy import Proxy, proxy_to
@@ -212,7 +212,7 @@ async def test_an_address_that_names_no_place_is_told(address: str, says: str, t
 async def test_a_missing_library_is_named_with_what_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("casekeeper.storage.buckets", "casekeeper.storage.object_blobs"):
+    for name in ("casekeeper.storage.blobs.buckets", "casekeeper.storage.blobs.object_store"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(BlobsAddressInvalid, match=r"obstore: pip install 'casekeeper\[blobs\]'"):

@@ -20,8 +20,8 @@ from casekeeper.journal.operations import (
     TakeOver,
     operation_of,
 )
-from casekeeper.storage.doubts import Doubts
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.unconfirmed import Doubts
 from tests.contract.shelf import NOW, Shelf
 from tests.fakes.firestore import Emulator
 from tests.fakes.postgres import Postgres

@@ -14,9 +14,9 @@ from sqlalchemy import create_engine
 from casekeeper.errors import Overloaded, StoreUnavailable
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.storage.embedded import open_embedded
-from casekeeper.storage.sql_ddl import SQLITE_SEARCH, SQLITE_TRIGGERS
-from casekeeper.storage.sql_schema import metadata
+from casekeeper.storage.sql.ddl import SQLITE_SEARCH, SQLITE_TRIGGERS
+from casekeeper.storage.sql.schema import metadata
+from casekeeper.storage.sqlite.opening import open_embedded
 from casekeeper.storage.store import Storage
 from tests.contract.conftest import Opening
 from tests.contract.shelf import Shelf

@@ -10,11 +10,11 @@ from casekeeper.clock import to_us
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
 from casekeeper.journal.tail import Position
-from casekeeper.storage import firestore_places as at
-from casekeeper.storage.firestore_channels import Firestore
-from casekeeper.storage.firestore_stamps import AHEAD_US, is_late, stamp_again
-from casekeeper.storage.firestore_tail import FirestoreTail
-from casekeeper.storage.firestore_values import SERVER_TIME, Document, Instant, Made, Query, Write
+from casekeeper.storage.firestore import paths as at
+from casekeeper.storage.firestore.client import Firestore
+from casekeeper.storage.firestore.messages import SERVER_TIME, Document, Instant, Made, Query, Write
+from casekeeper.storage.firestore.tail import FirestoreTail
+from casekeeper.storage.firestore.timestamps import AHEAD_US, is_late, stamp_again
 from tests.contract.conftest import Where, made
 from tests.contract.shelf import Shelf
 from tests.contract.test_firestore_costs import Cost, counted

@@ -12,9 +12,9 @@ import pytest
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.commits import Commit
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.postgres_locks import lock_number
+from casekeeper.storage.options import StoreLimits
+from casekeeper.storage.postgres.locks import lock_number
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, Shelf
 from tests.fakes.postgres import running_postgres, selected

@@ -22,7 +22,7 @@ from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.tools import tool
-from casekeeper.storage.redis_helper import RedisHelper
+from casekeeper.storage.bus.redis_bus import RedisHelper
 from tests.fakes.redis import Redis, redis_url, running_redis
 from tests.support import NOON, SteppableClock
 

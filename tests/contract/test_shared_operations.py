@@ -12,8 +12,8 @@ import pytest
 
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.operations import OpenedOperation, OperationTakenOver
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
 from tests.contract.holding import holding
 from tests.contract.shelf import Shelf
 from tests.contract.waiting import park, row_of, running, take_over, waiting

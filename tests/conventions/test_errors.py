@@ -3,7 +3,7 @@ import re
 import pytest
 
 from casekeeper import errors
-from casekeeper.api.problems import STATUS, status_of
+from casekeeper.doors.http.problems import STATUS, status_of
 from casekeeper.errors import CasekeeperError
 from tests.conventions.documents import generator
 from tests.conventions.tree import ROOT
@@ -75,7 +75,7 @@ def test_every_error_is_documented(leaf: type[CasekeeperError]):
 
 
 def test_the_codes_that_the_http_door_makes_itself_are_documented():
-    source = (ROOT / "src/casekeeper/api/problems.py").read_text()
+    source = (ROOT / "src/casekeeper/doors/http/problems.py").read_text()
     made = set(re.findall(r'"([a-z]+_[a-z_]+)"', source)) - {
         "needed_role",
         "open_operations",

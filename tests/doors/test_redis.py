@@ -104,7 +104,7 @@ def test_without_the_library_the_start_says_what_to_install(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CASEKEEPER_REDIS", NOWHERE)
-    monkeypatch.delitem(sys.modules, "casekeeper.storage.redis_helper", raising=False)
+    monkeypatch.delitem(sys.modules, "casekeeper.storage.bus.redis_bus", raising=False)
     monkeypatch.setitem(sys.modules, "redis", None)
 
     ended = cli("serve", "--port", "0", "--data", tmp_path)

@@ -15,7 +15,7 @@ from casekeeper.execution.facts import Asked, started_fact, terminal_fact
 from casekeeper.execution.runner import Ending
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Sealed
+from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen, operation_of
 from casekeeper.journal.requests import KEPT, Claim, ReleaseClaim
 from casekeeper.operations.operation import Finished
@@ -23,13 +23,13 @@ from casekeeper.server import Server
 from casekeeper.sessions.manager import At, SessionContext
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
-from casekeeper.storage.sql_accounts import SqlAccounts
-from casekeeper.storage.sql_casefiles import SqlCasefiles
-from casekeeper.storage.sql_commit import Batch
-from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_sessions import SqlSessions
-from casekeeper.storage.sql_statements import Tx
-from casekeeper.storage.sqlite_tx import SqliteTx
+from casekeeper.storage.sql.accounts import SqlAccounts
+from casekeeper.storage.sql.batch import Batch
+from casekeeper.storage.sql.casefiles import SqlCasefiles
+from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.sessions import SqlSessions
+from casekeeper.storage.sql.statements import Tx
+from casekeeper.storage.sqlite.transaction import SqliteTx
 from tests.journeys.counted import Counted
 from tests.support import NOON, Api, House, Json, open_test_server
 
@@ -114,7 +114,7 @@ async def _fill(site: Site, session_id: str, operations: int) -> None:
 
 
 def _operation(context: SessionContext, now: datetime, seq: int) -> tuple[Fact, Fact]:
-    asked = Asked(OperationType.TOOL, "noop", {}, f"req-{seq}")
+    asked = Asked("tool", "noop", {}, f"req-{seq}")
     payload = Payload.of(b'{"inputs":{}}')
     started = started_fact(context.access, context.session.session_id, asked, payload, now)
     ending = Ending(Kind.SUCCEEDED, finished=Finished({}))
@@ -255,7 +255,7 @@ async def _commits(site: Site, size: int) -> dict[str, Commit]:
         root_event_id=started.event_id,
         user_id=session.user_id,
         actor=started.actor,
-        operation_type=OperationType.TOOL,
+        operation_type="tool",
         operation_name="noop",
         request_id=started.request_id,
         owner="somebody",

@@ -23,7 +23,7 @@ from casekeeper.documents.search import Order, Place
 from casekeeper.ids import new_document_id
 from casekeeper.journal.commits import Commit
 from casekeeper.reading.mail import UnreadableMail, parse_mail
-from casekeeper.storage.embedded import open_embedded
+from casekeeper.storage.sqlite.opening import open_embedded
 from casekeeper.storage.store import Storage
 from tests.fakes.corpus import spam_assassin
 from tests.fakes.gmail import RebuiltGmail

@@ -68,7 +68,7 @@ from casekeeper.reading.readers import Readers
 from casekeeper.sessions.manager import At, CasefileSessionManager
 from casekeeper.sessions.reading import EventPage, Reading
 from casekeeper.sessions.session import CreateSession, Visibility
-from casekeeper.storage.embedded import migrate, open_embedded
+from casekeeper.storage.sqlite.opening import migrate, open_embedded
 from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
 from tests.unit.tools import ALL

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.operations.registry import ToolRegistry
+from casekeeper.operations.operation import OperationSource
 from casekeeper.values import value
 
 
@@ -54,7 +54,7 @@ class Conversations(Protocol):
 class Means:
     """What the runs of all agents work with."""
 
-    tools: ToolRegistry
+    tools: OperationSource
     conversations: Conversations
     blobs: BlobStore
     budgets: Budgets

@@ -1,7 +1,7 @@
 """The agents that can be run: registered ones, aliases of models, and the rule-based one that is always there."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,14 @@ from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import ModelUnavailable
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
-from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished
-from casekeeper.operations.registry import ToolRegistry
+from casekeeper.operations.operation import (
+    EVERYWHERE,
+    AgentCall,
+    CatalogEntry,
+    Finished,
+    OperationSource,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -31,7 +37,7 @@ class AgentRegistry:
 
     def __init__(
         self,
-        tools: ToolRegistry,
+        tools: OperationSource,
         conversations: Conversations,
         blobs: BlobStore,
         *,
@@ -69,26 +75,28 @@ class AgentRegistry:
     def _register(self, agent: RegisteredAgent, aliases: Mapping[str, str]) -> None:
         if agent.name in self._operations:
             raise AgentMisconfigured(f"the agent {agent.name!r} has the name of another agent or model")
-        if unknown := sorted((agent.tools or frozenset[str]()) - set(self.tools)):
+        known = self.tools.names
+        if known is not None and (unknown := sorted((agent.tools or frozenset[str]()) - set(known))):
             raise AgentMisconfigured(f"the agent {agent.name!r} names unknown tools: {', '.join(unknown)}")
         self._operations[agent.name] = AgentOperation(agent, route(agent.model, aliases), self)
 
     @property
     def type(self) -> OperationType:
         """Always `agent`."""
-        return OperationType.AGENT
+        return "agent"
 
-    def find(self, name: str) -> "AgentOperation | None":
-        """The agent of this name."""
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all agents."""
+        return self._operations.keys()
+
+    async def find(self, name: str, scope: Scope = EVERYWHERE) -> "AgentOperation | None":
+        """The agent of this name, which is the same everywhere."""
         return self._operations.get(name)
 
-    def operations(self) -> "Sequence[AgentOperation]":
-        """All agents."""
-        return list(self._operations.values())
-
-    def catalogue(self) -> Sequence[CatalogEntry]:
+    async def catalogue(self, scope: Scope = EVERYWHERE) -> "Sequence[AgentOperation]":
         """All agents, by name; those without a key too, with the reason why they cannot run."""
-        return [self._operations[name].entry() for name in sorted(self._operations)]
+        return [self._operations[name] for name in sorted(self._operations)]
 
     async def model(self, wanted: Route) -> "Model":
         """The model, made at first use, off the event loop."""
@@ -115,7 +123,7 @@ class AgentOperation:
     @property
     def type(self) -> OperationType:
         """Always `agent`."""
-        return OperationType.AGENT
+        return "agent"
 
     @property
     def name(self) -> str:
@@ -175,7 +183,7 @@ class AgentOperation:
         except ModelUnavailable as error:
             because = error.detail
         return CatalogEntry(
-            operation_type=OperationType.AGENT,
+            operation_type="agent",
             name=self.name,
             description=self.agent.description,
             effects=sorted(self.effects),

@@ -120,6 +120,12 @@ class Gate:
             raise await self.refuse(access, action)
         return access
 
+    async def entered(self, access: Access, action: Action, *, again: bool) -> Access:
+        """The proof that there is, or a new one where it was overtaken. Raises what `enter` does."""
+        if not again:
+            return access
+        return await self.enter(access.caller, access.casefile_id, action, again=True)
+
     async def refuse(self, access: Access, action: Action, *, on_record: bool = True) -> RoleTooLow:
         """Record that a member was refused, in the casefile's own record, and say why.
 

@@ -15,12 +15,12 @@ from casekeeper.casefiles.casefile import (
     Casefile,
     CasefileIsAt,
     CasefileStore,
-    FenceBroken,
     PutCasefile,
     Status,
 )
+from casekeeper.casefiles.retrying import overtaken, retried
 from casekeeper.clock import Clock
-from casekeeper.errors import CasefileArchived, CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
+from casekeeper.errors import CasefileArchived, CasefileNotFound, RoleTooLow, StaleVersion
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, new_event_id
 from casekeeper.journal.commits import Commit, Commits, Record
@@ -31,7 +31,7 @@ from casekeeper.values import value
 
 T = TypeVar("T")
 
-# Each lost race means that somebody else got through; of a few who try at once nobody loses so often in a row.
+# Of a few who change the same casefile at once nobody loses so often in a row.
 _TRIES = 50
 
 
@@ -116,9 +116,10 @@ class Changing:
     async def _commit(
         self, caller: Principal, command: ChangeCommand, action: Action, decide: Decide, ask: Ask
     ) -> None:
-        casefile_id, overtaken = command.casefile_id, False
-        for _ in range(_TRIES):
-            access = await self._gate.enter(caller, casefile_id, action, again=overtaken)
+        casefile_id = command.casefile_id
+
+        async def attempt(again: bool) -> None:
+            access = await self._gate.enter(caller, casefile_id, action, again=again)
             casefile = await self._store.casefile(casefile_id)
             if casefile is None:
                 raise CasefileNotFound(casefile_id)
@@ -131,16 +132,10 @@ class Changing:
             claim = self._requests.claim(ask, casefile_id)
             conditions = (*claim, access.fence, CasefileIsAt(casefile_id, casefile.version))
             fact = self.fact(caller, casefile, decision.kind, decision.inputs, ask)
-            try:
-                await self._commits.commit(Commit((fact,), conditions, (*claim, changed, *decision.records)))
-            except FenceBroken:
-                overtaken = True
-            except StaleVersion:
-                if command.expected_version is not None:
-                    raise
-            else:
-                return
-        raise StoreUnavailable("The casefile changed again and again; try once more.")
+            await self._commits.commit(Commit((fact,), conditions, (*claim, changed, *decision.records)))
+
+        races = (StaleVersion,) if command.expected_version is None else ()
+        await retried(attempt, races=races, tries=_TRIES, otherwise=overtaken)
 
     def fact(self, caller: Principal, casefile: Casefile, kind: Kind, inputs: Any, ask: Ask) -> Fact:
         """A fact for the casefile's own record, under an event id of its own."""

@@ -110,8 +110,8 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
     from casekeeper.server import store_limits
     from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.opening import open_storage
-    from casekeeper.storage.schema_version import SchemaTooNew
-    from casekeeper.storage.sqlite import DirectoryInUse
+    from casekeeper.storage.sql.schema_version import SchemaTooNew
+    from casekeeper.storage.sqlite.store import DirectoryInUse
     from casekeeper.wiring import recover_alone
 
     if where.url:

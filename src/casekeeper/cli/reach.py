@@ -155,7 +155,7 @@ async def directory(settings: "Settings", user_id: str) -> "AsyncGenerator[Casek
         Stop: Another command holds it, or it belongs to a newer casekeeper.
     """
     from casekeeper.client import Casekeeper
-    from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock
+    from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock
 
     in_use = f"{settings.data} is in use by another casekeeper command. Try again when it has ended."
     try:
@@ -202,8 +202,8 @@ async def _served(settings: "Settings") -> "AsyncGenerator[Server]":
     from casekeeper.policy import PolicyMisfit
     from casekeeper.server import open_server
     from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.helper import HelperAddressInvalid
-    from casekeeper.storage.schema_version import SchemaTooNew
+    from casekeeper.storage.bus.opening import HelperAddressInvalid
+    from casekeeper.storage.sql.schema_version import SchemaTooNew
 
     async with AsyncExitStack() as stack:
         try:
@@ -245,7 +245,7 @@ async def minted(settings: "Settings", user_id: str) -> "TokenSet":
     from casekeeper.identity.keys import SigningKeys
     from casekeeper.identity.logins import TokenSet
     from casekeeper.identity.tokens import LIFETIME, Tokens
-    from casekeeper.storage.sql_accounts import SqlAccounts
+    from casekeeper.storage.sql.accounts import SqlAccounts
 
     with ReadOnly(settings.data) as reads:
         accounts = SqlAccounts(reads)

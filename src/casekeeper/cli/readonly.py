@@ -14,15 +14,15 @@ from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.checking import Condition, checked
 from casekeeper.documents.document import DocumentSummary
 from casekeeper.sessions.recording import Recording
-from casekeeper.storage import sql_schema as t
 from casekeeper.storage.addresses import BlobsAddressInvalid
-from casekeeper.storage.blob_opening import open_blobs
-from casekeeper.storage.sql_blobs import SqlParts
-from casekeeper.storage.sql_documents import SqlDocuments
-from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_statements import Tx
-from casekeeper.storage.sqlite import connect
-from casekeeper.storage.sqlite_tx import SqliteTx
+from casekeeper.storage.blobs.opening import open_blobs
+from casekeeper.storage.sql import schema as t
+from casekeeper.storage.sql.blobs import SqlParts
+from casekeeper.storage.sql.documents import SqlDocuments
+from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.statements import Tx
+from casekeeper.storage.sqlite.store import connect
+from casekeeper.storage.sqlite.transaction import SqliteTx
 from casekeeper.values import value
 
 if TYPE_CHECKING:

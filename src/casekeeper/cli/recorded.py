@@ -149,7 +149,7 @@ async def _shared(settings: "Settings") -> AsyncGenerator[Records]:
     from casekeeper.server import store_limits
     from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.opening import open_storage
-    from casekeeper.storage.schema_version import SchemaTooNew
+    from casekeeper.storage.sql.schema_version import SchemaTooNew
 
     try:
         async with open_storage(

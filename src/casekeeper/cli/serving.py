@@ -23,9 +23,9 @@ from casekeeper.policy import PolicyMisfit
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
 from casekeeper.storage.addresses import StoreAddressInvalid
-from casekeeper.storage.helper import HelperAddressInvalid
-from casekeeper.storage.schema_version import SchemaTooNew
-from casekeeper.storage.sqlite import DirectoryInUse
+from casekeeper.storage.bus.opening import HelperAddressInvalid
+from casekeeper.storage.sql.schema_version import SchemaTooNew
+from casekeeper.storage.sqlite.store import DirectoryInUse
 
 T = TypeVar("T")
 

@@ -67,8 +67,8 @@ async def doctor(settings: "Settings", out: Output) -> None:
 
 async def migrate(settings: "Settings", out: Output) -> None:
     """Bring the store to this version's schema. Servers do it by themselves when they start."""
-    from casekeeper.storage.embedded import migrate as bring_up
-    from casekeeper.storage.schema_version import NEWEST
+    from casekeeper.storage.sql.schema_version import NEWEST
+    from casekeeper.storage.sqlite.opening import migrate as bring_up
 
     if is_shared(settings):
         changed = await _migrate_shared(settings)
@@ -86,7 +86,7 @@ async def _migrate_shared(settings: "Settings") -> bool:
     from casekeeper.server import store_limits
     from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.opening import migrate_shared
-    from casekeeper.storage.schema_version import SchemaTooNew
+    from casekeeper.storage.sql.schema_version import SchemaTooNew
 
     try:
         return await migrate_shared(settings.store, settings.data, store_limits(settings))
@@ -98,7 +98,7 @@ async def _migrate_shared(settings: "Settings") -> bool:
 
 async def reindex(settings: "Settings", out: Output) -> None:
     """Make the search index anew from the documents. It is needed only if `doctor` finds a fault in it."""
-    from casekeeper.storage.embedded import rebuild_search
+    from casekeeper.storage.sqlite.opening import rebuild_search
 
     if is_shared(settings):
         raise Stop(
@@ -114,8 +114,8 @@ async def reindex(settings: "Settings", out: Output) -> None:
 @contextmanager
 def _alone(settings: "Settings") -> Generator[Path]:
     """The database of a directory that nobody else uses meanwhile."""
-    from casekeeper.storage.schema_version import SchemaTooNew
-    from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock
+    from casekeeper.storage.sql.schema_version import SchemaTooNew
+    from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock
 
     data = existing(settings)
     try:
@@ -193,7 +193,7 @@ async def _blobs(settings: "Settings") -> Check:
     from casekeeper.errors import StoreUnavailable
     from casekeeper.server import store_limits
     from casekeeper.storage.addresses import BlobsAddressInvalid
-    from casekeeper.storage.blob_opening import open_blobs
+    from casekeeper.storage.blobs.opening import open_blobs
 
     usual, address = settings.data / "blobs", settings.blobs
     if address != "database" and ":" not in address:
@@ -215,7 +215,7 @@ def _files(folder: Path) -> int:
 
 
 def _lock(data: Path) -> Check:
-    from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock
+    from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock
 
     try:
         DirectoryLock(data).release()
@@ -251,8 +251,8 @@ def _schema(version: str | None, newest: str) -> Check:
 
 def _store(data: Path) -> Iterator[Check]:
     from casekeeper.cli.readonly import ReadOnly
-    from casekeeper.storage.embedded import schema_version
-    from casekeeper.storage.schema_version import NEWEST
+    from casekeeper.storage.sql.schema_version import NEWEST
+    from casekeeper.storage.sqlite.opening import schema_version
 
     try:
         yield _schema(schema_version(data / DATABASE), NEWEST)

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
-from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
+from casekeeper.casefiles.casefile import CasefileIsActive
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import (
@@ -131,11 +132,12 @@ class Filing:
     async def _commit(self, access: Access, record: PutUpload, ask: Ask) -> None:
         claim = self._requests.claim(ask, record.upload.upload_id)
         active = CasefileIsActive(access.casefile_id)
-        try:
-            await self._commits.commit(Commit((), (*claim, access.fence, active), (*claim, record)))
-        except FenceBroken:
-            access = await self._gate.enter(access.caller, access.casefile_id, Action.ADD, again=True)
-            await self._commits.commit(Commit((), (*claim, access.fence, active), (*claim, record)))
+
+        async def attempt(again: bool) -> None:
+            at = await self._gate.entered(access, Action.ADD, again=again)
+            await self._commits.commit(Commit((), (*claim, at.fence, active), (*claim, record)))
+
+        await retried(attempt)
 
     async def _uploaded(self, upload_id: str) -> Uploaded:
         upload = await self._store.upload(upload_id)

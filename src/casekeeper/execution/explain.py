@@ -11,7 +11,7 @@ from casekeeper.errors import CasefileNotFound, Invalid, Unavailable
 from casekeeper.identity.accounts import Accounts
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
-from casekeeper.operations.admitting import Admitting
+from casekeeper.operations.admitting import Admitting, scope_of
 from casekeeper.operations.operation import OperationCall
 from casekeeper.policy import Decision, Ruling
 from casekeeper.strict import Strict
@@ -81,9 +81,9 @@ class Explain:
         casefile = await self._store.casefile(command.casefile_id)
         if casefile is None:
             raise CasefileNotFound(command.casefile_id)
-        return self._judge(user_id, command, access, casefile.status)
+        return await self._judge(user_id, command, access, casefile.status)
 
-    def _judge(
+    async def _judge(
         self, user_id: str, command: CheckPermission, access: Access | None, status: Status
     ) -> Verdict:
         call = command.operation
@@ -111,12 +111,12 @@ class Explain:
         if call is None:
             return verdict(None, f"The role {role} reads.", ROLE_FOR_ACTION[Action.READ])
         try:
-            operation = self._admitting.registry.find(call)
+            operation = await self._admitting.registry.find(call, scope_of(access))
         except Invalid as error:
             return verdict("what", error.detail, None)
         decision = self._admitting.decide(operation, access, tainted=command.tainted)
         if decision.ruling is not Ruling.ALLOW:
-            return verdict("what", decision.reason, decision.needed, decision)
+            return verdict("what", decision.reason(operation.name), decision.needed, decision)
         if status is Status.ARCHIVED and not operation.effects <= READ_ONLY:
             return verdict("admit", "The casefile is archived: it can be read, not changed.", decision.needed)
         try:

@@ -40,7 +40,7 @@ class Tool:
     @property
     def type(self) -> OperationType:
         """Always `tool`."""
-        return OperationType.TOOL
+        return "tool"
 
     def parse(self, call: Any) -> dict[str, Any]:
         """The function's keyword arguments out of a `ToolCall`.
@@ -61,7 +61,7 @@ class Tool:
     def entry(self) -> CatalogEntry:
         """The tool in the catalogue."""
         return CatalogEntry(
-            operation_type=OperationType.TOOL,
+            operation_type="tool",
             name=self.name,
             description=self.description,
             effects=sorted(self.effects),

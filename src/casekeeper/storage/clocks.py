@@ -1,13 +1,13 @@
 """Keeps a process in step with the clock of the store that it shares (docs/decisions/0015)."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
+from casekeeper.background import Every
 from casekeeper.clock import AgreedClock, utc_now
-from casekeeper.errors import StoreUnavailable
 
 # Quartz goes wrong by less than a millisecond in that time.
 _EVERY = timedelta(seconds=10)
@@ -34,16 +34,7 @@ async def agreeing(
     if abs(off) > _OFF:
         direction = "behind" if off > timedelta() else "ahead of"
         _log.warning("this machine's clock is %s %s the store's, which counts", abs(off), direction)
-    keeping = asyncio.create_task(_keep(clock, store_now, every))
-    try:
+    # During an outage it goes on as it went.
+    asking = Every(every, partial(clock.ask, store_now), name="asking the store's clock", at_once=False)
+    async with asking.running():
         yield
-    finally:
-        keeping.cancel()
-
-
-async def _keep(clock: AgreedClock, store_now: Callable[[], Awaitable[datetime]], every: timedelta) -> None:
-    while True:
-        await asyncio.sleep(every.total_seconds())
-        # It goes on as it went; what needs the store will say that it is away.
-        with suppress(StoreUnavailable):
-            await clock.ask(store_now)

@@ -9,9 +9,9 @@ from urllib.parse import SplitResult, urlsplit
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.addresses import StoreAddressInvalid
-from casekeeper.storage.embedded import open_embedded
-from casekeeper.storage.limits import StoreLimits
-from casekeeper.storage.schema_version import NEWEST
+from casekeeper.storage.options import StoreLimits
+from casekeeper.storage.sql.schema_version import NEWEST
+from casekeeper.storage.sqlite.opening import open_embedded
 from casekeeper.storage.store import Storage, nobody
 
 _EMULATOR = re.compile(r"(emulator=[^:&]+:[0-9]+)?")
@@ -54,7 +54,7 @@ async def open_storage(
             opened = open_embedded(Path(parts.path[1:]), announce, push, limits)
         case "postgresql" | "postgres":
             try:
-                from casekeeper.storage.postgres_opening import open_postgres
+                from casekeeper.storage.postgres.opening import open_postgres
             except ModuleNotFoundError as error:
                 raise StoreAddressInvalid(
                     f"PostgreSQL needs {error.name}: pip install 'casekeeper[postgres]'."
@@ -63,7 +63,7 @@ async def open_storage(
         case "firestore":
             _check_firestore(parts)
             try:
-                from casekeeper.storage.firestore_opening import open_firestore
+                from casekeeper.storage.firestore.opening import open_firestore
             except ModuleNotFoundError as error:
                 raise StoreAddressInvalid(
                     f"Firestore needs {error.name}: pip install 'casekeeper[firestore]'."
@@ -84,7 +84,7 @@ async def migrate_shared(address: str, directory: Path, limits: StoreLimits) -> 
     if address.startswith("postgres"):
         # Opening tells of a library that is missing.
         with suppress(ModuleNotFoundError):
-            from casekeeper.storage.postgres_opening import migrate_postgres
+            from casekeeper.storage.postgres.opening import migrate_postgres
 
             changed = await migrate_postgres(address, limits)
     async with open_storage(address, directory, lambda _: None, limits=limits):
@@ -104,12 +104,12 @@ async def shared_version(address: str, limits: StoreLimits) -> tuple[str | None,
     try:
         match parts.scheme:
             case "postgresql" | "postgres":
-                from casekeeper.storage.postgres_opening import postgres_version
+                from casekeeper.storage.postgres.opening import postgres_version
 
                 return await postgres_version(address, limits), NEWEST
             case "firestore":
                 _check_firestore(parts)
-                from casekeeper.storage.firestore_opening import firestore_layout
+                from casekeeper.storage.firestore.opening import firestore_layout
 
                 layout, newest = await firestore_layout(address, limits)
                 return None if layout is None else str(layout), str(newest)

@@ -23,7 +23,7 @@ from casekeeper.operations.operation import AgentCall, Finished, Message, ToolCa
 from casekeeper.operations.registry import ToolRegistry
 from casekeeper.operations.tools import Tool, tool
 from casekeeper.sessions.session import PutConversation
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.blobs.directory import DirectoryBlobs
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CASEFILE = "cf_260301_abcdef"
@@ -136,7 +136,7 @@ class Desk:
     ) -> Finished:
         """Run an agent, with this model in the place of its own; a finished run's conversation is kept."""
         call = AgentCall(operation_type="agent", agent_name=agent, prompt=prompt, message_history=history)
-        operation = self.registry.find(agent)
+        operation = await self.registry.find(agent)
         assert operation is not None
         if model is None:
             finished = await operation.run(self.context(), operation.parse(call))

@@ -13,9 +13,9 @@ from casekeeper.ids import new_key_id
 from casekeeper.journal.commits import About, Commit, Condition, PermissionChanged, Record
 from casekeeper.journal.requests import Claim
 from casekeeper.sessions.session import SessionIsOpen
-from casekeeper.storage.firestore_lines import line_of
-from casekeeper.storage.postgres_locks import Locks, lock_number
-from casekeeper.storage.postgres_queue import place_of
+from casekeeper.storage.firestore.queues import line_of
+from casekeeper.storage.postgres.locks import Locks, lock_number
+from casekeeper.storage.postgres.queue import place_of
 from casekeeper.values import value
 
 USER, CASEFILE, SESSION = "sam@example.com", "cf_261129_abc123", "ts_261129_mcomc123_abc123"

@@ -1,4 +1,4 @@
-from casekeeper.storage.postgres_together import asked_together, written_together
+from casekeeper.storage.postgres.combined import asked_together, written_together
 
 
 def test_the_parameters_of_each_statement_are_counted_on_from_those_before_it():

@@ -15,8 +15,8 @@ from casekeeper.journal.commits import Commit, PermissionChanged, Record
 from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
-from casekeeper.storage.sql_statements import Tx
-from casekeeper.storage.sqlite import DirectoryInUse, DirectoryLock, SqliteStore, connect
+from casekeeper.storage.sql.statements import Tx
+from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock, SqliteStore, connect
 from tests.unit.support import NOW
 
 SESSION = "ts_251023_ecomcf44_9607c3"

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from casekeeper.storage.sql_schema import metadata
+from casekeeper.storage.sql.schema import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, transactional_ddl=True)

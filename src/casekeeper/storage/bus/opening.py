@@ -1,0 +1,65 @@
+"""What helps processes to know of each other sooner: Redis, where an address names one. Nothing depends on it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from casekeeper.acl_feed import Change, Pushes
+from casekeeper.clock import Clock
+from casekeeper.execution.telling import Wire
+from casekeeper.journal.events import Sealed
+from casekeeper.journal.feed import LiveFeed
+
+
+class HelperAddressInvalid(ValueError):
+    """The address names no Redis, or its library is missing."""
+
+
+class Helper(Wire, Protocol):
+    """Tells the other processes what was committed here, and this one what was committed there."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can be reached just now."""
+        ...
+
+    def announce(self, sealed: Sequence[Sealed]) -> None:
+        """Facts were committed here."""
+        ...
+
+    def push(self, changes: Sequence[Change]) -> None:
+        """Permissions were changed here."""
+        ...
+
+    def running(self, epoch: str, back: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """At work for the processes of one store; `back` is called whenever it has come (back)."""
+        ...
+
+
+def find_helper(
+    address: str | None, owner: str, live: LiveFeed, pushes: Pushes, clock: Clock
+) -> Helper | None:
+    """The helper at an address, not yet running; None without one. `owner` is this process.
+
+    Raises:
+        HelperAddressInvalid: There is no such helper, or its library is not installed.
+    """
+    if not address:
+        return None
+    try:
+        from casekeeper.storage.bus.redis_bus import RedisHelper
+    except ModuleNotFoundError as error:
+        raise HelperAddressInvalid(
+            f"CASEKEEPER_REDIS needs the library {error.name}: pip install 'casekeeper[redis]'."
+        ) from error
+    try:
+        return RedisHelper(address, owner, live, pushes, clock=clock)
+    except OSError as error:
+        raise HelperAddressInvalid(
+            f"CASEKEEPER_REDIS names the file {error.filename}, which cannot be used."
+        ) from error
+    except ValueError as error:
+        # Not its own words, which may hold the password.
+        raise HelperAddressInvalid(
+            "CASEKEEPER_REDIS must be redis://[user:password@]host[:port][/database], or rediss://…[?ssl_ca_certs=file]"
+        ) from error
