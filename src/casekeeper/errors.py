@@ -23,7 +23,6 @@ CasekeeperError
 An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
@@ -32,7 +31,7 @@ from casekeeper.values import value
 Check = Literal["who", "where", "what", "admit"]
 
 
-@dataclass(frozen=True)
+@value
 class FieldError:
     """One thing wrong with one field: a dotted path into the request and what is wrong, in plain words."""
 

@@ -41,6 +41,7 @@ from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.opening import Journal
 from casekeeper.journal.requests import Requests
 from casekeeper.operations.admitting import Admitting
+from casekeeper.operations.policy import Policy
 from casekeeper.operations.registry import (
     MANAGED_TOOLS,
     DuplicateTool,
@@ -51,7 +52,6 @@ from casekeeper.operations.registry import (
 from casekeeper.operations.sources import SourceParts, open_sources
 from casekeeper.operations.tools import Tool
 from casekeeper.paging import Cursors
-from casekeeper.policy import Policy
 from casekeeper.reading.readers import Readers
 from casekeeper.sessions.opening import SessionRoom, open_sessions
 from casekeeper.settings import Settings
@@ -111,7 +111,7 @@ async def open_server(
 ) -> AsyncGenerator[Server]:
     """A server on its data directory, recovered and swept; closed in order when the context ends.
 
-    `clock`: the store's own where several processes share one (docs/decisions/0014), else the machine's. `tools` come
+    `clock`: the store's own where several processes share one (docs/decisions/0015), else the machine's. `tools` come
     on top of the built-in ones and those of installed packages.
 
     Raises:

@@ -27,7 +27,7 @@ from pydantic_settings import (
 
 from casekeeper.errors import SettingsInvalid
 from casekeeper.identity.issuer import Issuer, may_be_asked
-from casekeeper.policy import PolicyRule, read_rules
+from casekeeper.operations.policy import PolicyRule, read_rules
 from casekeeper.storage.addresses import bucket_parts, check_redis, store_parts
 from casekeeper.storage.options import StoreLimits
 

@@ -6,10 +6,12 @@ that needs them, so that importing the table stays cheap.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
+
+from casekeeper.values import value
 
 Need = Literal[
     "nothing",
@@ -31,7 +33,7 @@ casefile, or it is public. `session`: to be let into the session. `operation`: w
 """
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Example:
     """A worked example: a payload and what it does."""
 
@@ -39,7 +41,7 @@ class Example:
     payload: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verb:
     """One thing that can be asked for.
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from casekeeper.agents.registry import AgentRegistry, Budgets
+from casekeeper.agents.agent import Budgets
+from casekeeper.agents.registry import AgentRegistry
 from casekeeper.agents.routes import AgentMisconfigured, Providers
 from casekeeper.errors import SettingsInvalid
 from casekeeper.operations.sources import SourceParts

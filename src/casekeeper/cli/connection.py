@@ -7,7 +7,6 @@ server: whoever can read the directory's signing keys may act as anybody anyway,
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from casekeeper.cli import saved_logins
 from casekeeper.cli.exits import UNAUTHENTICATED, USAGE, Stop
 from casekeeper.cli.opening import HOLDER, existing, holder, opened_server, read_settings
 from casekeeper.errors import DirectoryInUse
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 IN_PROCESS = "http://in-process"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """Where a command was told to go, and as whom."""
 

@@ -1,7 +1,6 @@
 """Reads a data directory beside whoever holds it: SQLite lets readers see what is committed, and nothing else."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -23,6 +22,7 @@ from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sqlite.opening import usable
 from casekeeper.storage.sqlite.store import connect
 from casekeeper.storage.sqlite.transaction import SqliteTx
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -72,7 +72,7 @@ class ReadOnly:
         return [text for (text,) in rows if text != "ok"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredHead:
     """A session and the newest fact that the store says it has."""
 

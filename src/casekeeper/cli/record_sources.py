@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from casekeeper.cli.connection import Target, connected
 from casekeeper.cli.opening import existing, opened_store, read_settings
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.cli.readonly import StoredHead
@@ -39,7 +39,7 @@ class Records(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _ServerRecords:
     """The records that a caller may read."""
 

@@ -3,14 +3,16 @@
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from casekeeper.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class SavedLogin:
     """A server and the API key that opens it."""
 

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,6 +15,7 @@ from casekeeper.cli.command import data_command
 from casekeeper.cli.exits import DATA, UNHEALTHY, Stop
 from casekeeper.cli.opening import DATABASE, holder, locked
 from casekeeper.cli.output import Column, Output
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -26,7 +26,7 @@ config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=No
 _LITTLE_SPACE = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Check:
     """One thing that doctor looked at."""
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from casekeeper.errors import PackageUnusable, SettingsInvalid
-from casekeeper.storage.bus.redis_address import check
+from casekeeper.storage.redis_address import check
 
 _EMULATOR = re.compile(r"(emulator=[^:&]+:[0-9]+)?")
 _BUCKET_OPTIONS = {"s3": {"endpoint_url", "region"}, "gs": {"endpoint_url"}}

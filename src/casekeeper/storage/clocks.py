@@ -1,4 +1,4 @@
-"""Keeps a process in step with the clock of the store that it shares (docs/decisions/0014)."""
+"""Keeps a process in step with the clock of the store that it shares (docs/decisions/0015)."""
 
 import logging
 from collections.abc import Awaitable, Callable

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from casekeeper.doors.cookies import CSRF_HEADER
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
@@ -15,6 +15,7 @@ from casekeeper.identity.logins import Login, Secret
 from casekeeper.identity.logouts import LogOut
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import UserId
+from casekeeper.strict import Strict
 from casekeeper.verbs import VERBS
 
 open_ = APIRouter(prefix="/v1/auth", route_class=OpenRoute)
@@ -39,10 +40,8 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
 }
 
 
-class BrowserLogin(BaseModel):
+class BrowserLogin(Strict):
     """Log a browser in with a password."""
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: UserId
     password: Secret

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import SplitResult, parse_qs
@@ -13,6 +12,7 @@ from obstore.store import GCSStore, ObjectStore, S3Store
 
 from casekeeper.errors import SettingsInvalid, StoreUnavailable
 from casekeeper.storage.options import StoreLimits
+from casekeeper.values import value
 
 _RETRIES = 3
 # A casefile's name has no dot.
@@ -24,7 +24,7 @@ _obstore: Any = obstore
 listed = _obstore.list
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bucket:
     """A bucket, and what errors call it."""
 

@@ -20,8 +20,6 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -31,6 +29,7 @@ from pydantic import (
 from casekeeper.acl import Effect, Role, role_for_effects
 from casekeeper.errors import SettingsInvalid
 from casekeeper.kinds import KINDS
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 RULES_MAX = 100
@@ -45,14 +44,12 @@ Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/@*?\[\]!-]{1
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(str.casefold)]
 
 
-class PolicyRule(BaseModel):
+class PolicyRule(Strict, frozen=True):
     """One rule of the operators. It fits a call that fits every condition it names; a list fits by any of its items.
 
     Each kind of operation has a field of its own (`tools`, `agents`) for names or globs; a rule that has none of them is
     about all operations. `tainted`: true fits only calls that may follow what somebody else has written (docs/policies.md, Taint), false only all others.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
     then: Literal["deny", "approval"]

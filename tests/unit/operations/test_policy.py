@@ -9,7 +9,7 @@ import pytest
 
 from casekeeper.acl import Effect, Role
 from casekeeper.errors import SettingsInvalid
-from casekeeper.policy import RULES_MAX, Policy, PolicyRule, Ruling, read_rules
+from casekeeper.operations.policy import RULES_MAX, Policy, PolicyRule, Ruling, read_rules
 
 ROLES = ("public", "viewer", "editor", "admin", "owner")
 
