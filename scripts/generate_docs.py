@@ -118,7 +118,9 @@ def errors_page() -> str:
     """`docs/errors.md`."""
     import_all()
     rows: list[tuple[str, ...]] = []
-    for leaf in sorted(leaves(errors.CasekeeperError), key=lambda e: (_status(e), e.code)):
+    cannot_start = list(leaves(errors.CannotStart))
+    answered = (leaf for leaf in leaves(errors.CasekeeperError) if leaf not in cannot_start)
+    for leaf in sorted(answered, key=lambda e: (_status(e), e.code)):
         retry = "yes" if leaf.retryable else "no"
         rows.append((f"`{leaf.code}`", str(_status(leaf)), leaf.check or "–", retry, leaf.title))
     return f"""\
@@ -141,7 +143,11 @@ role would do), `approval_needed` has `rule` (null if none of the operators' ask
 
 The HTTP door itself knows three more: `method_not_allowed` (405), `bad_request` (400) and `internal_error` (500, with
 an `incident` id under which the server's log tells what happened).
-"""
+
+With these no process begins. No call is answered with one: whichever command is started ends with one line that names what
+it is, and exit code {errors.CannotStart.exit_code} ([cli.md](cli.md)).
+
+{table(("code", "meaning"), [(f"`{leaf.code}`", leaf.title) for leaf in cannot_start])}"""
 
 
 def _status(leaf: type[errors.CasekeeperError]) -> int:

@@ -5,11 +5,12 @@ name code as text.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from casekeeper.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class OperationKind:
     """One kind of operation.
 

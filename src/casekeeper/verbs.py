@@ -6,10 +6,12 @@ that needs them, so that importing the table stays cheap.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
+
+from casekeeper.values import value
 
 Need = Literal[
     "nothing",
@@ -31,7 +33,7 @@ casefile, or it is public. `session`: to be let into the session. `operation`: w
 """
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Example:
     """A worked example: a payload and what it does."""
 
@@ -39,7 +41,7 @@ class Example:
     payload: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verb:
     """One thing that can be asked for.
 
@@ -129,7 +131,7 @@ _SESSIONS = (
         needs="viewer",
         command="sessions.session:CreateSession",
         result="execution.service:SessionCreated",
-        calls="sessions.create_session",
+        calls="execution.sessions.create_session",
         claims="/v1/sessions/create",
         examples={
             "interactive": Example(
@@ -145,7 +147,7 @@ _SESSIONS = (
         note="in another's shared session at least editor",
         command="execution.service:Execute",
         result=_EXECUTED,
-        calls="sessions.execute_operation",
+        calls="execution.sessions.execute_operation",
         claims="/v1/sessions/execute",
         may_wait=True,
         streams=True,
@@ -182,7 +184,7 @@ _SESSIONS = (
         needs="session",
         command="execution.service:GetSession",
         result="execution.service:SessionDetail",
-        calls="sessions.get_session",
+        calls="execution.sessions.get_session",
     ),
     Verb(
         "sessions/list",
@@ -191,7 +193,7 @@ _SESSIONS = (
         note="shows what it may see",
         command="sessions.session:ListSessions",
         page_of="sessions.session:UnifiedSession",
-        calls="sessions.list_sessions",
+        calls="execution.sessions.list_sessions",
     ),
     Verb(
         "sessions/close",
@@ -200,7 +202,7 @@ _SESSIONS = (
         note="one's own session: any member",
         command="sessions.session:CloseSession",
         result="sessions.session:SessionClosedAnswer",
-        calls="sessions.close_session",
+        calls="execution.sessions.close_session",
         claims="/v1/sessions/close",
     ),
 )
@@ -212,7 +214,7 @@ _OPERATIONS = (
         needs="session",
         command="execution.status:GetOperation",
         result=_EXECUTED,
-        calls="operations.get",
+        calls="execution.operations.get",
         may_wait=True,
     ),
     Verb(
@@ -222,7 +224,7 @@ _OPERATIONS = (
         note="one's own operation: any member",
         command="execution.status:CancelOperation",
         result=_EXECUTED,
-        calls="operations.cancel",
+        calls="execution.operations.cancel",
         unclaimed=True,
         may_wait=True,
     ),
@@ -233,7 +235,7 @@ _OPERATIONS = (
         note="shows what it may see",
         command="sessions.reading:QueryEvents",
         result="sessions.reading:FactPage",
-        calls="reading.query",
+        calls="sessions.reading.query",
     ),
 )
 
@@ -245,7 +247,7 @@ _CASEFILES = (
         note="operators only, where `everybody_creates` is off",
         command="casefiles.commands:CreateCasefile",
         result=_CASEFILE,
-        calls="casefiles.create",
+        calls="casefiles.commands.create",
         claims="/v1/casefiles/create",
     ),
     Verb(
@@ -254,7 +256,7 @@ _CASEFILES = (
         needs="reader",
         command="casefiles.commands:GetCasefile",
         result=_CASEFILE,
-        calls="casefiles.get",
+        calls="casefiles.commands.get",
     ),
     Verb(
         "casefiles/list",
@@ -263,7 +265,7 @@ _CASEFILES = (
         note="shows its own casefiles",
         command="casefiles.commands:ListCasefiles",
         page_of=_CASEFILE,
-        calls="casefiles.page",
+        calls="casefiles.commands.page",
     ),
     Verb(
         "casefiles/update",
@@ -271,7 +273,7 @@ _CASEFILES = (
         needs="admin",
         command="casefiles.commands:UpdateCasefile",
         result=_CASEFILE,
-        calls="casefiles.update",
+        calls="casefiles.commands.update",
         claims="/v1/casefiles/update",
     ),
     Verb(
@@ -280,7 +282,7 @@ _CASEFILES = (
         needs="owner",
         command="casefiles.commands:DeleteTheCasefile",
         result="casefiles.commands:Deleted",
-        calls="casefiles.delete",
+        calls="casefiles.commands.delete",
         claims="/v1/casefiles/delete",
     ),
 )
@@ -292,7 +294,7 @@ _PERMISSIONS = (
         needs="admin",
         command="casefiles.permissions:GrantRole",
         result=_CHANGED_GRANT,
-        calls="permissions.grant",
+        calls="casefiles.permissions.grant",
         claims="/v1/permissions/grant",
     ),
     Verb(
@@ -302,7 +304,7 @@ _PERMISSIONS = (
         note="one's own role: every member but the owner",
         command="casefiles.permissions:RevokeRole",
         result=_CHANGED_GRANT,
-        calls="permissions.revoke",
+        calls="casefiles.permissions.revoke",
         claims="/v1/permissions/revoke",
     ),
     Verb(
@@ -311,7 +313,7 @@ _PERMISSIONS = (
         needs="viewer",
         command="casefiles.permissions:ListGrants",
         page_of="casefiles.permissions:GrantView",
-        calls="permissions.page",
+        calls="casefiles.permissions.page",
     ),
     Verb(
         "permissions/transfer",
@@ -319,7 +321,7 @@ _PERMISSIONS = (
         needs="owner",
         command="casefiles.permissions:TransferCasefile",
         result=_CASEFILE,
-        calls="permissions.transfer",
+        calls="casefiles.permissions.transfer",
         claims="/v1/permissions/transfer",
     ),
     Verb(
@@ -329,7 +331,7 @@ _PERMISSIONS = (
         note="for others: admin",
         command="execution.explain:CheckPermission",
         result="execution.explain:Verdict",
-        calls="explain.check",
+        calls="execution.explain.check",
     ),
 )
 
@@ -340,7 +342,7 @@ _DOCUMENTS = (
         needs="reader",
         command="documents.filing:ListDocuments",
         page_of="documents.document:DocumentSummary",
-        calls="filing.page",
+        calls="documents.filing.page",
     ),
     Verb(
         "documents/get",
@@ -348,7 +350,7 @@ _DOCUMENTS = (
         needs="reader",
         command="documents.filing:GetDocument",
         result="documents.document:Document",
-        calls="filing.get",
+        calls="documents.filing.get",
     ),
     Verb(
         "documents/delete",
@@ -356,7 +358,7 @@ _DOCUMENTS = (
         needs="admin",
         command="documents.custody:DeleteTheDocuments",
         result="documents.custody:DocumentsDeleted",
-        calls="custody.delete",
+        calls="documents.custody.delete",
         claims="/v1/documents/delete",
     ),
     Verb(
@@ -364,7 +366,7 @@ _DOCUMENTS = (
         "Bring bytes in, streamed as the raw body; `document_import` files them within 24 hours.",
         needs="editor",
         result="documents.filing:Uploaded",
-        calls="filing.upload",
+        calls="documents.filing.upload",
         claims="/v1/documents/upload",
         takes_bytes=True,
     ),
@@ -377,7 +379,7 @@ _IDENTITY = (
         needs="nothing",
         command="identity.logins:Login",
         result=_TOKENS,
-        calls="logins.log_in",
+        calls="identity.logins.log_in",
         unclaimed=True,
     ),
     Verb(
@@ -386,7 +388,7 @@ _IDENTITY = (
         needs="nothing",
         command="identity.logins:Refresh",
         result=_TOKENS,
-        calls="logins.refresh",
+        calls="identity.logins.refresh",
         unclaimed=True,
     ),
     Verb(
@@ -403,7 +405,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.logouts:LogOut",
         result="identity.logouts:LoggedOut",
-        calls="logouts.log_out",
+        calls="identity.logouts.log_out",
         claims="/v1/auth/logout",
     ),
     Verb(
@@ -412,7 +414,7 @@ _IDENTITY = (
         needs="operator",
         command="identity.account_commands:CreateAccount",
         result=_ACCOUNT,
-        calls="accounts.create",
+        calls="identity.accounts.create",
         claims="/v1/accounts/create",
     ),
     Verb(
@@ -421,7 +423,7 @@ _IDENTITY = (
         needs="operator",
         command="identity.account_commands:ListAccounts",
         page_of=_ACCOUNT,
-        calls="accounts.page",
+        calls="identity.accounts.page",
     ),
     Verb(
         "accounts/update",
@@ -430,7 +432,7 @@ _IDENTITY = (
         note="one's own password: the account itself",
         command="identity.account_commands:UpdateAccount",
         result=_ACCOUNT,
-        calls="accounts.update",
+        calls="identity.accounts.update",
         claims="/v1/accounts/update",
     ),
     Verb(
@@ -439,7 +441,7 @@ _IDENTITY = (
         needs="operator",
         command="identity.account_commands:DeactivateAccount",
         result=_ACCOUNT,
-        calls="accounts.deactivate",
+        calls="identity.accounts.deactivate",
         claims="/v1/accounts/deactivate",
     ),
     Verb(
@@ -448,7 +450,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.api_keys:CreateKey",
         result="identity.api_keys:NewApiKey",
-        calls="api_keys.create",
+        calls="identity.api_keys.create",
         claims="/v1/keys/create",
     ),
     Verb(
@@ -457,7 +459,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.api_keys:ListKeys",
         page_of=_KEY,
-        calls="api_keys.page",
+        calls="identity.api_keys.page",
     ),
     Verb(
         "keys/revoke",
@@ -465,7 +467,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.api_keys:RevokeKey",
         result=_KEY,
-        calls="api_keys.revoke",
+        calls="identity.api_keys.revoke",
         claims="/v1/keys/revoke",
     ),
 )

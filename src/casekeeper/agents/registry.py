@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from casekeeper.acl import Effect, role_for_effects
+from casekeeper.agents.agent import Budgets, Conversations, Means, RegisteredAgent
 from casekeeper.agents.routes import ALIASES, RULES, AgentMisconfigured, Providers, Route, route
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import ModelUnavailable
@@ -31,48 +30,6 @@ DEFAULT_TIMEOUT = timedelta(minutes=5)
 """How long a run may take: room for thirty answers of ten seconds each."""
 
 _EFFECTS = frozenset({Effect.READ})
-
-
-@dataclass(frozen=True, slots=True)
-class RegisteredAgent:
-    """An agent of this deployment.
-
-    Attributes:
-        instructions: What it is told besides the house rules.
-        model: An alias, or `provider:model`.
-        tools: The tools that it may call, where the caller's rights cover them; None for all.
-    """
-
-    name: str
-    description: str
-    instructions: str
-    model: str
-    tools: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What one run may spend before it is stopped as `budget_spent`. Its time is the operation's deadline.
-
-    Attributes:
-        requests: Answers of the model.
-        tool_calls: Calls of tools that entered the corridor, refused and failed ones too.
-        total_tokens: In and out, as the provider counts them.
-        cost: In US dollars, where the model's price is known; None for no limit.
-    """
-
-    requests: int = 30
-    tool_calls: int = 60
-    total_tokens: int = 500_000
-    cost: Decimal | None = None
-
-
-class Conversations(Protocol):
-    """Where a session's conversation goes on from."""
-
-    async def conversation(self, session_id: str) -> str | None:
-        """The blob of the session's newest snapshot, None before its first agent run."""
-        ...
 
 
 class AgentRegistry:
@@ -101,10 +58,8 @@ class AgentRegistry:
             AgentMisconfigured: An alias or an agent names an unknown provider or tool, or a name is taken.
         """
         self.tools = tools
-        self.conversations = conversations
-        self.blobs = blobs
+        self.means = Means(tools, conversations, blobs, budgets or Budgets())
         self.providers = providers or Providers()
-        self.budgets = budgets or Budgets()
         self.timeout = timeout
         self._models: dict[Route, Model] = {}
         self._opened = AsyncExitStack()
@@ -218,7 +173,7 @@ class AgentOperation:
         """
         run_agent = await asyncio.to_thread(_load_run_agent)
         model = await self._registry.model(self.route)
-        return await run_agent(self, model, parameters, context, self._registry)
+        return await run_agent(self.agent, self.route, model, parameters, context, self._registry.means)
 
     def entry(self) -> CatalogEntry:
         """The agent in the catalogue."""

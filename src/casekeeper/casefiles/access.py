@@ -5,7 +5,6 @@ that the unchecked path does not type-check.
 """
 
 import logging
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +17,12 @@ from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Permission
+from casekeeper.values import value
 
 _security = logging.getLogger("casekeeper.security")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Access:
     """Proof of entry: this caller may do this much in this casefile, as of that number of the feed.
 

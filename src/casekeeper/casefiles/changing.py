@@ -4,10 +4,10 @@ Every change of a casefile or its access list takes the next version, so two dec
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
@@ -26,6 +26,8 @@ from casekeeper.ids import CasefileId, new_event_id
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask, Requests
+from casekeeper.strict import Strict
+from casekeeper.values import value
 
 T = TypeVar("T")
 
@@ -33,10 +35,8 @@ T = TypeVar("T")
 _TRIES = 50
 
 
-class ChangeCommand(BaseModel):
+class ChangeCommand(Strict):
     """What all changes of a casefile carry."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     expected_version: int | None = Field(
@@ -44,7 +44,7 @@ class ChangeCommand(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Present:
     """What a decision is based on; committed only if it is still so."""
 
@@ -52,7 +52,7 @@ class Present:
     casefile: Casefile
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """What is to become of a casefile, and how its record tells it."""
 

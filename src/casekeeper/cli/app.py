@@ -31,6 +31,7 @@ from casekeeper.cli.exits import (
     code_of,
     line_of,
     say,
+    told,
 )
 
 app = typer.Typer(
@@ -93,11 +94,10 @@ def _failed(error: Exception) -> int:
     if isinstance(error, ApiError):
         say(f"error: {line_of(error)}")
         return code_of(error)
+    if isinstance(error, CasekeeperError):
+        return told(error)
     if sys.flags.dev_mode:
         raise error
-    if isinstance(error, CasekeeperError):
-        say(f"error: {error.detail} ({error.code})")
-        return FAULT
     text = " ".join(str(error).split()) or "no more is known"
     say(f"error: {type(error).__name__}: {text} (python -X dev -m casekeeper.cli … shows where)")
     return FAULT

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from casekeeper.cli.exits import DATA, FAULT, Stop
+from casekeeper.cli.opening import DATABASE, HOLDER, holder
 from casekeeper.cli.output import Column, Output, printable, table, took
-from casekeeper.cli.reach import DATABASE, HOLDER, holder
 from casekeeper.cli.serving import serving, stopping
 from casekeeper.client import ApiError, Casekeeper, Conflict, Denied, NotFound
 from casekeeper.server import Server
@@ -71,7 +71,7 @@ async def _people(server: Server, url: str) -> AsyncGenerator[tuple[dict[str, Ca
                 Casekeeper(url, **login or {"user_id": user_id, "password": password})
             )
 
-        operator = await client("", token=lambda: server.logins.mint_for(server.settings.operator))
+        operator = await client("", token=lambda: server.identity.logins.mint_for(server.settings.operator))
         for user_id in (SAM, VERA, MAX):
             name = user_id.partition("@")[0].title()
             try:

@@ -10,9 +10,9 @@ import typer
 
 from casekeeper.cli.calling import pairs_of
 from casekeeper.cli.command import client_command, placed_command
+from casekeeper.cli.connection import IN_PROCESS, Target, connected
 from casekeeper.cli.exits import FAILED, USAGE, Stop
 from casekeeper.cli.output import Output, printable, took, when
-from casekeeper.cli.reach import IN_PROCESS, Where, reach
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -131,7 +131,7 @@ async def run_agent(
 
 
 async def tail(
-    where: Where,
+    target: Target,
     out: Output,
     session_id: Annotated[
         str, typer.Argument(metavar="SESSION", help="Id of the session, ts_…", show_default=False)
@@ -142,7 +142,7 @@ async def tail(
     """Show a session's facts as they come. Ctrl-C ends it."""
     from casekeeper.journal.events import ExecutionEvent
 
-    async with reach(where) as ck:
+    async with connected(target) as ck:
         # A directory that is open in this process has no other writers: there is nothing to wait for.
         alone = ck.url == IN_PROCESS
         if alone or not follow:

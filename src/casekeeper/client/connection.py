@@ -5,7 +5,6 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from casekeeper.client.errors import (
 )
 from casekeeper.client.payloads import command_of, result_of
 from casekeeper.client.tokens import Held, Tokens, TokenSource
+from casekeeper.values import value
 from casekeeper.verbs import VERBS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _LASTING = {"model_unavailable"}
 _STILL_RUNNING = "still_running"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retry:
     """How often and how patiently a call is tried again.
 

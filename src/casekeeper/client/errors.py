@@ -20,11 +20,12 @@ ApiError                     code, detail, status, request_id, problem (the whol
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from pydantic import ValidationError
+
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.execution.status import Executed
@@ -79,7 +80,7 @@ class TooLarge(ApiError):
     """More than the server takes."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FieldProblem:
     """One thing wrong with one field."""
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +10,7 @@ from casekeeper.client import streams
 from casekeeper.client.connection import Connection, new_request_id
 from casekeeper.client.errors import ApiError, ServerFault
 from casekeeper.client.payloads import result_of
+from casekeeper.values import value
 from casekeeper.verbs import VERBS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _SEPARATOR = b"\nFrom "
 _NAME_MAX = 255
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Progress:
     """How far an import is. `total` of documents is an estimate; None where there is none."""
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
@@ -33,15 +33,14 @@ from casekeeper.ids import CasefileId, DocumentId, new_event_id
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask
+from casekeeper.strict import Strict
 
 # What every store writes in one commit.
 _AT_ONCE = 200
 
 
-class DeleteTheDocuments(BaseModel):
+class DeleteTheDocuments(Strict):
     """Delete documents and what was attached to them, for good. The record keeps that they were there."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     document_ids: Annotated[list[DocumentId], Field(min_length=1, max_length=100)]

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
@@ -27,14 +27,13 @@ from casekeeper.ids import CasefileId, DocumentId, new_upload_id
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
+from casekeeper.strict import Strict
 
 UPLOAD_KEPT = timedelta(hours=24)
 
 
-class ListDocuments(BaseModel):
+class ListDocuments(Strict):
     """Documents of a casefile, newest filed first."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     kind: Annotated[str, StringConstraints(max_length=40)] | None = None
@@ -42,10 +41,8 @@ class ListDocuments(BaseModel):
     cursor: str | None = None
 
 
-class GetDocument(BaseModel):
+class GetDocument(Strict):
     """One document with its text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     document_id: DocumentId

@@ -1,8 +1,8 @@
 """The browser's door: its cookies, and what a request with one must prove besides (CSRF).
 
-What protects a session from pages of other sites: the cookie is `SameSite=Lax`; a browser that says where a request
-comes from (`Sec-Fetch-Site`, `Origin`) must name this server; and what changes something needs a token in a header,
-which other sites can neither read nor send.
+What protects a session from pages of other sites: the cookie is `SameSite=Lax`; where a browser says that a request
+comes from (`Sec-Fetch-Site`, `Origin`) must be this server, and for what changes something it must say it; and that needs
+a token in a header as well, which other sites can neither read nor send.
 """
 
 import ipaddress
@@ -58,7 +58,9 @@ class Cookies:
 
     def session(self, secret: str) -> str:
         """The `Set-Cookie` that begins a session."""
-        return self._set(self._session, secret, int(self._server.browser_sessions.lifetime.total_seconds()))
+        return self._set(
+            self._session, secret, int(self._server.identity.browser_sessions.lifetime.total_seconds())
+        )
 
     def no_session(self) -> str:
         """The `Set-Cookie` that ends it."""
@@ -90,18 +92,22 @@ class Cookies:
             raise BrowserLoginsOff
 
     def must_come_from_here(self, call: Arrival) -> None:
-        """Where the browser says that the request comes from, if it does.
+        """Where the browser says that the request comes from; a session's change is refused where it does not say.
 
         Raises:
             ForeignPage: A page of another site asks, or sends the browser to something that it changes.
         """
-        site = call.headers.get("sec-fetch-site", "same-origin")
+        site, origin = call.headers.get("sec-fetch-site"), call.headers.get("origin")
         is_safe = call.method in _SAFE
         # Following a link from elsewhere, or typing an address, reads and shows; a page from elsewhere gets nothing.
         opens_page = is_safe and call.headers.get("sec-fetch-mode") == "navigate"
-        if site != "same-origin" and not opens_page and not (is_safe and site == "none"):
+        if site not in (None, "same-origin") and not opens_page and not (is_safe and site == "none"):
             raise ForeignPage(f"Sec-Fetch-Site is {site[:20]!r}; this needs a page of {self._origin}.")
-        origin = call.headers.get("origin")
+        # Every browser of today sends one of them with a change.
+        if site is None and origin is None and not is_safe and self.session_of(call):
+            raise ForeignPage(
+                f"Neither Sec-Fetch-Site nor Origin says that this is a page of {self._origin}."
+            )
         # A proxy may rewrite Host, and on one machine a server has several names; a page cannot choose either.
         here = f"{urlsplit(self._origin).scheme}://{call.headers.get('host', '')}"
         if origin is not None and origin not in (self._origin, here):

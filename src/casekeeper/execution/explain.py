@@ -1,9 +1,8 @@
 """`permissions/check`: may somebody do something, and if not, which check fails and what would do."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import READ_ONLY, ROLE_FOR_ACTION, Action, Role
 from casekeeper.casefiles.access import Access, Gate
@@ -14,13 +13,13 @@ from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.operations.admitting import Admitting, scope_of
 from casekeeper.operations.operation import OperationCall
-from casekeeper.policy import Decision, Ruling
+from casekeeper.operations.policy import Decision, Ruling
+from casekeeper.strict import Strict
+from casekeeper.values import value
 
 
-class CheckPermission(BaseModel):
+class CheckPermission(Strict):
     """A dry run: nothing is executed and nothing recorded. For another user only by admins of the casefile."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     user_id: UserId | None = Field(default=None, description="Whose permission; the caller's own if absent.")
@@ -33,7 +32,7 @@ class CheckPermission(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """May or may not, and why.
 

@@ -3,7 +3,7 @@
 import hmac
 import secrets
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import EndsAt
 from casekeeper.acl_feed import ANY, Stops
@@ -17,6 +17,7 @@ from casekeeper.ids import KeyId, UserId, new_key_id
 from casekeeper.journal.commits import Commit, Commits, PermissionChanged
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.paging import Page
+from casekeeper.strict import Strict
 
 
 class NewApiKey(ApiKey):
@@ -27,28 +28,22 @@ class NewApiKey(ApiKey):
     )
 
 
-class CreateKey(BaseModel):
+class CreateKey(Strict):
     """Make an API key for oneself, or, as an operator, for another account."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name = ""
     user_id: UserId | None = None
     expires_at: EndsAt | None = None
 
 
-class ListKeys(BaseModel):
+class ListKeys(Strict):
     """The keys of oneself, or, as an operator, of another account."""
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: UserId | None = None
 
 
-class RevokeKey(BaseModel):
+class RevokeKey(Strict):
     """End a key. As tokens may have been made with it, all tokens of its account end too."""
-
-    model_config = ConfigDict(extra="forbid")
 
     key_id: KeyId
 

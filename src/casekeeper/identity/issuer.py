@@ -4,15 +4,9 @@ import ipaddress
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
+
+from casekeeper.strict import Strict
 
 Family = Literal["RSA", "RSA-PSS", "EC", "Ed25519"]
 
@@ -36,16 +30,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Issuer(BaseModel):
+class Issuer(Strict, frozen=True):
     """One OpenID Connect issuer. `issuer` is compared letter by letter with what tokens and the issuer itself say."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     issuer: Annotated[str, StringConstraints(min_length=8, max_length=500)]
     audience: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     algorithm: Family = "RSA"
     link: Literal["subject", "email"] = "subject"
-    email_domains: list[Annotated[str, StringConstraints(min_length=1, to_lower=True)]] = []
+    email_domains: list[Annotated[str, StringConstraints(min_length=1, to_lower=True)]] = Field(default=[])
     creates_accounts: bool = False
     leeway_s: Annotated[int, Field(ge=0, le=120)] = 5
     jwks_uri: str | None = None

@@ -5,12 +5,13 @@ from dataclasses import field
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Effect, Role
 from casekeeper.journal.commits import Record
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 OperationName = Annotated[
@@ -19,14 +20,12 @@ OperationName = Annotated[
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=200_000)]
 
 
-class ToolCall(BaseModel):
+class ToolCall(Strict):
     """Run a tool."""
-
-    model_config = ConfigDict(extra="forbid")
 
     operation_type: Literal["tool"]
     tool_name: OperationName
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
 
     @classmethod
     def of(cls, name: str, inputs: Any) -> "ToolCall":
@@ -44,19 +43,15 @@ class ToolCall(BaseModel):
         return self.parameters
 
 
-class Message(BaseModel):
+class Message(Strict):
     """One earlier message of a conversation: text of the user or the assistant, nothing else."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["user", "assistant"]
     content: Annotated[str, StringConstraints(max_length=200_000)]
 
 
-class AgentCall(BaseModel):
+class AgentCall(Strict):
     """Run an agent. Without `message_history` the session's own conversation continues; `[]` starts a new one."""
-
-    model_config = ConfigDict(extra="forbid")
 
     operation_type: Literal["agent"]
     agent_name: OperationName

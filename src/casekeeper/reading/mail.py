@@ -25,6 +25,7 @@ from casekeeper.reading.mail_parts import (
     name_of,
 )
 from casekeeper.reading.markup import text_of_markup
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -52,7 +53,7 @@ class UnreadableMail(ValueError):
     """The bytes are no mail at all: empty, or without any mail header. Its text is the reason, one sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mail:
     """What a mail says. Every text is valid Unicode without NUL and without lone surrogates.
 
@@ -233,8 +234,8 @@ def _read_carefully(raw: bytes) -> _Reading:
     """The mail, however damaged: parts are cut out here (RFC 2046 §5.1.1), so depth and number stay bounded."""
     top = headers_of(raw)[0]
     headers: dict[str, list[str]] = {}
-    for name, value in top.raw_items():
-        headers.setdefault(name.lower(), []).append(str(value))
+    for name, text in top.raw_items():
+        headers.setdefault(name.lower(), []).append(str(text))
     reading = _Reading(
         headers={name: [decoded_header(value) for value in values] for name, values in headers.items()},
         # Addresses are told apart before their names are decoded: a decoded name may hold a comma.
@@ -271,9 +272,9 @@ def _read_leaf(head: "Message", body: bytes, reading: _Reading) -> None:
 def _addresses(values: Iterable[str]) -> list[str]:
     """The addresses of header values as displayed, group names (RFC 5322 §3.4) left out. Never fails."""
     found: list[str] = []
-    for value in values:
+    for header in values:
         name, address = "", ""
-        for part in (*_ADDRESS_TOKEN.findall(value), ";"):
+        for part in (*_ADDRESS_TOKEN.findall(header), ";"):
             if part == ";" or (part == "," and (address or "@" in name)):
                 if name.strip() or address:
                     found.append(_shown(decoded_header(name), address))

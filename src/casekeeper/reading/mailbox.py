@@ -6,11 +6,11 @@ Nothing is dropped: what cannot be parsed comes out as it is, with the reason.
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
 
 from casekeeper.reading.mail import Mail, UnreadableMail, has_mail_header, parse_mail
+from casekeeper.values import value
 
 # Gmail accepts mails up to 50 MB; a message above this is mostly a mailbox whose separators are damaged.
 MESSAGE_MAX_BYTES: Final = 50 * 1024 * 1024
@@ -30,7 +30,7 @@ _MAILBOX_NAMES = (".mbox", ".mbx")
 _MBOX_LATER = re.compile(rb"(?:\A|\n\r?\n)From ")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Piece:
     """A part of a message that is larger than the limit; joined in order, the pieces are the message.
 
@@ -45,7 +45,7 @@ class Piece:
     is_last: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Parsed:
     """One message of a file.
 
@@ -76,20 +76,6 @@ def sniff(head: bytes, filename: str) -> Literal["mbox", "eml", "unknown"]:
     return "mbox" if named_mailbox and b"\x00" not in head and _MBOX_LATER.search(head) else "unknown"
 
 
-def split_mbox(chunks: Iterable[bytes], *, message_max: int = MESSAGE_MAX_BYTES) -> Iterator[bytes | Piece]:
-    """The messages of a mailbox, in its order, however the chunks fall; each as soon as its end is seen.
-
-    A message starts with a line `From ` at the beginning of the file or behind an empty line (RFC 4155, appendix A).
-    Quoting is read as "mboxrd": a line of one or more `>` before `From ` loses one `>`. In the older "mboxo" form
-    that is right for every line that was quoted, and wrong only for a line that its author began with `>From `.
-    The separator line and the empty line before it belong to the mailbox and are left out. Bytes before the first
-    separator come as a message of their own; a mailbox that was cut off ends with what there is of its last message.
-
-    Memory is bounded by `message_max` bytes and one chunk: a larger message comes as consecutive `Piece`s.
-    """
-    return _split(chunks, is_mbox=True, message_max=message_max)
-
-
 def read_mailbox(
     chunks: Iterable[bytes],
     filename: str,
@@ -117,7 +103,7 @@ def read_mailbox(
             head += chunk
         if len(head) <= message_max and not _DATED_SEPARATOR.search(head):
             kind = "eml"
-    for message in _split(chain((bytes(head),), stream), is_mbox=kind == "mbox", message_max=message_max):
+    for message in split(chain((bytes(head),), stream), is_mbox=kind == "mbox", message_max=message_max):
         yield _parsed(message, parse if kind != "unknown" else None)
 
 
@@ -138,8 +124,20 @@ def _parsed(message: bytes | Piece, parse: Callable[[bytes], Mail] | None) -> Pa
     return Parsed(raw, hashlib.sha256(raw).hexdigest(), mail, problem)
 
 
-def _split(chunks: Iterable[bytes], *, is_mbox: bool, message_max: int) -> Iterator[bytes | Piece]:
-    """The messages in `chunks`; everything is one message where it is no mailbox."""
+def split(
+    chunks: Iterable[bytes], *, is_mbox: bool, message_max: int = MESSAGE_MAX_BYTES
+) -> Iterator[bytes | Piece]:
+    """The messages in `chunks`, in their order, however the chunks fall; each as soon as its end is seen.
+
+    What is no mailbox is one message. In a mailbox a message starts with a line `From ` at the beginning of the file or
+    behind an empty line (RFC 4155, appendix A). Quoting is read as "mboxrd": a line of one or more `>` before `From `
+    loses one `>`. In the older "mboxo" form that is right for every line that was quoted, and wrong only for a line that
+    its author began with `>From `. The separator line and the empty line before it belong to the mailbox and are left
+    out. Bytes before the first separator come as a message of their own; a mailbox that was cut off ends with what there
+    is of its last message.
+
+    Memory is bounded by `message_max` bytes and one chunk: a larger message comes as consecutive `Piece`s.
+    """
     buffer = bytearray()
     searched = 0
     message = _Message(is_mbox)

@@ -6,7 +6,8 @@ import sys
 import pytest
 from inline_snapshot import snapshot
 
-from casekeeper.agents.registry import AgentRegistry, RegisteredAgent
+from casekeeper.agents.agent import RegisteredAgent
+from casekeeper.agents.registry import AgentRegistry
 from casekeeper.agents.routes import ALIASES, AgentMisconfigured, Providers, Route, route
 from casekeeper.errors import ModelUnavailable
 from casekeeper.operations.operation import AgentCall

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casekeeper.reading.mailbox import Parsed, Piece, read_mailbox, sniff, split_mbox
+from casekeeper.reading.mailbox import Parsed, Piece, read_mailbox, sniff, split
 
 SAMPLE = files("casekeeper.reading").joinpath("sample.mbox").read_bytes()
 ENVELOPE = b"From 1786900000000000000@xxx Mon Jan 22 15:05:00 +0000 2024\n"
@@ -38,30 +38,33 @@ def read(raw: bytes, filename: str = "file") -> list[Parsed]:
 
 @given(MESSAGES, st.integers(1, 64))
 def test_a_mailbox_gives_back_its_messages_however_it_is_chunked(messages: list[bytes], size: int):
-    assert list(split_mbox(in_chunks(mboxrd(messages), size))) == messages
+    assert list(split(in_chunks(mboxrd(messages), size), is_mbox=True)) == messages
 
 
 @given(st.binary(max_size=200), st.integers(1, 20))
 def test_chunking_never_changes_what_comes_out(raw: bytes, size: int):
     raw = raw.replace(b"\x00", b"\n").replace(b"\x01", b"\n\nFrom ")
 
-    assert list(split_mbox(in_chunks(raw, size))) == list(split_mbox([raw]))
+    assert list(split(in_chunks(raw, size), is_mbox=True)) == list(split([raw], is_mbox=True))
 
 
 def test_a_mailbox_with_windows_line_ends_is_split():
     raw = b"From a\r\nSubject: 1\r\n\r\nx\r\n\r\nFrom b\r\nSubject: 2\r\n\r\ny\r\n\r\n"
 
-    assert list(split_mbox([raw])) == [b"Subject: 1\r\n\r\nx\r\n", b"Subject: 2\r\n\r\ny\r\n"]
+    assert list(split([raw], is_mbox=True)) == [b"Subject: 1\r\n\r\nx\r\n", b"Subject: 2\r\n\r\ny\r\n"]
 
 
 def test_from_within_a_paragraph_splits_nothing():
     raw = ENVELOPE + b"Subject: 1\n\nIt is a gift.\nFrom me to you.\n\n"
 
-    assert len(list(split_mbox([raw]))) == 1
+    assert len(list(split([raw], is_mbox=True))) == 1
 
 
 def test_bytes_before_the_first_separator_are_a_message_of_their_own():
-    assert list(split_mbox([b"noise\n\n" + mboxrd([b"Subject: 1\n"])])) == [b"noise\n", b"Subject: 1\n"]
+    assert list(split([b"noise\n\n" + mboxrd([b"Subject: 1\n"])], is_mbox=True)) == [
+        b"noise\n",
+        b"Subject: 1\n",
+    ]
 
 
 def test_a_message_is_out_before_the_next_chunk_is_asked_for():
@@ -72,7 +75,7 @@ def test_a_message_is_out_before_the_next_chunk_is_asked_for():
             asked.append(number)
             yield mboxrd([b"Subject: %d\n" % number])
 
-    messages = split_mbox(chunks())
+    messages = split(chunks(), is_mbox=True)
 
     assert next(messages) == b"Subject: 1\n"
     assert asked == [1, 2]
@@ -83,7 +86,7 @@ def test_messages_above_the_limit_come_in_pieces_and_lose_nothing(
     messages: list[bytes], size: int, limit: int
 ):
     joined = [b""]
-    for one in split_mbox(in_chunks(mboxrd(messages), size), message_max=limit):
+    for one in split(in_chunks(mboxrd(messages), size), is_mbox=True, message_max=limit):
         joined[-1] += one.raw if isinstance(one, Piece) else one
         assert not isinstance(one, Piece) or len(one.raw) <= limit
         if not isinstance(one, Piece) or one.is_last:
@@ -111,7 +114,7 @@ def test_memory_holds_one_message_of_a_long_mailbox():
     one = mboxrd([b"Subject: x\n\n" + b"y" * 10_000 + b"\n"])
     tracemalloc.start()
 
-    for _ in split_mbox(one for _ in range(2_000)):
+    for _ in split((one for _ in range(2_000)), is_mbox=True):
         pass
 
     peak = tracemalloc.get_traced_memory()[1]

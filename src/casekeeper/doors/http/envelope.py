@@ -5,21 +5,20 @@ from typing import Any, Generic, Literal, TypeVar
 
 import orjson
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import PydanticSerializationError, to_json
 
 from casekeeper.ids import RequestId, UserId
 from casekeeper.journal.events import Failure
+from casekeeper.strict import Strict
 
 P = TypeVar("P")
 
 Status = Literal["completed", "failed", "pending", "running"]
 
 
-class Envelope(BaseModel, Generic[P]):
+class Envelope(Strict, Generic[P]):
     """What a request carries."""
-
-    model_config = ConfigDict(extra="forbid")
 
     request_id: RequestId | None = Field(
         default=None, description="Makes the call safe to repeat for 24 hours; a UUID is customary."

@@ -1,4 +1,4 @@
-"""What helps processes to know of each other sooner: Redis, where an address names one. Nothing depends on it."""
+"""The bus between the processes of one store: Redis, where an address names one. Nothing depends on it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,14 +9,11 @@ from casekeeper.clock import Clock
 from casekeeper.execution.telling import Wire
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
+from casekeeper.storage.addresses import check_redis
 
 
-class HelperAddressInvalid(ValueError):
-    """The address names no Redis, or its library is missing."""
-
-
-class Helper(Wire, Protocol):
-    """Tells the other processes what was committed here, and this one what was committed there."""
+class Bus(Wire, Protocol):
+    """Announces to the other processes what was committed here, and to this one what was committed there."""
 
     @property
     def is_up(self) -> bool:
@@ -36,30 +33,16 @@ class Helper(Wire, Protocol):
         ...
 
 
-def find_helper(
-    address: str | None, owner: str, live: LiveFeed, pushes: Pushes, clock: Clock
-) -> Helper | None:
-    """The helper at an address, not yet running; None without one. `owner` is this process.
+def find_bus(address: str | None, owner: str, live: LiveFeed, pushes: Pushes, clock: Clock) -> Bus | None:
+    """The bus at an address, not yet running; None without one. `owner` is this process.
 
     Raises:
-        HelperAddressInvalid: There is no such helper, or its library is not installed.
+        SettingsInvalid: There is no such bus.
+        PackageUnusable: Its library is not installed.
     """
     if not address:
         return None
-    try:
-        from casekeeper.storage.bus.redis_bus import RedisHelper
-    except ModuleNotFoundError as error:
-        raise HelperAddressInvalid(
-            f"CASEKEEPER_REDIS needs the library {error.name}: pip install 'casekeeper[redis]'."
-        ) from error
-    try:
-        return RedisHelper(address, owner, live, pushes, clock=clock)
-    except OSError as error:
-        raise HelperAddressInvalid(
-            f"CASEKEEPER_REDIS names the file {error.filename}, which cannot be used."
-        ) from error
-    except ValueError as error:
-        # Not its own words, which may hold the password.
-        raise HelperAddressInvalid(
-            "CASEKEEPER_REDIS must be redis://[user:password@]host[:port][/database], or rediss://…[?ssl_ca_certs=file]"
-        ) from error
+    check_redis(address)
+    from casekeeper.storage.bus.redis_bus import RedisBus
+
+    return RedisBus(address, owner, live, pushes, clock=clock)

@@ -26,7 +26,7 @@ from casekeeper.clock import Clock, utc_now
 from casekeeper.execution.telling import Heard, Told
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
-from casekeeper.storage.bus.redis_address import check
+from casekeeper.storage.redis_address import check
 
 # Not all of it has types.
 _driver: Any = redis.asyncio
@@ -84,8 +84,8 @@ class _News(BaseModel):
     changes: list[tuple[int, str, str]]
 
 
-class RedisHelper:
-    """Implements `Helper`."""
+class RedisBus:
+    """Implements `Bus`."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class RedisHelper:
         *,
         clock: Clock = utc_now,
     ) -> None:
-        """`answer_s`: after how many seconds without an answer Redis counts as away.
+        """`answer_s`: after how many seconds without an answer Redis counts as unavailable.
 
         Raises what `redis_address.check` does.
         """
@@ -134,14 +134,14 @@ class RedisHelper:
         return self.is_up and monotonic() >= self._settled_at_s
 
     def announce(self, sealed: Sequence[Sealed]) -> None:
-        """See `Helper`."""
+        """See `Bus`."""
         self._live.announce(sealed)
         if self.is_up:
             self._sessions.update(s.fact.session_id for s in sealed)
             self._news.set()
 
     def push(self, changes: Sequence[Change]) -> None:
-        """See `Helper`."""
+        """See `Bus`."""
         self._pushes(changes)
         if self.is_up and changes:
             self._changes += changes
@@ -165,7 +165,7 @@ class RedisHelper:
 
     @asynccontextmanager
     async def running(self, epoch: str, back: Callable[[], None]) -> AsyncGenerator[None]:
-        """See `Helper`. Begins without Redis where that does not answer within a second."""
+        """See `Bus`. Begins without Redis where that does not answer within a second."""
         # Another store, or this one after a restore, numbers its changes otherwise.
         self._prefix = f"casekeeper:{epoch}"
         keeping = asyncio.create_task(self._keep(back))

@@ -1,4 +1,4 @@
-"""Commits to Firestore: in batches, one line for each session, each batch one atomic write that checks what it relied on.
+"""Commits to Firestore: in batches, one queue for each session, each batch one atomic write that checks what it relied on.
 
 There are no read-write transactions, which lock what they read and wait for each other. A batch reads what it needs,
 judges its commits in order, and is written with the versions of everything that it relied on as preconditions. If
@@ -17,17 +17,16 @@ from casekeeper.casefiles.casefile import EraseContents
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.errors import Overloaded, Refused, StoreUnavailable
 from casekeeper.journal.commits import Commit, ForgetExpired, Superseded
-from casekeeper.journal.events import Fact, Sealed
+from casekeeper.journal.events import Sealed
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.chunks import put_chunks
 from casekeeper.storage.firestore.client import Conflict, Firestore, Rejected
-from casekeeper.storage.firestore.conditions import places
-from casekeeper.storage.firestore.judging import judge
-from casekeeper.storage.firestore.queues import changes_permissions, facts_of, is_fenced, line_of, size_of
-from casekeeper.storage.firestore.rows import INLINE_BYTES
+from casekeeper.storage.firestore.documents import put_contents
+from casekeeper.storage.firestore.facts import put_payloads
+from casekeeper.storage.firestore.judging import judge, paths_of
+from casekeeper.storage.firestore.queues import changes_permissions, is_fenced, queue_of, size_of
 from casekeeper.storage.firestore.timestamps import put_end_right, stamp_again
-from casekeeper.storage.firestore.view import Memory, View
-from casekeeper.storage.unconfirmed import Doubts
+from casekeeper.storage.firestore.view import KnownSessions, View
+from casekeeper.storage.unconfirmed import Unconfirmed
 from casekeeper.values import value
 
 # Past this many waiting commits the store is slower than its callers; more waiting helps nobody.
@@ -45,7 +44,7 @@ Answer = Sequence[Sealed] | Exception
 
 @value
 class _Waiting:
-    """A commit in its line; `behind` are those that have to be answered before it is judged."""
+    """A commit in its queue; `behind` are those that have to be answered before it is judged."""
 
     commit: Commit
     future: "asyncio.Future[Sequence[Sealed]]"
@@ -64,14 +63,14 @@ class FirestoreCommits:
         index: Callable[[Sequence[AddDocument | DeleteDocuments]], Awaitable[None]],
         sweep: Callable[[EraseContents | ForgetExpired], Awaitable[None]],
     ) -> None:
-        self.memory = Memory()
-        self.doubts = Doubts()
+        self.memory = KnownSessions()
+        self.unconfirmed = Unconfirmed()
         self._store = store
         self._announce = announce
         self._push = push
         self._index = index
         self._sweep = sweep
-        self._lines: dict[str, deque[_Waiting]] = {}
+        self._queues: dict[str, deque[_Waiting]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._fenced: set[asyncio.Future[Sequence[Sealed]]] = set()
         self._changing: set[asyncio.Future[Sequence[Sealed]]] = set()
@@ -118,11 +117,11 @@ class FirestoreCommits:
             group.add(answered)
             answered.add_done_callback(group.discard)
         self._waiting += 1
-        line = line_of(about)
-        waiting = self._lines.get(line)
+        queue = queue_of(about)
+        waiting = self._queues.get(queue)
         if waiting is None:
-            waiting = self._lines[line] = deque()
-            task = asyncio.create_task(self._work(line, waiting))
+            waiting = self._queues[queue] = deque()
+            task = asyncio.create_task(self._work(queue, waiting))
             self._workers.add(task)
             task.add_done_callback(self._workers.discard)
         waiting.append(_Waiting(commit, answered, behind, size_of(commit)))
@@ -130,7 +129,7 @@ class FirestoreCommits:
         answered.add_done_callback(lambda done: _pass_on(done, future))
         return future
 
-    async def _work(self, line: str, waiting: deque[_Waiting]) -> None:
+    async def _work(self, queue: str, waiting: deque[_Waiting]) -> None:
         # All who were woken together get in before the first batch leaves.
         await asyncio.sleep(0)
         while waiting:
@@ -139,16 +138,18 @@ class FirestoreCommits:
                 answers = await self._write(batch)
             except Exception as error:
                 answers = [error] * len(batch)
-                self.doubts.add(one.commit for one in batch)
+                self.unconfirmed.add(one.commit for one in batch)
             answered = zip(batch, answers, strict=True)
-            self.doubts.resolve(one.commit for one, answer in answered if not isinstance(answer, Exception))
+            self.unconfirmed.resolve(
+                one.commit for one, answer in answered if not isinstance(answer, Exception)
+            )
             self._waiting -= len(batch)
             for one, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
                     one.future.set_exception(answer)
                 else:
                     one.future.set_result(answer)
-        del self._lines[line]
+        del self._queues[queue]
 
     async def _next(self, waiting: deque[_Waiting]) -> list[_Waiting]:
         if behind := [future for future in waiting[0].behind if not future.done()]:
@@ -164,7 +165,9 @@ class FirestoreCommits:
 
     async def _write(self, batch: list[_Waiting]) -> list[Answer]:
         for one in batch:
-            await self._write_chunks(one.commit)
+            # What is too large for the commit itself; if that fails it is rubbish, and erased with the casefile.
+            await put_payloads(self._store, one.commit)
+            await put_contents(self._store, one.commit)
         try:
             return await self._settle([one.commit for one in batch])
         except Rejected as error:
@@ -179,7 +182,7 @@ class FirestoreCommits:
             view = View(self._store, self.memory)
             answers: list[Answer] = []
             nonce = secrets.token_hex(8)
-            await view.load(path for commit in commits for path in places(commit))
+            await view.load(path for commit in commits for path in paths_of(commit))
             for commit in commits:
                 view = await self._take(view, commit, nonce, answers)
             try:
@@ -215,7 +218,7 @@ class FirestoreCommits:
         """Whether a write whose answer was lost was made; its first fact tells.
 
         Raises:
-            StoreUnavailable: There is none, or the store stays away.
+            StoreUnavailable: There is none, or the store stays unavailable.
         """
         first = next((a[0] for a in answers if not isinstance(a, Exception) and a), None)
         ends = monotonic() + _LOST_S
@@ -241,34 +244,6 @@ class FirestoreCommits:
         for answer in answers:
             if not isinstance(answer, Exception) and answer:
                 self._announce(answer)
-
-    async def _write_chunks(self, commit: Commit) -> None:
-        """Write what is too large for the commit itself. If that fails they are rubbish, and erased with the casefile."""
-        for fact in facts_of(commit):
-            body = fact.payload.body
-            if body is not None and len(body) > INLINE_BYTES:
-                await put_chunks(self._store, fact.casefile_id, chunk_name(fact), body)
-        added = [record for record in commit.records if isinstance(record, AddDocument)]
-        if not added:
-            return
-        digests = {at.digest(r.document.casefile_id, r.document.sha256): r for r in added}
-        known = await self._store.get(digests)
-        for path, record in digests.items():
-            if path not in known:
-                d = record.document
-                await put_chunks(
-                    self._store,
-                    d.casefile_id,
-                    f"{d.document_id}-text",
-                    d.text.encode("utf-8", "surrogatepass"),
-                )
-                if record.raw is not None:
-                    await put_chunks(self._store, d.casefile_id, f"{d.document_id}-raw", record.raw)
-
-
-def chunk_name(fact: Fact) -> str:
-    """Under which the pieces of a large payload are."""
-    return fact.payload.commit.hex()
 
 
 def _pass_on(done: "asyncio.Future[Sequence[Sealed]]", future: "asyncio.Future[Sequence[Sealed]]") -> None:

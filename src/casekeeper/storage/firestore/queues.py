@@ -1,26 +1,25 @@
-"""Which commits wait in one line, and how much of a write each takes."""
+"""Which commits wait in one queue, and how much of a write each takes."""
 
 from collections.abc import Sequence
 
-from casekeeper.journal.adoption import AdoptFacts
 from casekeeper.journal.commits import About, AboutKind, Commit
-from casekeeper.journal.events import Fact
 from casekeeper.journal.things import Put
-from casekeeper.storage.firestore.rows import INLINE_BYTES
+from casekeeper.storage.firestore.chunks import INLINE_BYTES
+from casekeeper.storage.firestore.facts import facts_of
 
-# What is in a commit's line with it: the same session before the same casefile.
-_LINES: Sequence[AboutKind] = ("session", "casefile")
+# A commit waits behind those of its session, or else of its casefile.
+_FIRST: Sequence[AboutKind] = ("session", "casefile")
 
 
-def line_of(about: Sequence[About]) -> str:
-    """Commits of one line are judged in the order in which they came, and written together.
+def queue_of(about: Sequence[About]) -> str:
+    """Commits of one queue are judged in the order in which they came, and written together.
 
-    All that change permissions are in one line; any other is in that of its session, or casefile, or what else it is
+    All that change permissions are in one queue; any other is in that of its session, or casefile, or what else it is
     about first.
     """
     if changes_permissions(about):
         return "acl"
-    for kind in _LINES:
+    for kind in _FIRST:
         for one in about:
             if one.kind == kind:
                 return one.id
@@ -35,12 +34,6 @@ def changes_permissions(about: Sequence[About]) -> bool:
 def is_fenced(about: Sequence[About]) -> bool:
     """Whether a commit is judged by the feed of permission changes, or adds to it."""
     return any(one.kind == "feed" for one in about)
-
-
-def facts_of(commit: Commit) -> list[Fact]:
-    """All facts that a commit writes, its own and those that it adopts."""
-    adopted = (record.facts for record in commit.records if isinstance(record, AdoptFacts))
-    return [*commit.facts, *(one.fact for facts in adopted for one in facts)]
 
 
 def size_of(commit: Commit) -> int:

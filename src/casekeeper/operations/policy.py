@@ -20,8 +20,6 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -29,7 +27,9 @@ from pydantic import (
 )
 
 from casekeeper.acl import Effect, Role, role_for_effects
+from casekeeper.errors import SettingsInvalid
 from casekeeper.kinds import KINDS
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 RULES_MAX = 100
@@ -44,18 +44,12 @@ Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/@*?\[\]!-]{1
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(str.casefold)]
 
 
-class PolicyMisfit(ValueError):
-    """A rule cannot be what its author meant; the message names the rule and the field."""
-
-
-class PolicyRule(BaseModel):
+class PolicyRule(Strict, frozen=True):
     """One rule of the operators. It fits a call that fits every condition it names; a list fits by any of its items.
 
     Each kind of operation has a field of its own (`tools`, `agents`) for names or globs; a rule that has none of them is
     about all operations. `tainted`: true fits only calls that may follow what somebody else has written (docs/policies.md, Taint), false only all others.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
     then: Literal["deny", "approval"]
@@ -189,7 +183,7 @@ class Policy:
         """Check the rules against the operations that there are, by type; None where more may be added later.
 
         Raises:
-            PolicyMisfit: A rule names, letter by letter, an operation that there is not: most likely a typing error,
+            SettingsInvalid: A rule names, letter by letter, an operation that there is not: most likely a typing error,
                 and what it should have stopped would go through.
         """
         for rule in self.rules:
@@ -198,7 +192,9 @@ class Policy:
                 for name in patterns:
                     if known is not None and not any(sign in name for sign in _GLOB) and name not in known:
                         field = KINDS[type_].plural
-                        raise PolicyMisfit(f"rule {rule.name}, {field}: there is no {type_} {name!r}")
+                        raise SettingsInvalid(
+                            f"CASEKEEPER_POLICIES: rule {rule.name}, {field}: there is no {type_} {name!r}."
+                        )
 
     def decide(
         self,
