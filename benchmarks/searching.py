@@ -15,7 +15,7 @@ from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
 from casekeeper.ids import new_document_id
 from casekeeper.journal.commits import Commit
-from casekeeper.storage.embedded import open_embedded
+from casekeeper.storage.sqlite.opening import open_embedded
 from casekeeper.storage.store import Storage
 
 MAILS = 6_000

@@ -23,9 +23,9 @@ from casekeeper.clock import utc_now
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
 from casekeeper.sessions.reading import EventPage
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.postgres_opening import migrate_postgres
+from casekeeper.storage.options import StoreLimits
+from casekeeper.storage.postgres.opening import migrate_postgres
 
 _PRODUCERS = 64
 _EVENTS = (10, 1_000, 10_000)

@@ -37,7 +37,7 @@ from casekeeper.operations.operation import ToolCall
 from casekeeper.operations.tools import Tool, tool
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
-from casekeeper.storage.embedded import migrate
+from casekeeper.storage.sqlite.opening import migrate
 
 Json = dict[str, Any]
 
@@ -400,7 +400,7 @@ class Api:
 
     async def token(self, user_id: str) -> str:
         """A fresh access token that carries no scopes."""
-        return (await self.server.logins.mint_for(user_id)).access_token
+        return (await self.server.identity.logins.mint_for(user_id)).access_token
 
     async def user(self, name: str) -> tuple[str, str]:
         """A new account `name@example.com` and its token."""

@@ -1,4 +1,4 @@
-"""The one exception tree. Rooms raise; `api/problems.py` and the command line map by branch.
+"""The one exception tree. Rooms raise; `doors/inbound.py` and the command line map by branch.
 
 ```text
 CasekeeperError
@@ -15,14 +15,14 @@ CasekeeperError
 │   ├── TooLarge        413   BodyTooLarge · CasefileFull · ThingTooLarge · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · PositionInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
-└── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
-                              ShuttingDown
+├── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
+│                             ShuttingDown
+└── CannotStart     exit 20   SettingsInvalid · PackageUnusable · DirectoryUnusable · DirectoryInUse · SchemaTooNew
 ```
 
 An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
@@ -31,7 +31,7 @@ from casekeeper.values import value
 Check = Literal["who", "where", "what", "admit"]
 
 
-@dataclass(frozen=True)
+@value
 class FieldError:
     """One thing wrong with one field: a dotted path into the request and what is wrong, in plain words."""
 
@@ -59,6 +59,8 @@ class CasekeeperError(Exception):
     title: ClassVar[str] = "Something went wrong"
     check: ClassVar[Check | None] = None
     retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+    """Of a command that fails with it."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.title
@@ -73,6 +75,7 @@ class Unauthenticated(Refused):
     """WHO failed: there is no believable caller."""
 
     check = "who"
+    exit_code = 10
 
 
 class TokenMissing(Unauthenticated):
@@ -114,6 +117,7 @@ class Denied(Refused):
     """The caller is known and a member, but may not do this."""
 
     check = "where"
+    exit_code = 11
 
 
 class RoleTooLow(Denied):
@@ -188,6 +192,7 @@ class NotFound(Refused):
     """Missing, or hidden from this caller: the two are told apart nowhere."""
 
     check = "where"
+    exit_code = 12
     kind: ClassVar[str] = "thing"
 
     def __init__(self, name: str | None = None) -> None:
@@ -240,6 +245,8 @@ class RouteNotFound(NotFound):
 class Gone(Refused):
     """Was here once, and is not coming back."""
 
+    exit_code = 17
+
 
 class RouteGone(Gone):
     code = "route_gone"
@@ -261,6 +268,7 @@ class Conflict(Refused):
     """The state does not allow this now."""
 
     check = "admit"
+    exit_code = 13
 
 
 class SessionClosed(Conflict):
@@ -322,6 +330,8 @@ class CasefileExists(Conflict):
 class TooLarge(Refused):
     """More than this server takes."""
 
+    exit_code = 14
+
 
 class BodyTooLarge(TooLarge):
     code = "body_too_large"
@@ -345,6 +355,8 @@ class HeadersTooLarge(TooLarge):
 
 class Invalid(Refused):
     """The request itself is wrong; `errors` names the fields."""
+
+    exit_code = 15
 
     def __init__(self, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
         self.errors = errors
@@ -383,6 +395,7 @@ class Limited(Refused):
     """Too much, too fast."""
 
     check = "admit"
+    exit_code = 16
     retryable = True
 
 
@@ -404,6 +417,7 @@ class Unavailable(CasekeeperError):
     """Something that casekeeper needs is away. Nothing was half done; a retry is safe."""
 
     retryable = True
+    exit_code = 18
 
 
 class StoreUnavailable(Unavailable):
@@ -439,3 +453,37 @@ class ModelUnavailable(Unavailable):
 class ShuttingDown(Unavailable):
     code = "shutting_down"
     title = "The server is stopping"
+
+
+class CannotStart(CasekeeperError):
+    """Settings, packages, data directory or store do not let a process begin: the operator must act.
+
+    `detail` is one line that names what it is and, where that is not plain, the cure; it holds no passwords.
+    """
+
+    exit_code = 20
+
+
+class SettingsInvalid(CannotStart):
+    code = "settings_invalid"
+    title = "The settings cannot be used"
+
+
+class PackageUnusable(CannotStart):
+    code = "package_unusable"
+    title = "A package is missing or cannot be loaded"
+
+
+class DirectoryUnusable(CannotStart):
+    code = "directory_unusable"
+    title = "The data directory is missing or cannot be used"
+
+
+class DirectoryInUse(CannotStart):
+    code = "directory_in_use"
+    title = "Another process holds the data directory"
+
+
+class SchemaTooNew(CannotStart):
+    code = "schema_too_new"
+    title = "The store was written by a newer casekeeper"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from casekeeper.storage.embedded import migrate
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
+from casekeeper.storage.sqlite.opening import migrate
 from casekeeper.storage.store import Storage
 from tests.contract.indexes import declared, watched_queries
 from tests.contract.shelf import Shelf

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import asyncpg
 from sqlalchemy.util import greenlet_spawn
 
-from casekeeper.storage.postgres import PostgresTx
-from casekeeper.storage.sql_statements import Row, Static, Tx
-from casekeeper.storage.sqlite_tx import SqliteTx
+from casekeeper.storage.postgres.store import PostgresTx
+from casekeeper.storage.sql.statements import Row, Static, Tx
+from casekeeper.storage.sqlite.transaction import SqliteTx
 
 T = TypeVar("T")
 

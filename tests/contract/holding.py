@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from casekeeper.storage.postgres_locks import lock_number
+from casekeeper.storage.postgres.locks import lock_number
 
 _driver: Any = asyncpg
 

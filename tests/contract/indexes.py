@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from casekeeper.storage.firestore_values import Query
+from casekeeper.storage.firestore.messages import Query
 
 FILE = Path(__file__).parents[2] / "firestore.indexes.json"
 Index = tuple[str, str, tuple[tuple[str, str], ...]]

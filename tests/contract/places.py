@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
 from tests.fakes.firestore import Emulator
 from tests.fakes.objects import CREDENTIALS, Objects
 from tests.fakes.postgres import Postgres, selected

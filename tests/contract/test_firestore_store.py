@@ -15,8 +15,8 @@ from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Claim
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import migrate_shared, open_storage
+from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, Shelf
 from tests.fakes.firestore import Emulator, documents_in

@@ -10,9 +10,9 @@ import pytest
 
 from casekeeper.journal.operations import AT_ONCE, NOBODY
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.postgres_presence import OWNERS
-from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_statements import Reads
+from casekeeper.storage.postgres.presence import OWNERS
+from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.statements import Reads
 from tests.contract.explained import Explained, Stepped
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
 from tests.contract.waiting import ME, ask_to_stop, running, waiting

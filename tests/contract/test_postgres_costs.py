@@ -13,10 +13,10 @@ from casekeeper.journal.things import Put, Thing, Topic
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import SessionFilter
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.sql_casefiles import SqlCasefiles
-from casekeeper.storage.sql_events import SqlEvents
-from casekeeper.storage.sql_sessions import SqlSessions
-from casekeeper.storage.sql_things import SqlThings
+from casekeeper.storage.sql.casefiles import SqlCasefiles
+from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.sessions import SqlSessions
+from casekeeper.storage.sql.things import SqlThings
 from tests.contract.explained import Explained
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf
 

@@ -10,8 +10,8 @@ import pytest
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.commits import About, Commit
 from casekeeper.journal.requests import ReleaseClaim
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
 from casekeeper.values import value
 from tests.contract.holding import holding
 from tests.contract.shelf import LATER, Shelf

@@ -12,9 +12,9 @@ import pytest
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.commits import Commit
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.postgres_locks import lock_number
+from casekeeper.storage.options import StoreLimits
+from casekeeper.storage.postgres.locks import lock_number
 from casekeeper.storage.store import Storage
 from tests.contract.shelf import GUEST, NOW, Shelf
 from tests.fakes.postgres import running_postgres, selected
@@ -225,7 +225,9 @@ async def test_a_start_of_which_nobody_knows_is_an_orphan_though_its_process_liv
 
         # As when the server goes away after it was told to commit and before it has answered.
         commits: Any = store.commits
-        commits.doubts.add([shelf.opening(lost, owner="here"), shelf.opening(shelf.started(), owner="here")])
+        commits.unconfirmed.add(
+            [shelf.opening(lost, owner="here"), shelf.opening(shelf.started(), owner="here")]
+        )
         found = await store.events.orphans("here", 10)
 
         assert before == []

@@ -9,7 +9,7 @@ from sqlalchemy.util import await_only
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.sql_statements import Tx
+from casekeeper.storage.sql.statements import Tx
 from tests.contract.shelf import Shelf
 
 

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from casekeeper.errors import PositionOfAnotherEpoch
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.storage.migrating import upgrade
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.sql_tail import SqlTail
+from casekeeper.storage.sql.migrating import upgrade
+from casekeeper.storage.sql.tail import SqlTail
 from tests.contract.explained import Explained
 from tests.contract.shelf import NOW, Shelf
 from tests.contract.walking import places, walked, written

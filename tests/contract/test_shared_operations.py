@@ -12,8 +12,8 @@ import pytest
 
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.operations import OpenedOperation, OperationTakenOver
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.options import StoreLimits
 from tests.contract.holding import holding
 from tests.contract.shelf import Shelf
 from tests.contract.waiting import park, row_of, running, take_over, waiting
@@ -99,7 +99,7 @@ def ids(found: Sequence[OpenedOperation]) -> list[str]:
 async def lost_answer(shelf: Shelf, commit: Commit) -> None:
     """As when the store goes away after it was told to commit and before it has answered."""
     commits: Any = shelf.storage.commits
-    commits.doubts.add([commit])
+    commits.unconfirmed.add([commit])
 
 
 async def test_an_orphan_is_found_behind_all_that_lives(shelves: Shelves):

@@ -15,10 +15,10 @@ from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
 from casekeeper.journal.things import BODY_MAX, Drop, IsAt, Put, Thing, ThingChanged, Topic
 from casekeeper.sessions.session import SessionIsOpen
-from casekeeper.storage.backup import back_up, restore
-from casekeeper.storage.limits import StoreLimits
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.sql_things import SqlThings
+from casekeeper.storage.options import StoreLimits
+from casekeeper.storage.sql.things import SqlThings
+from casekeeper.storage.sqlite.backup import back_up, restore
 from casekeeper.storage.store import Storage
 from tests.contract.conftest import Opening
 from tests.contract.shelf import GUEST, LATER, NOW, OWNER, Shelf

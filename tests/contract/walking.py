@@ -12,11 +12,11 @@ import asyncpg
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
 from casekeeper.journal.tail import Position, Tail, TailFact
-from casekeeper.storage import firestore_places as at
-from casekeeper.storage.firestore_channels import Firestore, open_channels
-from casekeeper.storage.firestore_stamps import SETTLED_US
-from casekeeper.storage.firestore_tail import FirestoreTail
-from casekeeper.storage.firestore_values import Write
+from casekeeper.storage.firestore import paths as at
+from casekeeper.storage.firestore.client import Firestore, open_channels
+from casekeeper.storage.firestore.messages import Write
+from casekeeper.storage.firestore.tail import FirestoreTail
+from casekeeper.storage.firestore.timestamps import SETTLED_US
 from tests.contract.conftest import Where
 from tests.contract.shelf import Shelf
 

@@ -8,14 +8,14 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from casekeeper.asgi import create_app
-from casekeeper.storage.postgres import PostgresStore
-from casekeeper.storage.sqlite import SqliteStore
+from casekeeper.storage.postgres.store import PostgresStore
+from casekeeper.storage.sqlite.store import SqliteStore
 from tests.doors.access_table import CASES, KNOWN, UNKNOWN, Case
 from tests.doors.sites import Site
 from tests.support import Api
 
 TRIED = [(case, target) for case in CASES for target in case.rows]
-_POLLING = ("SqlAccounts.head", "SqlAccounts.changes", "SqlAccounts.number_before")
+_POLLING = ("SqlFeed.head", "SqlFeed.changes", "SqlFeed.number_before")
 IDS = [f"{case.id} {target}" for case, target in TRIED]
 
 

@@ -143,8 +143,19 @@ async def test_a_page_from_elsewhere_is_refused_even_with_the_token(browser: Bro
     assert_problem(answer, 403, "foreign_page")
 
 
-async def test_a_browser_that_says_nothing_of_its_page_needs_the_token_alone(browser: Browser) -> None:
-    assert (await browser.post(LIST, {}, Sec_Fetch_Site="", Origin="")).status_code == 200
+async def test_a_browser_that_says_nothing_of_its_page_changes_nothing_even_with_the_token(
+    browser: Browser,
+) -> None:
+    create = "/v1/casefiles/create"
+    answer = await browser.post(create, {"title": "x"}, Sec_Fetch_Site="", Origin="")
+
+    assert_problem(answer, 403, "foreign_page")
+    assert (await browser.post(LIST, {})).json()["payload"]["items"] == []
+
+
+@pytest.mark.parametrize("silent", ["Sec_Fetch_Site", "Origin"])
+async def test_one_word_of_its_page_is_enough(browser: Browser, silent: str) -> None:
+    assert (await browser.post(LIST, {}, **{silent: ""})).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from casekeeper.casefiles.casefile import Status
 from casekeeper.clock import to_us, utc_now
-from casekeeper.storage.migrating import upgrade
 from casekeeper.storage.opening import open_storage
+from casekeeper.storage.sql.migrating import upgrade
 from tests.doors.commands import Cli
 from tests.fakes.postgres import shared_postgres
 

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from casekeeper.storage.limits import StoreLimits
-from casekeeper.storage.postgres_opening import migrate_postgres
+from casekeeper.storage.options import StoreLimits
+from casekeeper.storage.postgres.opening import migrate_postgres
 from tests.support import unavailable
 
 # It comes without types.

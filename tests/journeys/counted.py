@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from casekeeper.storage.sql_statements import Tx
-from casekeeper.storage.sqlite import connect
-from casekeeper.storage.sqlite_tx import SqliteTx
+from casekeeper.storage.sql.statements import Tx
+from casekeeper.storage.sqlite.store import connect
+from casekeeper.storage.sqlite.transaction import SqliteTx
 
 T = TypeVar("T")
 

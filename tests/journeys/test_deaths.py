@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from casekeeper.storage.postgres_locks import lock_number
+from casekeeper.storage.postgres.locks import lock_number
 from tests.fakes.postgres import running_postgres, selected, shared_postgres
 from tests.journeys.support import Answer, Json, Nursery, bearing, envelope, request, tool_call
 from tests.support import Api, House, open_test_server

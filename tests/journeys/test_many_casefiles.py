@@ -10,7 +10,7 @@ from casekeeper.acl import Role
 from casekeeper.casefiles.casefile import Status
 from casekeeper.clock import to_us
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.sql_casefiles import SqlCasefiles
+from casekeeper.storage.sql.casefiles import SqlCasefiles
 from tests.contract.shelf import NOW, OWNER, Shelf
 from tests.journeys.counted import Counted
 

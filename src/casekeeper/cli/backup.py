@@ -9,8 +9,8 @@ import typer
 
 from casekeeper.cli.command import data_command
 from casekeeper.cli.exits import DATA, Stop
+from casekeeper.cli.opening import existing
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import existing
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -32,7 +32,7 @@ async def backup(
     Blobs that CASEKEEPER_BLOBS keeps in another directory or in a bucket are not in it.
     """
     from casekeeper.clock import utc_now
-    from casekeeper.storage.backup import BackupUnfit, back_up
+    from casekeeper.storage.sqlite.backup import BackupUnfit, back_up
 
     _must_be_embedded(settings)
     data = existing(settings)
@@ -55,7 +55,7 @@ async def restore(
     folder: Annotated[Path, typer.Argument(help="The backup's folder.")],
 ) -> None:
     """Make a data directory out of a backup. All who were logged in log in anew."""
-    from casekeeper.storage.backup import BackupUnfit, restore
+    from casekeeper.storage.sqlite.backup import BackupUnfit, restore
 
     _must_be_embedded(settings)
     try:

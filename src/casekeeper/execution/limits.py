@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from casekeeper.clock import Clock
 from casekeeper.errors import Quota, RateLimited
-from casekeeper.journal.events import OperationType
+from casekeeper.kinds import KINDS
 from casekeeper.operations.operation import Operation
 from casekeeper.values import value
 
@@ -37,7 +37,7 @@ class Rates:
 
     def of(self, operation: Operation) -> int:
         """The operation's own limit."""
-        if operation.type is not OperationType.TOOL:
+        if not KINDS[operation.type].is_rated:
             return 0
         declared = self.tool if operation.limit is None else operation.limit
         return self.tools.get(operation.name, declared)

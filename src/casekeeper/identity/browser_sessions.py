@@ -7,7 +7,6 @@ is gone, which holds for every worker at once. It is kept among the refresh toke
 import hmac
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from casekeeper.acl_feed import AclFeed
@@ -20,12 +19,13 @@ from casekeeper.identity.principal import Principal
 from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import LIFETIME, Standing
 from casekeeper.journal.commits import Commit, Commits, Record, Superseded
+from casekeeper.values import value
 
 _RENEW = LIFETIME / 2
 _CACHE_SIZE = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenedSession:
     """A session that has just begun; `secret` goes into the cookie and nowhere else."""
 

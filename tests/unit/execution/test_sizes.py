@@ -13,7 +13,7 @@ from casekeeper.execution.sizes import INLINE_MAX, TOTAL_MAX, Sizes, parsed
 from casekeeper.journal.chain import commitment
 from casekeeper.journal.events import Failure, Kind, Payload, StoredFact
 from casekeeper.operations.operation import Finished
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.blobs.directory import DirectoryBlobs
 
 CASEFILE = "cf_251023_5acf44"
 

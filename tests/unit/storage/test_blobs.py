@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pytest
 
 from casekeeper.errors import BodyTooLarge, StoreUnavailable
-from casekeeper.storage.blobs import DirectoryBlobs
+from casekeeper.storage.blobs.directory import DirectoryBlobs
 
 CASEFILE, OTHER = "cf_251023_5acf44", "cf_251023_000000"
 

@@ -12,10 +12,10 @@ from sqlalchemy import inspect as inspected
 
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
-from casekeeper.storage import sql_schema
-from casekeeper.storage.embedded import migrate, open_embedded, schema_version
-from casekeeper.storage.schema_version import NEWEST, SchemaTooNew
-from casekeeper.storage.sqlite import DirectoryInUse
+from casekeeper.errors import DirectoryInUse, SchemaTooNew
+from casekeeper.storage.sql import schema
+from casekeeper.storage.sql.migrating import NEWEST
+from casekeeper.storage.sqlite.opening import migrate, open_embedded, schema_version
 from tests.unit.support import make_template
 
 
@@ -81,16 +81,16 @@ def test_the_migrations_make_the_tables_that_the_statements_know(directory: Path
     }
     engine.dispose()
 
-    assert tables == {name: {c.name for c in table.c} for name, table in sql_schema.metadata.tables.items()}
+    assert tables == {name: {c.name for c in table.c} for name, table in schema.metadata.tables.items()}
 
 
 def test_the_migrations_make_the_indexes_that_the_statements_know(directory: Path):
     engine = create_engine(f"sqlite:///{directory / 'casekeeper.db'}")
     found = inspected(engine)
-    indexes = {index["name"] for table in sql_schema.metadata.tables for index in found.get_indexes(table)}
+    indexes = {index["name"] for table in schema.metadata.tables for index in found.get_indexes(table)}
     engine.dispose()
 
-    wanted = {index.name for table in sql_schema.metadata.tables.values() for index in table.indexes}
+    wanted = {index.name for table in schema.metadata.tables.values() for index in table.indexes}
     assert indexes == wanted
 
 

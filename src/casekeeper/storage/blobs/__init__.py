@@ -1,0 +1,1 @@
+"""Where raw bytes are kept: a directory, the store itself, or a bucket."""

@@ -1,0 +1,1 @@
+"""The store on Firestore, shared by several processes."""

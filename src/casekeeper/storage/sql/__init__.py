@@ -1,0 +1,1 @@
+"""What the SQL stores share: a module a concept, written once for SQLite and PostgreSQL."""
