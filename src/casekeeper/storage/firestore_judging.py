@@ -98,7 +98,7 @@ def event_row(fact: Fact, tail: Tail, header: bytes, nonce: str) -> Fields:
         "parent_event_id": fact.parent_event_id,
         "kind": fact.kind.value,
         "is_terminal": is_terminal,
-        "operation_type": fact.operation_type and fact.operation_type.value,
+        "operation_type": fact.operation_type,
         "operation_name": fact.operation_name,
         "actor": fact.actor,
         "request_id": fact.request_id,
@@ -127,8 +127,8 @@ def _counted(totals: Totals, fact: Fact) -> Totals:
     busy_ms = fact.busy_ms if fact.parent_event_id is None else 0
     tokens = int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0))
     cost = int(Decimal(str(usage.get("cost", 0))) * 1_000_000)
-    names = (fact.operation_type.value, fact.operation_name or "", fact.kind.value)
+    names = (fact.operation_type, fact.operation_name or "", fact.kind.value)
     if names not in totals and len(totals) >= _NAMES_MAX:
-        names = (fact.operation_type.value, OTHERS, fact.kind.value)
+        names = (fact.operation_type, OTHERS, fact.kind.value)
     count_, busy_, tokens_, cost_ = totals.get(names, (0, 0, 0, 0))
     return {**totals, names: (count_ + 1, busy_ + busy_ms, tokens_ + tokens, cost_ + cost)}

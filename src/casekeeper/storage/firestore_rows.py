@@ -212,7 +212,7 @@ def open_row(row: OpenOperation, started: Sealed, claim: str | None) -> Fields:
         "root_event_id": row.root_event_id,
         "user_id": row.user_id,
         "actor": row.actor,
-        "operation_type": row.operation_type.value,
+        "operation_type": row.operation_type,
         "operation_name": row.operation_name,
         "request_id": row.request_id,
         "owner": row.owner,

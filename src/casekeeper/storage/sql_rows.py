@@ -19,7 +19,7 @@ def open_row(row: OpenOperation, started: Sealed) -> Parameters:
         "root_event_id": row.root_event_id,
         "user_id": row.user_id,
         "actor": row.actor,
-        "operation_type": row.operation_type.value,
+        "operation_type": row.operation_type,
         "operation_name": row.operation_name,
         "request_id": row.request_id,
         "owner": row.owner,
@@ -74,7 +74,7 @@ def event_row(fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) -> 
         "event_id": fact.event_id,
         "parent_event_id": fact.parent_event_id,
         "kind": fact.kind.value,
-        "operation_type": fact.operation_type and fact.operation_type.value,
+        "operation_type": fact.operation_type,
         "operation_name": fact.operation_name,
         "actor": fact.actor,
         "request_id": fact.request_id,
@@ -92,7 +92,7 @@ def total_row(fact: Fact) -> dict[str, Any]:
     top = fact.parent_event_id is None
     return {
         "session_id": fact.session_id,
-        "operation_type": fact.operation_type and fact.operation_type.value,
+        "operation_type": fact.operation_type,
         "operation_name": fact.operation_name or "",
         "kind": fact.kind.value,
         "count": 1,
