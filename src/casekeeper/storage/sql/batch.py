@@ -6,10 +6,11 @@ of them, by the parts of a batch; every other condition and record has a stateme
 which of its own there are (`FINDS`, `WRITES`, `finds` and `takes` of its part): a new concept is added here and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from casekeeper.acl_feed import Change
-from casekeeper.journal.commits import Commit
+from casekeeper.journal.commits import Commit, Condition, Record
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.sql import accounts, blobs, casefiles, documents, operations, sessions, sweeping
 from casekeeper.storage.sql.casefiles import BatchStatuses
@@ -54,8 +55,11 @@ class Batch:
             opened,
             self._facts,
         )
-        self._finds = {asked: find for part in self._parts for asked, find in part.finds.items()}
-        self._takes = {record: take for part in self._parts for record, take in part.takes.items()}
+        self._finds: dict[type[Condition], Callable[[Any], Any]] = {}
+        self._takes: dict[type[Record], Callable[[Any], object]] = {}
+        for part in self._parts:
+            self._finds |= part.finds
+            self._takes |= part.takes
 
     def prepare(self, commits: Sequence[Commit]) -> None:
         """Read what most of these commits ask for: where sessions stand, which operations are open, and the like.
