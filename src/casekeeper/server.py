@@ -10,7 +10,7 @@ from functools import partial
 from pydantic import SecretStr
 
 from casekeeper.acl_feed import Pushes
-from casekeeper.background import Every, each, in_background, running
+from casekeeper.background import Every, each, running
 from casekeeper.clock import AgreedClock, Clock
 from casekeeper.documents.document import INLINE_BYTES
 from casekeeper.documents.filing import UPLOAD_KEPT
@@ -19,7 +19,6 @@ from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, in_turn
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.stopping import Rights
-from casekeeper.execution.telling import Telling
 from casekeeper.identity.accounts import (
     Account,
     AccountAbsent,
@@ -68,14 +67,13 @@ async def open_server(
     owner = f"{os.getpid()}-{secrets.token_hex(6)}"
     helper = find_helper(_secret_of(settings.redis), owner, live, pushes, agreed)
     announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
-    telling = Telling(helper) if helper else None
-    limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
+    limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=helper)
     async with (
         open_storage(
             settings.store, settings.data, announce, push, store_limits(settings), owner, pushes
         ) as storage,
         agreeing(agreed, storage.now if is_agreed else None),
-        _helped(helper, telling, storage, limits),
+        _helped(helper, storage, limits),
         open_sources(SourceParts(settings, storage, _tools(tools))) as sources,
     ):
         passwords = passwords or Passwords()
@@ -118,18 +116,13 @@ async def open_server(
 
 
 @asynccontextmanager
-async def _helped(
-    helper: Helper | None, telling: Telling | None, storage: Storage, limits: Limits
-) -> AsyncGenerator[None]:
+async def _helped(helper: Helper | None, storage: Storage, limits: Limits) -> AsyncGenerator[None]:
     """Hear of the other processes by the helper, where there is one."""
-    if helper is None or telling is None:
+    if helper is None:
         yield
         return
     epoch = (await storage.accounts.head()).epoch
-    async with (
-        in_background(telling.run(limits), "sharing rate limits"),
-        helper.running(epoch, telling.tell_all),
-    ):
+    async with helper.running(epoch, limits.known):
         yield
 
 

@@ -1,12 +1,12 @@
 """What helps processes to know of each other sooner: Redis, where an address names one. Nothing depends on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.clock import Clock
-from casekeeper.execution.telling import Wire
+from casekeeper.execution.limits import Count, Shared
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 
@@ -15,7 +15,7 @@ class HelperAddressInvalid(ValueError):
     """The address names no Redis, or its library is missing."""
 
 
-class Helper(Wire, Protocol):
+class Helper(Shared, Protocol):
     """Tells the other processes what was committed here, and this one what was committed there."""
 
     @property
@@ -31,8 +31,10 @@ class Helper(Wire, Protocol):
         """Permissions were changed here."""
         ...
 
-    def running(self, epoch: str, back: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-        """At work for the processes of one store; `back` is called whenever it has come (back)."""
+    def running(
+        self, epoch: str, counted: Callable[[], Iterable[Count]]
+    ) -> AbstractAsyncContextManager[None]:
+        """At work for the processes of one store. `counted`: what this one has counted, should it be forgotten there."""
         ...
 
 
