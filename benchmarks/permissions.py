@@ -18,7 +18,7 @@ from casekeeper.journal.commits import Commit, PermissionChanged, Record
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask
 from casekeeper.operations.operation import EVERYWHERE
-from casekeeper.policy import Ruling
+from casekeeper.operations.policy import Ruling
 from casekeeper.server import open_server
 from casekeeper.settings import Settings
 from casekeeper.wiring import Server

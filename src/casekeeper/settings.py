@@ -17,7 +17,7 @@ from pydantic_settings import (
 )
 
 from casekeeper.identity.issuer import Issuer, may_be_asked
-from casekeeper.policy import PolicyRule, read_rules
+from casekeeper.operations.policy import PolicyRule, read_rules
 
 PREFIX = "CASEKEEPER_"
 CONFIG = f"{PREFIX}CONFIG"

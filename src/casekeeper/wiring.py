@@ -54,9 +54,9 @@ from casekeeper.journal.requests import Requests
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.catalogue import Catalogue
 from casekeeper.operations.operation import OperationSource
+from casekeeper.operations.policy import Policy
 from casekeeper.operations.registry import Registry
 from casekeeper.paging import Cursors
-from casekeeper.policy import Policy
 from casekeeper.reading.readers import Readers
 from casekeeper.sessions.manager import CasefileSessionManager
 from casekeeper.sessions.reading import Reading

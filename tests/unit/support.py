@@ -60,10 +60,10 @@ from casekeeper.journal.requests import Ask, Requests
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import OperationSource, ToolCall
+from casekeeper.operations.policy import Policy
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool
 from casekeeper.paging import Cursors
-from casekeeper.policy import Policy
 from casekeeper.reading.readers import Readers
 from casekeeper.sessions.manager import At, CasefileSessionManager
 from casekeeper.sessions.reading import EventPage, Reading

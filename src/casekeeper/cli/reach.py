@@ -199,7 +199,7 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
 async def _served(settings: "Settings") -> "AsyncGenerator[Server]":
     """A server inside this process, behind no door."""
     from casekeeper.errors import StoreUnavailable
-    from casekeeper.policy import PolicyMisfit
+    from casekeeper.operations.policy import PolicyMisfit
     from casekeeper.server import open_server
     from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.bus.opening import HelperAddressInvalid

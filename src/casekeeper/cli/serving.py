@@ -19,7 +19,7 @@ from casekeeper.asgi import create_app
 from casekeeper.cli.exits import DATA, INTERRUPTED, UNAVAILABLE, USAGE, Stop
 from casekeeper.cli.reach import HOLDER, holder
 from casekeeper.errors import StoreUnavailable
-from casekeeper.policy import PolicyMisfit
+from casekeeper.operations.policy import PolicyMisfit
 from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
 from casekeeper.storage.addresses import StoreAddressInvalid

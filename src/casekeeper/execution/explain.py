@@ -13,7 +13,7 @@ from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.operations.admitting import Admitting, scope_of
 from casekeeper.operations.operation import OperationCall
-from casekeeper.policy import Decision, Ruling
+from casekeeper.operations.policy import Decision, Ruling
 from casekeeper.strict import Strict
 from casekeeper.values import value
 

@@ -13,8 +13,8 @@ from casekeeper.casefiles.access import Access
 from casekeeper.errors import ApprovalNeeded, PolicyDenies, RoleTooLow
 from casekeeper.journal.operations import OpenOperation
 from casekeeper.operations.operation import Operation, OperationCall, Scope
+from casekeeper.operations.policy import Decision, Policy, Ruling
 from casekeeper.operations.registry import Registry
-from casekeeper.policy import Decision, Policy, Ruling
 from casekeeper.values import value
 
 

@@ -21,8 +21,8 @@ from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext, NestedFailed
 from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, Scope, ToolCall
+from casekeeper.operations.policy import Policy, read_rules
 from casekeeper.operations.tools import tool
-from casekeeper.policy import Policy, read_rules
 from casekeeper.sessions.manager import At
 from tests.unit.support import ANNA, BEN, CARA, House, open_house
 

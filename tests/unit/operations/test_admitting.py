@@ -10,9 +10,9 @@ from casekeeper.identity.principal import Principal
 from casekeeper.journal.operations import OpenOperation
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.operation import ToolCall
+from casekeeper.operations.policy import Policy, read_rules
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool
-from casekeeper.policy import Policy, read_rules
 from tests.unit.support import NOW
 from tests.unit.tools import echo, send, shred
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from casekeeper.acl import Effect, Role
-from casekeeper.policy import RULES_MAX, Policy, PolicyMisfit, PolicyRule, Ruling, read_rules
+from casekeeper.operations.policy import RULES_MAX, Policy, PolicyMisfit, PolicyRule, Ruling, read_rules
 
 ROLES = ("public", "viewer", "editor", "admin", "owner")
 
