@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import LargeBinary, Table, Text
 
-from casekeeper.storage.sql import schema as schema
+from casekeeper.storage.sql.facts import EVENTS, PAYLOADS
 from casekeeper.storage.sqlite.store import connect
 
 _BATCH_MAX = 256
@@ -77,7 +77,7 @@ class SqliteFloor:
 
     def _write(self) -> None:
         connection = connect(self._path)
-        adding = [_named_insert(table) for table in (schema.events, schema.payloads)]
+        adding = [_named_insert(table) for table in (EVENTS, PAYLOADS)]
         while (item := self._queue.get()) is not None:
             batch = [item]
             while not self._queue.empty() and len(batch) < _BATCH_MAX:
@@ -132,8 +132,8 @@ class _Writer:
             del self._waiting[:_BATCH_MAX]
             events, payloads, heads = self._copies.make([producer for producer, _ in batch])
             async with self._connection.transaction():
-                await self._connection.execute(*_unnested(schema.events, events))
-                await self._connection.execute(*_unnested(schema.payloads, payloads))
+                await self._connection.execute(*_unnested(EVENTS, events))
+                await self._connection.execute(*_unnested(PAYLOADS, payloads))
                 await self._connection.execute(
                     "UPDATE sessions SET head_seq = n.seq, head_hash = n.hash, last_us = n.at_us"
                     " FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[]) AS n (id, seq, hash, at_us)"

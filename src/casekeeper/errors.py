@@ -1,4 +1,4 @@
-"""The one exception tree. Rooms raise; `doors/http/problems.py` and the command line map by branch.
+"""The one exception tree. Rooms raise; `doors/inbound.py` and the command line map by branch.
 
 ```text
 CasekeeperError
@@ -15,8 +15,9 @@ CasekeeperError
 │   ├── TooLarge        413   BodyTooLarge · CasefileFull · ThingTooLarge · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · PositionInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
-└── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
-                              ShuttingDown
+├── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
+│                             ShuttingDown
+└── CannotStart     exit 20   SettingsInvalid · PackageUnusable · DirectoryUnusable · DirectoryInUse · SchemaTooNew
 ```
 
 An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
@@ -58,6 +59,8 @@ class CasekeeperError(Exception):
     title: ClassVar[str] = "Something went wrong"
     check: ClassVar[Check | None] = None
     retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+    """Of a command that fails with it."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.title
@@ -72,6 +75,7 @@ class Unauthenticated(Refused):
     """WHO failed: there is no believable caller."""
 
     check = "who"
+    exit_code = 10
 
 
 class TokenMissing(Unauthenticated):
@@ -113,6 +117,7 @@ class Denied(Refused):
     """The caller is known and a member, but may not do this."""
 
     check = "where"
+    exit_code = 11
 
 
 class RoleTooLow(Denied):
@@ -187,6 +192,7 @@ class NotFound(Refused):
     """Missing, or hidden from this caller: the two are told apart nowhere."""
 
     check = "where"
+    exit_code = 12
     kind: ClassVar[str] = "thing"
 
     def __init__(self, name: str | None = None) -> None:
@@ -239,6 +245,8 @@ class RouteNotFound(NotFound):
 class Gone(Refused):
     """Was here once, and is not coming back."""
 
+    exit_code = 17
+
 
 class RouteGone(Gone):
     code = "route_gone"
@@ -260,6 +268,7 @@ class Conflict(Refused):
     """The state does not allow this now."""
 
     check = "admit"
+    exit_code = 13
 
 
 class SessionClosed(Conflict):
@@ -321,6 +330,8 @@ class CasefileExists(Conflict):
 class TooLarge(Refused):
     """More than this server takes."""
 
+    exit_code = 14
+
 
 class BodyTooLarge(TooLarge):
     code = "body_too_large"
@@ -344,6 +355,8 @@ class HeadersTooLarge(TooLarge):
 
 class Invalid(Refused):
     """The request itself is wrong; `errors` names the fields."""
+
+    exit_code = 15
 
     def __init__(self, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
         self.errors = errors
@@ -382,6 +395,7 @@ class Limited(Refused):
     """Too much, too fast."""
 
     check = "admit"
+    exit_code = 16
     retryable = True
 
 
@@ -403,6 +417,7 @@ class Unavailable(CasekeeperError):
     """Something that casekeeper needs is away. Nothing was half done; a retry is safe."""
 
     retryable = True
+    exit_code = 18
 
 
 class StoreUnavailable(Unavailable):
@@ -438,3 +453,37 @@ class ModelUnavailable(Unavailable):
 class ShuttingDown(Unavailable):
     code = "shutting_down"
     title = "The server is stopping"
+
+
+class CannotStart(CasekeeperError):
+    """Settings, packages, data directory or store do not let a process begin: the operator must act.
+
+    `detail` is one line that names what it is and, where that is not plain, the cure; it holds no passwords.
+    """
+
+    exit_code = 20
+
+
+class SettingsInvalid(CannotStart):
+    code = "settings_invalid"
+    title = "The settings cannot be used"
+
+
+class PackageUnusable(CannotStart):
+    code = "package_unusable"
+    title = "A package is missing or cannot be loaded"
+
+
+class DirectoryUnusable(CannotStart):
+    code = "directory_unusable"
+    title = "The data directory is missing or cannot be used"
+
+
+class DirectoryInUse(CannotStart):
+    code = "directory_in_use"
+    title = "Another process holds the data directory"
+
+
+class SchemaTooNew(CannotStart):
+    code = "schema_too_new"
+    title = "The store was written by a newer casekeeper"

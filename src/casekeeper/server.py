@@ -14,7 +14,7 @@ from casekeeper.background import Every, each, running
 from casekeeper.clock import AgreedClock, Clock
 from casekeeper.documents.document import INLINE_BYTES
 from casekeeper.documents.filing import UPLOAD_KEPT
-from casekeeper.errors import AccountExists
+from casekeeper.errors import AccountExists, PackageUnusable
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.recovery import Erasure, Expiry, Recovery, in_turn
 from casekeeper.execution.runner import Runner
@@ -29,7 +29,7 @@ from casekeeper.identity.passwords import Passwords
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
-from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
+from casekeeper.operations.registry import MANAGED_TOOLS, DuplicateTool, ToolRegistry, tools_of_packages
 from casekeeper.operations.sources import SourceParts, open_sources
 from casekeeper.operations.tools import Tool
 from casekeeper.reading.readers import Readers
@@ -38,7 +38,6 @@ from casekeeper.settings import Settings
 from casekeeper.storage.bus.opening import Helper, find_helper
 from casekeeper.storage.clocks import agreeing
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
 from casekeeper.wiring import FirstLogin, Server, wire
@@ -70,7 +69,7 @@ async def open_server(
     limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=helper)
     async with (
         open_storage(
-            settings.store, settings.data, announce, push, store_limits(settings), owner, pushes
+            settings.store, settings.data, announce, push, settings.store_limits, owner, pushes
         ) as storage,
         agreeing(agreed, storage.now if is_agreed else None),
         _helped(helper, storage, limits),
@@ -130,23 +129,13 @@ def _rates(settings: Settings) -> Rates:
     return Rates(settings.limit_user, settings.limit_casefile, settings.limit_tool, settings.limit_tools)
 
 
-def store_limits(settings: Settings) -> StoreLimits:
-    """What the settings grant a store."""
-    return StoreLimits(
-        settings.store_connections,
-        timedelta(seconds=settings.store_connect_s),
-        timedelta(seconds=settings.store_statement_s),
-        timedelta(seconds=settings.store_lock_s),
-        settings.firestore_channels,
-        settings.search,
-        settings.blobs,
-    )
-
-
 def _tools(more: Iterable[Tool]) -> ToolRegistry:
-    for tool in (*BUILT_IN, *tools_of_packages()):
-        MANAGED_TOOLS.add(tool)
-    return ToolRegistry((*MANAGED_TOOLS.values(), *more))
+    try:
+        for tool in (*BUILT_IN, *tools_of_packages()):
+            MANAGED_TOOLS.add(tool)
+        return ToolRegistry((*MANAGED_TOOLS.values(), *more))
+    except DuplicateTool as error:
+        raise PackageUnusable(f"Of the installed packages and what is added here, {error}.") from error
 
 
 def _sweeps(server: Server, recovery: Recovery, every: timedelta) -> list[Every]:

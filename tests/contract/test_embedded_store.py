@@ -14,8 +14,7 @@ from sqlalchemy import create_engine
 from casekeeper.errors import Overloaded, StoreUnavailable
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
-from casekeeper.storage.sql.ddl import SQLITE_SEARCH, SQLITE_TRIGGERS
-from casekeeper.storage.sql.schema import metadata
+from casekeeper.storage.sql.schema import SQLITE_SEARCH, SQLITE_TRIGGERS, metadata
 from casekeeper.storage.sqlite.opening import open_embedded
 from casekeeper.storage.store import Storage
 from tests.contract.conftest import Opening

@@ -3,14 +3,16 @@ import re
 import pytest
 
 from casekeeper import errors
-from casekeeper.doors.http.problems import STATUS, status_of
+from casekeeper.cli.exits import EPILOG
+from casekeeper.doors.inbound import STATUS, status_of
 from casekeeper.errors import CasekeeperError
 from tests.conventions.documents import generator
 from tests.conventions.tree import ROOT
 
 generator().import_all()
 LEAVES: list[type[CasekeeperError]] = list(generator().leaves(CasekeeperError))
-BRANCHES = {leaf.__mro__[1] for leaf in LEAVES}
+ANSWERED = [leaf for leaf in LEAVES if not issubclass(leaf, errors.CannotStart)]
+BRANCHES = {leaf.__mro__[1] for leaf in ANSWERED}
 OF_THE_TREE = [leaf for leaf in LEAVES if leaf.__module__ == errors.__name__]
 
 
@@ -36,8 +38,8 @@ def test_no_two_errors_share_a_code_or_a_title():
     assert len({leaf.code for leaf in LEAVES}) == len({leaf.title for leaf in LEAVES}) == len(LEAVES)
 
 
-@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
-def test_every_error_is_mapped_to_a_status(leaf: type[CasekeeperError]):
+@pytest.mark.parametrize("leaf", ANSWERED, ids=lambda leaf: leaf.__name__)
+def test_every_error_that_answers_a_call_is_mapped_to_a_status(leaf: type[CasekeeperError]):
     assert 400 <= status_of(leaf.__new__(leaf)) < 600
 
 
@@ -69,13 +71,25 @@ def test_only_a_room_that_must_declares_errors_of_its_own():
     assert sorted(leaf.__name__ for leaf in LEAVES if leaf not in OF_THE_TREE) == ["RightsLost", "TooDeep"]
 
 
+def test_every_branch_has_an_exit_code_of_its_own_that_the_command_line_documents():
+    branches = [*BRANCHES, errors.CannotStart]
+    documented = (ROOT / "docs" / "cli.md").read_text()
+
+    assert len({branch.exit_code for branch in branches}) == len(branches)
+    assert all(f"| {branch.exit_code} | " in documented for branch in branches)
+    assert all(f" {branch.exit_code} " in EPILOG for branch in branches)
+
+
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
 def test_every_error_is_documented(leaf: type[CasekeeperError]):
-    assert f"| `{leaf.code}` | {status_of(leaf.__new__(leaf))} |" in (ROOT / "docs" / "errors.md").read_text()
+    status = f" {status_of(leaf.__new__(leaf))} |" if leaf in ANSWERED else f" {leaf.title} |"
+
+    assert f"| `{leaf.code}` |{status}" in (ROOT / "docs" / "errors.md").read_text()
 
 
-def test_the_codes_that_the_http_door_makes_itself_are_documented():
-    source = (ROOT / "src/casekeeper/doors/http/problems.py").read_text()
+def test_the_codes_that_the_doors_make_themselves_are_documented():
+    doors = ROOT / "src/casekeeper/doors"
+    source = (doors / "inbound.py").read_text() + (doors / "http/problems.py").read_text()
     made = set(re.findall(r'"([a-z]+_[a-z_]+)"', source)) - {
         "needed_role",
         "open_operations",

@@ -17,7 +17,7 @@ CEILING = 500
 """About 300 lines is what a module should have; how long it may be is another matter."""
 
 CATCHES_ALL = {
-    "doors/http/dependencies.py": "the outermost door of a verb: whatever happens behind it becomes a problem",
+    "doors/http/verbs.py": "the outermost door of a verb: whatever happens behind it becomes a problem",
     "cli/app.py": "the command line's outermost door: one line on stderr, never a traceback",
     "cli/inprocess.py": "the outermost door of an application in the same process: who asked is told",
     "reading/clean.py": "library calls on bytes of strangers: one mail never stops an import",

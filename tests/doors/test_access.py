@@ -15,7 +15,7 @@ from tests.doors.sites import Site
 from tests.support import Api
 
 TRIED = [(case, target) for case in CASES for target in case.rows]
-_POLLING = ("SqlAccounts.head", "SqlAccounts.changes", "SqlAccounts.number_before")
+_POLLING = ("SqlFeed.head", "SqlFeed.changes", "SqlFeed.number_before")
 IDS = [f"{case.id} {target}" for case, target in TRIED]
 
 

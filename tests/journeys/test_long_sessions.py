@@ -23,10 +23,10 @@ from casekeeper.server import Server
 from casekeeper.sessions.manager import At, SessionContext
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import EndSession, SessionIsIdle, SessionIsOpen
-from casekeeper.storage.sql.accounts import SqlAccounts
 from casekeeper.storage.sql.batch import Batch
 from casekeeper.storage.sql.casefiles import SqlCasefiles
 from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.identities import SqlIdentities
 from casekeeper.storage.sql.sessions import SqlSessions
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sqlite.transaction import SqliteTx
@@ -169,9 +169,9 @@ async def test_nothing_on_the_way_reads_a_whole_table_or_sorts(site: Site) -> No
     counted = Counted(site.path)
     house, now = site.house, site.server.clock()
     await _steps_of_reading(site, LONG, counted)
-    await SqlAccounts(counted).head()
-    await SqlAccounts(counted).claimed("key", now)
-    await SqlAccounts(counted).snapshot(house.users["owner"], [house.casefile_id], 0)
+    await SqlIdentities(counted).head()
+    await SqlIdentities(counted).claimed("key", now)
+    await SqlIdentities(counted).snapshot(house.users["owner"], [house.casefile_id], 0)
     await SqlCasefiles(counted).access(house.users["owner"], house.casefile_id)
     await SqlSessions(counted).session(site.sessions[LONG])
     await SqlSessions(counted).auto_session(house.users["owner"], house.casefile_id, now)

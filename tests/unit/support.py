@@ -56,7 +56,7 @@ from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Sealed, StoredFact
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.operations import OpenedOperation, OpenOperation
-from casekeeper.journal.requests import Ask, Requests
+from casekeeper.journal.requests import Ask, Body, Requests
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import OperationSource, ToolCall
@@ -206,12 +206,12 @@ class House:
         return self.tokens.verify(minted.token)
 
     def ask(
-        self, caller: Principal, request_id: str | None = None, *, body: bytes = b"", route: str = "r"
+        self, caller: Principal, request_id: str | None = None, *, body: bytes = b"null", route: str = "r"
     ) -> Ask:
         """A request; one with an id can be repeated."""
         self._asked += 1
         name = request_id or f"req_{self._asked}"
-        return Ask(caller.user_id, route, name, body, is_repeatable=request_id is not None)
+        return Ask(caller.user_id, route, name, Body.of_json(body), is_repeatable=request_id is not None)
 
     # WHERE
 

@@ -8,7 +8,8 @@ from pydantic import SecretStr
 
 from casekeeper.agents.agent import Budgets
 from casekeeper.agents.registry import AgentRegistry
-from casekeeper.agents.routes import Providers
+from casekeeper.agents.routes import AgentMisconfigured, Providers
+from casekeeper.errors import SettingsInvalid
 from casekeeper.operations.sources import SourceParts
 
 
@@ -17,10 +18,21 @@ async def open_agents(parts: SourceParts) -> AsyncGenerator[AgentRegistry]:
     """The agents, with connections to providers that are closed in the end.
 
     Raises:
-        AgentMisconfigured: An alias or an agent names an unknown provider or tool, or a name is taken.
+        SettingsInvalid: An alias names an unknown provider.
     """
+    try:
+        agents = _agents(parts)
+    except AgentMisconfigured as error:
+        raise SettingsInvalid(f"CASEKEEPER_AGENT_ALIASES: {error}.") from error
+    try:
+        yield agents
+    finally:
+        await agents.close()
+
+
+def _agents(parts: SourceParts) -> AgentRegistry:
     settings = parts.settings
-    agents = AgentRegistry(
+    return AgentRegistry(
         parts.tools,
         parts.storage.events,
         parts.storage.blobs,
@@ -41,10 +53,6 @@ async def open_agents(parts: SourceParts) -> AsyncGenerator[AgentRegistry]:
         ),
         timeout=timedelta(seconds=settings.agent_timeout_s),
     )
-    try:
-        yield agents
-    finally:
-        await agents.close()
 
 
 def _secret_of(setting: SecretStr | None) -> str | None:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from casekeeper.cli.exits import DATA, FAULT, Stop
+from casekeeper.cli.opening import DATABASE, HOLDER, holder
 from casekeeper.cli.output import Column, Output, printable, table, took
-from casekeeper.cli.reach import DATABASE, HOLDER, holder
 from casekeeper.cli.serving import serving, stopping
 from casekeeper.client import ApiError, Casekeeper, Conflict, Denied, NotFound
 from casekeeper.server import Server

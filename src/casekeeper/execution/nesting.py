@@ -33,7 +33,7 @@ from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Kind
 from casekeeper.journal.feed import Delta, LiveFeed
 from casekeeper.journal.operations import AT_ONCE, OperationEnded
-from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
+from casekeeper.journal.requests import AlreadyClaimed, Ask, Body, Requests
 from casekeeper.operations.admitting import Admitting, scope_of
 from casekeeper.operations.context import (
     MDSContext,
@@ -258,7 +258,8 @@ def _ask(outer: Started, call: OperationCall, call_id: str | None, key: str | No
     if not 0 < len(key) <= _KEY_MAX:
         raise NestedFailed("key_unfit", f"The key of a nested call has 1 to {_KEY_MAX} characters.")
     body = to_json([call.operation_type, call.name, call.inputs], inf_nan_mode="null")
-    return Ask(user_id, "nested", request_id, body, is_repeatable=True, within=(outer.fact.event_id, key))
+    within = (outer.fact.event_id, key)
+    return Ask(user_id, "nested", request_id, Body.of_json(body), is_repeatable=True, within=within)
 
 
 def _unheard(event_id: str) -> None:

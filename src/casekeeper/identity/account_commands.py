@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints
 
 from casekeeper.identity.passwords import Password
 from casekeeper.ids import UserId
+from casekeeper.journal.requests import NotFingerprinted
 from casekeeper.paging import DEFAULT_LIMIT, Limit
 from casekeeper.strict import Strict
 
@@ -16,7 +17,7 @@ class CreateAccount(Strict):
     """Make an account. Without a password it can only be used through API keys."""
 
     user_id: UserId
-    password: Password | None = None
+    password: Annotated[Password | None, NotFingerprinted()] = None
     display_name: Name = ""
     is_operator: bool = False
 
@@ -25,8 +26,8 @@ class UpdateAccount(Strict):
     """Change an account. Operators change any; everyone else only their own password, giving the present one."""
 
     user_id: UserId
-    password: Password | None = None
-    current_password: str | None = Field(default=None, max_length=256)
+    password: Annotated[Password | None, NotFingerprinted()] = None
+    current_password: Annotated[str | None, Field(max_length=256), NotFingerprinted()] = None
     display_name: Name | None = None
     is_operator: bool | None = None
     is_active: bool | None = None

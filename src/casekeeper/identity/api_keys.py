@@ -2,7 +2,6 @@
 
 import hmac
 import secrets
-from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -17,6 +16,7 @@ from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import KeyId, UserId, new_key_id
 from casekeeper.journal.commits import Commit, Commits, PermissionChanged
 from casekeeper.journal.requests import Ask, Requests
+from casekeeper.paging import Page
 from casekeeper.strict import Strict
 
 
@@ -82,12 +82,12 @@ class ApiKeys:
         await self._commits.commit(Commit(conditions=claim, records=(*claim, PutKey(key, digest_of(secret)))))
         return NewApiKey(**key.model_dump(), api_key=f"ck_{key_id.removeprefix('key_')}_{secret}")
 
-    async def of_account(self, caller: Principal, command: ListKeys) -> Sequence[ApiKey]:
+    async def page(self, caller: Principal, command: ListKeys) -> Page[ApiKey]:
         """All keys of an account, oldest first, without their secrets."""
         user_id = own_or_operator(caller, command.user_id)
         if await self._store.account(user_id) is None:
             raise AccountNotFound(user_id)
-        return await self._store.keys(user_id)
+        return Page[ApiKey](items=list(await self._store.keys(user_id)))
 
     async def revoke(self, caller: Principal, command: RevokeKey, ask: Ask) -> tuple[ApiKey, bool]:
         """End a key and every token of its account; repeating it changes nothing."""

@@ -71,7 +71,7 @@ class Admitting:
         """Check the policy against the operations that there are.
 
         Raises:
-            PolicyMisfit: A rule names an operation that there is not.
+            SettingsInvalid: A rule names an operation that there is not.
         """
         self.registry = registry
         self._policy = policy

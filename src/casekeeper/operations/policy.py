@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from casekeeper.acl import Effect, Role, role_for_effects
+from casekeeper.errors import SettingsInvalid
 from casekeeper.kinds import KINDS
 from casekeeper.strict import Strict
 from casekeeper.values import value
@@ -41,10 +42,6 @@ _LEAVES = frozenset({Effect.EXTERNAL, Effect.DESTRUCTIVE})
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/@*?\[\]!-]{1,128}$")]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(str.casefold)]
-
-
-class PolicyMisfit(ValueError):
-    """A rule cannot be what its author meant; the message names the rule and the field."""
 
 
 class PolicyRule(Strict, frozen=True):
@@ -186,7 +183,7 @@ class Policy:
         """Check the rules against the operations that there are, by type; None where more may be added later.
 
         Raises:
-            PolicyMisfit: A rule names, letter by letter, an operation that there is not: most likely a typing error,
+            SettingsInvalid: A rule names, letter by letter, an operation that there is not: most likely a typing error,
                 and what it should have stopped would go through.
         """
         for rule in self.rules:
@@ -195,7 +192,9 @@ class Policy:
                 for name in patterns:
                     if known is not None and not any(sign in name for sign in _GLOB) and name not in known:
                         field = KINDS[type_].plural
-                        raise PolicyMisfit(f"rule {rule.name}, {field}: there is no {type_} {name!r}")
+                        raise SettingsInvalid(
+                            f"CASEKEEPER_POLICIES: rule {rule.name}, {field}: there is no {type_} {name!r}."
+                        )
 
     def decide(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from casekeeper.errors import ArgumentsInvalid, FieldError
+from casekeeper.errors import ArgumentsInvalid, FieldError, PackageUnusable
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.operation import (
     EVERYWHERE,
@@ -75,9 +75,17 @@ MANAGED_TOOLS = ToolRegistry()
 
 
 def tools_of_packages() -> Iterator[Tool]:
-    """What installed packages bring through the entry point, in the order of their names."""
+    """What installed packages bring through the entry point, in the order of their names.
+
+    Raises:
+        PackageUnusable: One of them cannot be imported, or brings no tools there.
+    """
     for entry in _entries(tuple(sys.path)):
-        yield from entry.load()
+        try:
+            yield from tuple(entry.load())
+        except (ImportError, AttributeError, TypeError) as error:
+            package = entry.dist.name if entry.dist else entry.value
+            raise PackageUnusable(f"The tools of {package} cannot be loaded: {error}.") from error
 
 
 @lru_cache(maxsize=1)

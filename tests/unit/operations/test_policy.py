@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from casekeeper.acl import Effect, Role
-from casekeeper.operations.policy import RULES_MAX, Policy, PolicyMisfit, PolicyRule, Ruling, read_rules
+from casekeeper.errors import SettingsInvalid
+from casekeeper.operations.policy import RULES_MAX, Policy, PolicyRule, Ruling, read_rules
 
 ROLES = ("public", "viewer", "editor", "admin", "owner")
 
@@ -196,7 +197,7 @@ def test_tags_are_needed_only_where_a_rule_names_one():
 def test_a_rule_about_what_there_is_not_stops_the_start(condition: dict[str, Any]):
     policy = Policy(read_rules([{"name": "hr", "then": "deny", **condition}]))
 
-    with pytest.raises(PolicyMisfit, match=r"rule hr, (tools|agents): there is no (tool|agent) 'mail_s"):
+    with pytest.raises(SettingsInvalid, match=r"rule hr, (tools|agents): there is no (tool|agent) 'mail_s"):
         policy.check({"tool": {"mail_send"}, "agent": ()})
 
 

@@ -25,9 +25,9 @@ from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, Ses
 from casekeeper.sessions.reading import EventPage, Reading
 from casekeeper.sessions.session import Visibility
 from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
-from casekeeper.storage.sql.accounts import SqlAccounts
 from casekeeper.storage.sql.casefiles import SqlCasefiles
 from casekeeper.storage.sql.events import SqlEvents
+from casekeeper.storage.sql.identities import SqlIdentities
 from casekeeper.storage.sql.sessions import SqlSessions
 from casekeeper.storage.sql.statements import Reads, Tx
 from tests.unit.support import ANNA, BEN, House
@@ -168,7 +168,7 @@ async def test_a_thousand_pieces_of_progress_cost_no_read(place: Place):
     house = place.house
     reads: Any = house.storage.commits
     counting = Counting(reads)
-    freshness = Freshness(SqlAccounts(counting), house.clock, monotonic=house.clock.monotonic)
+    freshness = Freshness(SqlIdentities(counting), house.clock, monotonic=house.clock.monotonic)
     stored = StoredGrants(SqlCasefiles(counting), house.clock)
     gate = Gate(
         FreshGrants(stored, freshness, house.clock), house.storage.casefiles, house.commits, house.clock

@@ -5,17 +5,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from casekeeper.doors.http.cookies import CSRF_HEADER
+from casekeeper.doors.cookies import CSRF_HEADER
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
 from casekeeper.doors.http.envelope import Envelope, Json, dumps
 from casekeeper.doors.http.problems import problem
-from casekeeper.doors.http.verbs import verb
 from casekeeper.errors import CasekeeperError
 from casekeeper.identity.code_flow import Return
 from casekeeper.identity.logins import Login, Secret
+from casekeeper.identity.logouts import LogOut
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import UserId
 from casekeeper.strict import Strict
+from casekeeper.verbs import VERBS
 
 open_ = APIRouter(prefix="/v1/auth", route_class=OpenRoute)
 guarded = APIRouter(prefix="/v1/auth", route_class=GuardedRoute)
@@ -33,6 +34,7 @@ NextPath = Annotated[
 ]
 Text = Annotated[str | None, Query(max_length=4096)]
 
+_LOGOUT = VERBS["auth/logout"]
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     303: {"description": "Go on there.", "headers": {"Location": {"schema": {"type": "string"}}}}
 }
@@ -72,7 +74,7 @@ async def login(
     next_path: NextPath = "/",
 ) -> Response:
     """Send a browser to an issuer, to log in there."""
-    door.browser.must_be_usable(door)
+    door.browser.must_be_usable(door.url.hostname or "")
     start = await door.server.code_flow.start(issuer, next_path)
     return _sent_to(start.location, *door.browser.login(door, start.state, start.sealed))
 
@@ -106,18 +108,28 @@ async def callback(
     return _sent_to(next_path, cookies.session(opened.secret), cookies.no_login(state))
 
 
-@verb(open_, "/session", WhoIsIn)
-async def log_in(body: Envelope[BrowserLogin], door: Inbound) -> Response:
-    """Log a browser in with a password: begins its session, whose cookie no script can read."""
+async def log_in(door: Inbound, body: Envelope[BrowserLogin]) -> Response:
+    """Begin a browser's session, for a password."""
     cookies = door.browser
-    cookies.must_be_usable(door)
+    cookies.must_be_usable(door.url.hostname or "")
     cookies.must_come_from_here(door)
-    door.ask(body)
+    door.begin(body)
     fields = body.payload
     known = await door.server.logins.known(Login(user_id=fields.user_id, password=fields.password))
     opened = await door.server.browser_sessions.open(known, cookies.session_of(door))
     response = door.answer(_who(door, opened.principal), body)
     response.headers.append("Set-Cookie", cookies.session(opened.secret))
+    return response
+
+
+async def log_out(door: Inbound, body: Envelope[LogOut]) -> Response:
+    """End a login or all of an account's, and take the browser's cookie back where its session ended."""
+    caller = door.caller
+    ended, repeated = await door.server.logouts.log_out(caller, body.payload, door.ask(_LOGOUT, body))
+    response = door.answer(ended, body, repeated=repeated)
+    is_own = ended.everywhere and ended.user_id == caller.user_id
+    if caller.browser_session is not None and (is_own or body.payload.browser_session):
+        response.headers.append("Set-Cookie", door.browser.no_session())
     return response
 
 
@@ -137,7 +149,7 @@ def _who(door: Inbound, principal: Principal) -> WhoIsIn:
 
 
 def _sent_to(location: str, *cookies: str) -> Response:
-    # The address that the browser comes from holds a code; nobody needs to be told of it.
+    # The address that the browser comes from holds a code, which no other site may see.
     headers = {"Location": location, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     response = Response(status_code=303, headers=headers)
     for cookie in cookies:

@@ -1,39 +1,31 @@
 """What routes are given: the server's parts, the caller, and how a call is asked and answered."""
 
-import inspect
 import json
 import math
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, get_type_hints
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from casekeeper.doors.http.cookies import CSRF_HEADER, Cookies
+from casekeeper.doors.cookies import Cookies
 from casekeeper.doors.http.envelope import Envelope, Json, Status, answer
-from casekeeper.doors.http.problems import answer_to
-from casekeeper.errors import ArgumentsInvalid, CasekeeperError, FieldError, TokenMissing, UserMismatch
+from casekeeper.doors.inbound import authenticated, must_be_caller, sent_request_id
+from casekeeper.errors import CasekeeperError, TokenMissing
 from casekeeper.execution.service import SessionService
+from casekeeper.execution.status import Executed
 from casekeeper.identity.principal import Principal
-from casekeeper.ids import REQUEST_ID, new_request_id
+from casekeeper.ids import new_request_id
 from casekeeper.journal.events import Failure
-from casekeeper.journal.requests import Ask
+from casekeeper.journal.requests import Ask, Body
 from casekeeper.server import Server
+from casekeeper.verbs import Verb
 
-_REQUEST_ID = re.compile(REQUEST_ID)
-_BEARER = "bearer "
 _CALLER = "casekeeper.caller"
-_NOT_JSON = {
-    "type": "json_invalid",
-    "loc": ("body",),
-    "msg": "must be JSON, sent with the header Content-Type: application/json",
-}
 # Numbers that may be too large for a float.
 _HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}[.eE]")
 
@@ -80,49 +72,37 @@ class Inbound(Request):
         Raises:
             TokenMissing: The route is not behind WHO.
         """
-        if self.known_caller is None:
+        caller = self.scope.get(_CALLER)
+        if caller is None:
             raise TokenMissing
-        return self.known_caller
+        return caller
 
-    @property
-    def known_caller(self) -> Principal | None:
-        """Who calls, where the route asked for it."""
-        return self.scope.get(_CALLER)
+    async def authenticate(self) -> None:
+        """Find out who calls, before anything else of the call is looked at."""
+        self.scope[_CALLER] = await authenticated(self.server, self)
 
-    def ask(self, body: Envelope[Any]) -> Ask:
-        """The call as idempotency sees it.
+    def begin(self, body: Envelope[Any] | None = None) -> bool:
+        """Take the call's request id, or make one; returns whether it was sent.
 
         Raises:
             UserMismatch: `user_id` is not the caller.
             ArgumentsInvalid: `request_id` and `Idempotency-Key` differ, or the header is ill-formed.
         """
-        caller = self.known_caller
-        sent = self.sent_request_id(body.request_id)
-        if caller is not None and body.user_id not in (None, caller.user_id):
-            raise UserMismatch
-        payload = body.payload.model_dump_json().encode() if sent is not None else b""
-        return self.ask_about(sent, payload)
+        sent = sent_request_id(self.headers, body.request_id if body else None)
+        if body is not None:
+            must_be_caller(body.user_id, self.scope.get(_CALLER))
+        self.state.request_id = sent or new_request_id()
+        return sent is not None
 
-    def ask_about(self, sent: str | None, payload: bytes) -> Ask:
+    def ask(self, verb: Verb, body: Envelope[Any]) -> Ask:
+        """The call as idempotency sees it; raises what `begin` does."""
+        return self.ask_about(verb, Body.of_command(body.payload), body)
+
+    def ask_about(self, verb: Verb, asked: Body, body: Envelope[Any] | None = None) -> Ask:
         """Likewise, where the body is not an envelope."""
-        caller = self.known_caller
-        request_id = self.state.request_id = sent or new_request_id()
-        user_id = caller.user_id if caller else ""
-        repeatable = sent is not None and caller is not None
-        return Ask(user_id, self.scope["path"], request_id, payload, is_repeatable=repeatable)
-
-    def sent_request_id(self, sent: str | None) -> str | None:
-        """The request id of body and header, which must agree."""
-        header = self.headers.get("idempotency-key")
-        if header is None:
-            return sent
-        if not _REQUEST_ID.fullmatch(header):
-            raise ArgumentsInvalid(errors=(FieldError("Idempotency-Key", "1 to 128 of A-Z a-z 0-9 _ . : -"),))
-        if sent not in (None, header):
-            raise ArgumentsInvalid(
-                errors=(FieldError("request_id", "differs from the header Idempotency-Key"),)
-            )
-        return header
+        sent = self.begin(body)
+        user_id, request_id = self.caller.user_id, self.state.request_id
+        return Ask(user_id, verb.claims, request_id, asked, is_repeatable=sent)
 
     def answer(
         self,
@@ -145,6 +125,10 @@ class Inbound(Request):
             repeated=repeated,
         )
 
+    def executed(self, executed: Executed, body: Envelope[Any], *, repeated: bool = False) -> Json:
+        """The answer about an operation: how it ended, or that it has not."""
+        return self.answer(executed, body, repeated=repeated, status=executed.status, error=executed.error)
+
 
 def _finite(number: str) -> float:
     if math.isinf(value := float(number)):
@@ -152,24 +136,10 @@ def _finite(number: str) -> float:
     return value
 
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
 class OpenRoute(APIRoute):
-    """A route that needs no caller.
+    """A route of FastAPI's that needs no caller, on an `Inbound`."""
 
-    A handler that takes an envelope and the call, `(body: Envelope[…], door: Inbound)`, is called straight away.
-    FastAPI describes such a route, but its machinery for dependencies, which none of them has, would cost more than
-    most calls; any other handler goes through it.
-    """
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
-        super().__init__(path, endpoint, **more)
-        self.is_straight = list(inspect.signature(endpoint).parameters) == ["body", "door"]
-        if self.is_straight:
-            self.app = self._straight(endpoint, get_type_hints(endpoint)["body"])
-
-    def get_route_handler(self) -> Handler:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler on an `Inbound`."""
         handler = super().get_route_handler()
 
@@ -189,72 +159,10 @@ class OpenRoute(APIRoute):
     async def admit(self, door: Inbound) -> None:
         """What must hold before anything else of the request is read: nothing here."""
 
-    def _straight(self, endpoint: Callable[..., Any], envelope: Any) -> ASGIApp:
-        adapter: TypeAdapter[Envelope[Any]] = TypeAdapter(envelope)
-
-        async def answered(door: Inbound) -> Response:
-            await self.admit(door)
-            if not _is_json(door.headers.get("content-type", "")):
-                raise RequestValidationError([_NOT_JSON])
-            value = await door.json()
-            try:
-                body = adapter.validate_python(value)
-            except ValidationError as error:
-                raise RequestValidationError(
-                    error.errors(include_url=False, include_context=False)
-                ) from error
-            return await endpoint(body, door)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            door = Inbound(scope, receive, send)
-            try:
-                response = await answered(door)
-            except Exception as error:
-                response = answer_to(error, door)
-            await response(scope, receive, send)
-
-        return app
-
 
 class GuardedRoute(OpenRoute):
-    """A route behind WHO: the token is checked before anything else of the request is read.
-
-    A browser's session stands in for a token where there is no `Authorization` header at all.
-    """
+    """A route behind WHO."""
 
     async def admit(self, door: Inbound) -> None:
-        """Authenticate the caller.
-
-        Raises:
-            Unauthenticated: There is no believable one.
-            ForeignPage: Another site's page uses a browser's session.
-            CsrfTokenRejected: A browser's session would change something without its token.
-        """
-        header = door.headers.get("authorization")
-        if header is None and (secret := door.browser.session_of(door) if "cookie" in door.headers else None):
-            door.scope[_CALLER] = await _of_browser(door, secret)
-        else:
-            door.scope[_CALLER] = await door.server.authenticator.authenticate(_bearer(header))
-
-
-def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
-    # RFC 6839 §3.1: whatever ends in `+json` can be read as JSON.
-    return media_type == "application/json" or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    )
-
-
-async def _of_browser(door: Inbound, secret: str) -> Principal:
-    door.browser.must_come_from_here(door)
-    sessions = door.server.browser_sessions
-    principal = await sessions.authenticate(secret)
-    given = door.headers.get(CSRF_HEADER, "")
-    door.browser.must_have_token(door, sessions.is_csrf_token(principal, given))
-    return principal
-
-
-def _bearer(value: str | None) -> str | None:
-    if value is None or value[: len(_BEARER)].lower() != _BEARER:
-        return None
-    return value[len(_BEARER) :].strip()
+        """Authenticate the caller."""
+        await door.authenticate()

@@ -1,4 +1,4 @@
-"""`/v1/documents`."""
+"""Bytes of documents, in and out."""
 
 from typing import Annotated
 from urllib.parse import quote
@@ -6,16 +6,15 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Response
 from starlette.responses import StreamingResponse
 
-from casekeeper.documents.custody import DeleteTheDocuments, DocumentsDeleted
-from casekeeper.documents.document import Document, DocumentSummary
-from casekeeper.documents.filing import GetDocument, ListDocuments, Uploaded
+from casekeeper.documents.document import DocumentSummary
+from casekeeper.documents.filing import GetDocument
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound
-from casekeeper.doors.http.envelope import Envelope
-from casekeeper.doors.http.verbs import verb
+from casekeeper.doors.http.envelope import Json
 from casekeeper.ids import CasefileId, DocumentId
-from casekeeper.paging import Page
+from casekeeper.journal.requests import Body
+from casekeeper.verbs import VERBS
 
-router = APIRouter(prefix="/v1/documents", route_class=GuardedRoute, tags=["documents"])
+router = APIRouter(route_class=GuardedRoute, tags=["documents"])
 
 FileName = Annotated[
     str,
@@ -23,31 +22,15 @@ FileName = Annotated[
 ]
 
 
-@verb(router, "/list", Page[DocumentSummary])
-async def list_(body: Envelope[ListDocuments], door: Inbound) -> Response:
-    """A casefile's documents, newest filed first."""
-    door.ask(body)
-    return door.answer(await door.server.filing.page(door.caller, body.payload), body)
+_UPLOAD = VERBS["documents/upload"]
 
 
-@verb(router, "/get", Document)
-async def get(body: Envelope[GetDocument], door: Inbound) -> Response:
-    """One document with its text."""
-    door.ask(body)
-    return door.answer(await door.server.filing.get(door.caller, body.payload), body)
-
-
-@verb(router, "/delete", DocumentsDeleted)
-async def delete(body: Envelope[DeleteTheDocuments], door: Inbound) -> Response:
-    """Delete documents and what was attached to them, for good; the record keeps that they were there."""
-    gone, repeated = await door.server.custody.delete(door.caller, body.payload, door.ask(body))
-    return door.answer(gone, body, repeated=repeated)
-
-
-@verb(
-    router,
-    "/upload",
-    Uploaded,
+@router.post(
+    _UPLOAD.path,
+    operation_id=_UPLOAD.operation_id,
+    description=_UPLOAD.summary,
+    response_model=None,
+    response_class=Json,
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -56,16 +39,17 @@ async def delete(body: Envelope[DeleteTheDocuments], door: Inbound) -> Response:
     },
 )
 async def upload(casefile_id: Annotated[CasefileId, Query()], filename: FileName, door: Inbound) -> Response:
-    """Bring bytes in, streamed as the raw body; `document_import` files them within 24 hours."""
+    """Keep the bytes that are streamed as the raw body."""
     # The bytes themselves are not part of what makes two uploads the same request: they are yet to come.
-    ask = door.ask_about(door.sent_request_id(None), f"{casefile_id}\n{filename}".encode())
+    asked = Body(lambda: [casefile_id, filename], f"{casefile_id}\n{filename}".encode)
+    ask = door.ask_about(_UPLOAD, asked)
     chunks = door.stream()
     uploaded, repeated = await door.server.filing.upload(door.caller, casefile_id, filename, chunks, ask)
     return door.answer(uploaded, repeated=repeated)
 
 
 @router.get(
-    "/{document_id}/content",
+    "/v1/documents/{document_id}/content",
     operation_id="documents_content",
     response_class=StreamingResponse,
     responses={

@@ -1,4 +1,4 @@
-"""The one envelope of every POST (SPEC §3), and how answers are written."""
+"""The envelope of every POST, and how answers are written."""
 
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar

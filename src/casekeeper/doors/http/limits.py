@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casekeeper.doors.http.problems import problem
 from casekeeper.errors import BodyTooLarge, CasekeeperError, HeadersTooLarge
+from casekeeper.verbs import VERBS
 
 HEADERS_MAX = 32 * 1024
 """All header lines together, in bytes. A token has 8 KiB at most."""
@@ -12,7 +13,7 @@ HEADERS_MAX = 32 * 1024
 BODY_MAX = 10 * 1024 * 1024
 """A JSON body, in bytes. Uploads are streamed and have a limit of their own."""
 
-UPLOAD_PATH = "/v1/documents/upload"
+UPLOAD_PATH = VERBS["documents/upload"].path
 
 
 class SizeLimits:

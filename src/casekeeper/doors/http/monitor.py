@@ -26,7 +26,7 @@ async def livez() -> Response:
 async def readyz(door: Inbound) -> Response:
     """Whether calls can be served: the store reads and writes, and the server is not stopping.
 
-    `degraded` names what is away without anybody being refused for it.
+    `degraded` names what is unavailable without any call being refused for it.
     """
     if not door.server.is_ready:
         raise StoreUnavailable("The server is stopping, or its disk has failed.")

@@ -1,4 +1,4 @@
-"""`/v1/sessions`, `/v1/operations`, `/v1/events`: the work and its record."""
+"""Running operations, and what is not in the envelope: streams and records of sessions, parts of operations."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -10,22 +10,13 @@ from starlette.responses import StreamingResponse
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, get_session_service
 from casekeeper.doors.http.envelope import Envelope, Json
 from casekeeper.doors.http.rates import rate_headers
-from casekeeper.doors.http.sse import frames
-from casekeeper.doors.http.verbs import EVENT_STREAM, verb
+from casekeeper.doors.http.sse import EVENT_STREAM, frames
 from casekeeper.errors import Quota, ShuttingDown
-from casekeeper.execution.service import Execute, GetSession, SessionCreated, SessionDetail, Streamed
-from casekeeper.execution.status import CancelOperation, Executed, GetOperation
+from casekeeper.execution.service import Streamed
+from casekeeper.execution.status import Executed
 from casekeeper.ids import EventId, SessionId
-from casekeeper.paging import Page
 from casekeeper.sessions.manager import At, Purpose
-from casekeeper.sessions.reading import FactPage, QueryEvents
-from casekeeper.sessions.session import (
-    CloseSession,
-    CreateSession,
-    ListSessions,
-    SessionClosedAnswer,
-    UnifiedSession,
-)
+from casekeeper.verbs import VERBS
 
 T = TypeVar("T")
 
@@ -35,22 +26,12 @@ router = APIRouter(prefix="/v1", route_class=GuardedRoute)
 _WATCH_AFTER_S = 0.05
 
 
-@verb(router, "/sessions/create", SessionCreated)
-async def create(body: Envelope[CreateSession], door: Inbound) -> Response:
-    """Open a session in a casefile."""
-    created, repeated = await get_session_service(door).create_session(
-        door.caller, body.payload, door.ask(body)
-    )
-    return door.answer(created, body, repeated=repeated)
+_EXECUTE = VERBS["sessions/execute"]
 
 
-@verb(router, "/sessions/execute", Executed, may_wait=True, streams=True)
-async def execute(
-    body: Envelope[Execute],
-    door: Inbound,
-) -> Response:
-    """Run a tool or an agent. With `Accept: text/event-stream` its facts and progress are streamed."""
-    ask, quotas = door.ask(body), list[Quota]()
+async def execute(door: Inbound, body: Envelope[Any]) -> Response:
+    """Run an operation: answered when it has ended, or streamed, if that is what the client accepts."""
+    ask, quotas = door.ask(_EXECUTE, body), list[Quota]()
     if EVENT_STREAM in door.headers.get("accept", ""):
         stream = get_session_service(door).stream_operation(door.caller, body.payload, ask, quotas.extend)
         # The first item comes after the corridor let the call in; until then a refusal is a problem response.
@@ -62,32 +43,9 @@ async def execute(
         # Nobody reads it; the number is what proxies log for a client that went away.
         return Response(status_code=499)
     executed, repeated = ended
-    response = _executed(executed, body, door, repeated=repeated)
+    response = door.executed(executed, body, repeated=repeated)
     response.headers.update(rate_headers(quotas))
     return response
-
-
-@verb(router, "/sessions/get", SessionDetail)
-async def get(body: Envelope[GetSession], door: Inbound) -> Response:
-    """Read a session, a page of its record, and what has not ended."""
-    door.ask(body)
-    return door.answer(await get_session_service(door).get_session(door.caller, body.payload), body)
-
-
-@verb(router, "/sessions/list", Page[UnifiedSession])
-async def list_(body: Envelope[ListSessions], door: Inbound) -> Response:
-    """List the sessions that the caller may see, newest first."""
-    door.ask(body)
-    return door.answer(await get_session_service(door).list_sessions(door.caller, body.payload), body)
-
-
-@verb(router, "/sessions/close", SessionClosedAnswer)
-async def close(body: Envelope[CloseSession], door: Inbound) -> Response:
-    """Close a session for good and get its statistics."""
-    closed, repeated = await get_session_service(door).close_session(
-        door.caller, body.payload, door.ask(body)
-    )
-    return door.answer(closed, body, repeated=repeated)
 
 
 @router.get(
@@ -130,20 +88,6 @@ async def record(session_id: Annotated[SessionId, Path()], door: Inbound) -> Res
     return StreamingResponse(lines, media_type="application/jsonl")
 
 
-@verb(router, "/operations/get", Executed, may_wait=True)
-async def get_operation(body: Envelope[GetOperation], door: Inbound) -> Response:
-    """How an operation stands, or how it ended, outputs in full."""
-    door.ask(body)
-    return _executed(await door.server.operations.get(door.caller, body.payload), body, door)
-
-
-@verb(router, "/operations/cancel", Executed, may_wait=True)
-async def cancel(body: Envelope[CancelOperation], door: Inbound) -> Response:
-    """Stop an operation. Repeating it is safe; one that has ended is left as it is."""
-    door.ask(body)
-    return _executed(await door.server.operations.cancel(door.caller, body.payload), body, door)
-
-
 @router.get("/operations/{event_id}/{part}", operation_id="operations_part", tags=["operations"])
 async def part(
     event_id: Annotated[EventId, Path()], part: Literal["inputs", "outputs"], door: Inbound
@@ -152,23 +96,12 @@ async def part(
     return Json(await door.server.operations.part(door.caller, event_id, part))
 
 
-@verb(router, "/events/query", FactPage)
-async def query(body: Envelope[QueryEvents], door: Inbound) -> Response:
-    """Events by ids or filters, across all sessions that the caller may read."""
-    door.ask(body)
-    return door.answer(await door.server.reading.query(door.caller, body.payload), body)
-
-
-def _executed(executed: Executed, body: Envelope[Any], door: Inbound, *, repeated: bool = False) -> Json:
-    return door.answer(executed, body, repeated=repeated, status=executed.status, error=executed.error)
-
-
 async def _enveloped(
     first: Streamed, rest: AsyncGenerator[Streamed], body: Envelope[Any], door: Inbound
 ) -> AsyncGenerator[Any]:
     item = first
     while True:
-        yield _executed(item, body, door) if isinstance(item, Executed) else item
+        yield door.executed(item, body) if isinstance(item, Executed) else item
         try:
             item = await anext(rest)
         except StopAsyncIteration:

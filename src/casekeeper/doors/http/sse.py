@@ -11,6 +11,8 @@ from casekeeper.doors.http.envelope import dumps, foreign
 from casekeeper.doors.http.problems import problem
 from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, StreamedRefusal
 
+EVENT_STREAM = "text/event-stream"
+
 # A client that lost its connection comes back after this many milliseconds.
 _RETRY = b"retry: 2000\n\n"
 _HEARTBEAT = b": heartbeat\n\n"

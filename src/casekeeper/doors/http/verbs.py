@@ -1,94 +1,120 @@
-"""How a POST route is declared: its path says its operation id and tag, its result what the envelope holds.
+"""The verbs as routes: the one place where HTTP binds each row of the table to what does it.
 
-Answers are written by `doors/http/envelope.py`, not by FastAPI, so their models are looked at only when somebody asks for
-the OpenAPI document: building them for every start would cost more than the rest of the door.
+Answers are written by `envelope.py`, commands are read by the model that the row names; both are loaded with the first
+call, since building them for every start would cost more than the rest of the door.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterator
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
 
-from fastapi import APIRouter, Response
-from pydantic import TypeAdapter
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from casekeeper.doors.http.envelope import Answer, Json
-from casekeeper.values import value
+from casekeeper.doors.http import browser, sessions
+from casekeeper.doors.http.dependencies import Inbound
+from casekeeper.doors.http.envelope import Envelope
+from casekeeper.doors.http.problems import answer_to
+from casekeeper.verbs import VERBS, Verb
 
-H = TypeVar("H", bound=Callable[..., Awaitable[Response]])
+Handler = Callable[[Inbound, Envelope[Any]], Awaitable[Response]]
 
-EVENT_STREAM = "text/event-stream"
-_SCHEMAS = "#/components/schemas/"
+_OWN: dict[str, Handler] = {
+    "sessions/execute": sessions.execute,
+    "auth/session": browser.log_in,
+    "auth/logout": browser.log_out,
+}
+"""What HTTP answers in a way of its own: streams, and cookies."""
 
-
-@value
-class Verb:
-    """What a route answers with."""
-
-    result: Any
-    may_wait: bool
-    streams: bool
-
-
-VERBS: dict[str, Verb] = {}
-"""By operation id."""
+_NOT_JSON = {
+    "type": "json_invalid",
+    "loc": ("body",),
+    "msg": "must be JSON, sent with the header Content-Type: application/json",
+}
 
 
-def verb(
-    router: APIRouter,
-    path: str,
-    result: Any,
-    *,
-    may_wait: bool = False,
-    streams: bool = False,
-    openapi_extra: dict[str, Any] | None = None,
-) -> Callable[[H], H]:
-    """Declare a route that answers with `result` in the envelope.
+def verb_routes() -> Iterator[Route]:
+    """A route for each verb whose body is the envelope."""
+    for verb in VERBS.values():
+        if not verb.takes_bytes:
+            yield Route(verb.path, Endpoint(verb), methods=["POST"], name=verb.operation_id)
 
-    `may_wait`: also with 202, where it has not ended. `streams`: also as server-sent events, on request.
+
+class Endpoint:
+    """A verb as an ASGI application.
+
+    FastAPI describes it, but its machinery for dependencies, which no verb has, would cost more than most calls.
     """
 
-    def declare(handler: H) -> H:
-        _, _, tag, name = (router.prefix + path).split("/")
-        operation_id = f"{tag}_{name}"
-        VERBS[operation_id] = Verb(result, may_wait, streams)
-        router.add_api_route(
-            path,
-            handler,
-            methods=["POST"],
-            operation_id=operation_id,
-            response_model=None,
-            response_class=Json,
-            tags=[tag],
-            openapi_extra=openapi_extra,
-        )
-        return handler
+    def __init__(self, verb: Verb) -> None:
+        self._verb = verb
+        self._handle = _OWN.get(verb.name) or _handler(verb)
 
-    return declare
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call, or say why not."""
+        door = Inbound(scope, receive, send)
+        try:
+            response = await self._answered(door)
+        except Exception as error:
+            response = answer_to(error, door)
+        await response(scope, receive, send)
 
+    async def _answered(self, door: Inbound) -> Response:
+        if not self._verb.is_open:
+            await door.authenticate()
+        if not _is_json(door.headers.get("content-type", "")):
+            raise RequestValidationError([_NOT_JSON])
+        value = await door.json()
+        try:
+            body = self._envelope.validate_python(value)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+        return await self._handle(door, body)
 
-def describe_answer(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Add to an operation of the OpenAPI document what it answers with."""
-    declared = VERBS.get(operation["operationId"])
-    if declared is None:
-        return
-    envelope: Any = Answer
-    adapter: TypeAdapter[Any] = TypeAdapter(envelope[declared.result])
-    schema = _linked(adapter.json_schema(ref_template=_SCHEMAS + "{model}", mode="serialization"))
-    schemas.update(schema.pop("$defs", {}))
-    content: dict[str, Any] = {"application/json": {"schema": schema}}
-    operation["responses"]["200"] = {"description": "Done.", "content": dict(content)}
-    if declared.streams:
-        operation["responses"]["200"]["content"][EVENT_STREAM] = {"schema": {"type": "string"}}
-    if declared.may_wait:
-        operation["responses"]["202"] = {"description": "It has not ended.", "content": content}
+    @cached_property
+    def _envelope(self) -> TypeAdapter[Envelope[Any]]:
+        return TypeAdapter(envelope_of(self._verb))
 
 
-def _linked(node: Any) -> Any:
-    """Stored JSON is described by the name of its schema alone; here the name becomes a link."""
-    if isinstance(node, dict):
-        known = cast("dict[str, Any]", node)
-        if name := known.get("x-schema"):
-            return {"$ref": _SCHEMAS + name}
-        return {key: _linked(value) for key, value in known.items()}
-    if isinstance(node, list):
-        return [_linked(value) for value in cast("list[Any]", node)]
-    return node
+def envelope_of(verb: Verb) -> Any:
+    """What a verb's request carries, as a type."""
+    return Envelope[verb.command_type()]
+
+
+def _handler(verb: Verb) -> Handler:
+    method = attrgetter(verb.calls)
+
+    async def opens(door: Inbound, body: Envelope[Any]) -> Response:
+        door.begin(body)
+        return door.answer(await method(door.server)(body.payload), body)
+
+    async def reads(door: Inbound, body: Envelope[Any]) -> Response:
+        door.begin(body)
+        return door.answer(await method(door.server)(door.caller, body.payload), body)
+
+    async def reports(door: Inbound, body: Envelope[Any]) -> Response:
+        door.begin(body)
+        return door.executed(await method(door.server)(door.caller, body.payload), body)
+
+    async def changes(door: Inbound, body: Envelope[Any]) -> Response:
+        ask = door.ask(verb, body)
+        done, repeated = await method(door.server)(door.caller, body.payload, ask)
+        return door.answer(done, body, repeated=repeated)
+
+    if verb.claims:
+        return changes
+    if verb.may_wait:
+        return reports
+    return opens if verb.is_open else reads
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    # RFC 6839 §3.1: whatever ends in `+json` can be read as JSON.
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )

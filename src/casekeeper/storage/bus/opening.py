@@ -9,10 +9,7 @@ from casekeeper.clock import Clock
 from casekeeper.execution.limits import Count, Shared
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
-
-
-class HelperAddressInvalid(ValueError):
-    """The address names no Redis, or its library is missing."""
+from casekeeper.storage.addresses import check_redis
 
 
 class Helper(Shared, Protocol):
@@ -44,24 +41,12 @@ def find_helper(
     """The helper at an address, not yet running; None without one. `owner` is this process.
 
     Raises:
-        HelperAddressInvalid: There is no such helper, or its library is not installed.
+        SettingsInvalid: There is no such helper.
+        PackageUnusable: Its library is not installed.
     """
     if not address:
         return None
-    try:
-        from casekeeper.storage.bus.redis_bus import RedisHelper
-    except ModuleNotFoundError as error:
-        raise HelperAddressInvalid(
-            f"CASEKEEPER_REDIS needs the library {error.name}: pip install 'casekeeper[redis]'."
-        ) from error
-    try:
-        return RedisHelper(address, owner, live, pushes, clock=clock)
-    except OSError as error:
-        raise HelperAddressInvalid(
-            f"CASEKEEPER_REDIS names the file {error.filename}, which cannot be used."
-        ) from error
-    except ValueError as error:
-        # Not its own words, which may hold the password.
-        raise HelperAddressInvalid(
-            "CASEKEEPER_REDIS must be redis://[user:password@]host[:port][/database], or rediss://…[?ssl_ca_certs=file]"
-        ) from error
+    check_redis(address)
+    from casekeeper.storage.bus.redis_bus import RedisHelper
+
+    return RedisHelper(address, owner, live, pushes, clock=clock)

@@ -26,7 +26,7 @@ from casekeeper.clock import Clock, utc_now
 from casekeeper.execution.limits import Count, Spent, Taken
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
-from casekeeper.storage.bus.redis_address import check
+from casekeeper.storage.redis_address import check
 
 # Not all of it has types.
 _driver: Any = redis.asyncio

@@ -17,14 +17,13 @@ from casekeeper.casefiles.casefile import EraseContents
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.errors import Overloaded, Refused, StoreUnavailable
 from casekeeper.journal.commits import Commit, ForgetExpired, Superseded
-from casekeeper.journal.events import Fact, Sealed
+from casekeeper.journal.events import Sealed
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.chunks import put_chunks
 from casekeeper.storage.firestore.client import Conflict, Firestore, Rejected
-from casekeeper.storage.firestore.conditions import places
-from casekeeper.storage.firestore.judging import judge
-from casekeeper.storage.firestore.queues import changes_permissions, facts_of, is_fenced, line_of, size_of
-from casekeeper.storage.firestore.rows import INLINE_BYTES
+from casekeeper.storage.firestore.documents import put_contents
+from casekeeper.storage.firestore.facts import put_payloads
+from casekeeper.storage.firestore.judging import judge, paths_of
+from casekeeper.storage.firestore.queues import changes_permissions, is_fenced, line_of, size_of
 from casekeeper.storage.firestore.timestamps import put_end_right, stamp_again
 from casekeeper.storage.firestore.view import Memory, View
 from casekeeper.storage.unconfirmed import Doubts
@@ -164,7 +163,9 @@ class FirestoreCommits:
 
     async def _write(self, batch: list[_Waiting]) -> list[Answer]:
         for one in batch:
-            await self._write_chunks(one.commit)
+            # What is too large for the commit itself; if that fails it is rubbish, and erased with the casefile.
+            await put_payloads(self._store, one.commit)
+            await put_contents(self._store, one.commit)
         try:
             return await self._settle([one.commit for one in batch])
         except Rejected as error:
@@ -179,7 +180,7 @@ class FirestoreCommits:
             view = View(self._store, self.memory)
             answers: list[Answer] = []
             nonce = secrets.token_hex(8)
-            await view.load(path for commit in commits for path in places(commit))
+            await view.load(path for commit in commits for path in paths_of(commit))
             for commit in commits:
                 view = await self._take(view, commit, nonce, answers)
             try:
@@ -241,34 +242,6 @@ class FirestoreCommits:
         for answer in answers:
             if not isinstance(answer, Exception) and answer:
                 self._announce(answer)
-
-    async def _write_chunks(self, commit: Commit) -> None:
-        """Write what is too large for the commit itself. If that fails they are rubbish, and erased with the casefile."""
-        for fact in facts_of(commit):
-            body = fact.payload.body
-            if body is not None and len(body) > INLINE_BYTES:
-                await put_chunks(self._store, fact.casefile_id, chunk_name(fact), body)
-        added = [record for record in commit.records if isinstance(record, AddDocument)]
-        if not added:
-            return
-        digests = {at.digest(r.document.casefile_id, r.document.sha256): r for r in added}
-        known = await self._store.get(digests)
-        for path, record in digests.items():
-            if path not in known:
-                d = record.document
-                await put_chunks(
-                    self._store,
-                    d.casefile_id,
-                    f"{d.document_id}-text",
-                    d.text.encode("utf-8", "surrogatepass"),
-                )
-                if record.raw is not None:
-                    await put_chunks(self._store, d.casefile_id, f"{d.document_id}-raw", record.raw)
-
-
-def chunk_name(fact: Fact) -> str:
-    """Under which the pieces of a large payload are."""
-    return fact.payload.commit.hex()
 
 
 def _pass_on(done: "asyncio.Future[Sequence[Sealed]]", future: "asyncio.Future[Sequence[Sealed]]") -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from casekeeper.clock import to_us
 from casekeeper.journal.events import StoredFact
-from casekeeper.journal.operations import NOBODY, OpenedOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.casefiles import live_grants
@@ -16,8 +15,8 @@ from casekeeper.storage.firestore.chunks import chunked
 from casekeeper.storage.firestore.client import Firestore
 from casekeeper.storage.firestore.heads import Newest
 from casekeeper.storage.firestore.messages import Document, Fields, Query
+from casekeeper.storage.firestore.operations import FirestoreOperations
 from casekeeper.storage.firestore.presence import Workers
-from casekeeper.storage.firestore.rows import opened_of
 from casekeeper.storage.firestore.scans import chunks, walk
 from casekeeper.storage.firestore.sessions import casefile_of, is_seen
 from casekeeper.storage.firestore.view import Memory
@@ -25,17 +24,15 @@ from casekeeper.storage.firestore.view import Memory
 Row = tuple[Any, ...]
 # What orders facts of all sessions, and what pages of one session are asked by.
 _PLACE = ("at_us", "session_id", "seq")
-_OPEN_MAX = 1_000
 _ASKED_IN_A_SESSION = ("is_terminal", "operation_name", "kind")
 
 
-class FirestoreEvents:
-    """Implements `EventStore`, and what recovery, agents and the verifier read."""
+class FirestoreEvents(FirestoreOperations):
+    """Implements `Events`."""
 
     def __init__(self, store: Firestore, memory: Memory, workers: Workers) -> None:
-        self._store = store
+        super().__init__(store, workers)
         self._memory = memory
-        self._workers = workers
         self._newest = Newest(store, memory)
         # Whose pseudonym it is never changes.
         self._names: dict[str, str] = {}
@@ -116,56 +113,11 @@ class FirestoreEvents:
         )
         return await self.stored(sorted(found, key=lambda one: one.fields["seq"]))
 
-    async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
-        return await self._open_where("session_id", session_id)
-
-    async def open_inside(self, root_event_id: str) -> Sequence[OpenedOperation]:
-        found = await self._open_where("root_event_id", root_event_id)
-        return [one for one in found if one.row.parent is not None]
-
-    async def _open_where(self, name: str, value: str) -> Sequence[OpenedOperation]:
-        found = await self._store.query(Query("open_operations", where=((name, "==", value),)))
-        rows = sorted((one.fields for one in found), key=lambda row: (row["started_us"], row["event_id"]))
-        return [opened_of(row) for row in rows]
-
-    async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
-        named = (("casefile_id", casefile_id), ("user_id", user_id))
-        where = tuple((name, "==", value) for name, value in named if value is not None)
-        found: list[OpenedOperation] = []
-        for state in ("waiting", "running"):
-            wanted = Query("open_operations", where=(*where, ("state", "==", state)), limit=_OPEN_MAX)
-            opened = [opened_of(one.fields) for one in await self._store.query(wanted)]
-            found += sorted(opened, key=lambda one: (one.row.started_at, one.row.event_id))
-        return found[:_OPEN_MAX]
-
-    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
-        return await self._workers.orphans(owner, limit)
-
-    async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
-        found = await self._store.get([at.open_operation(event_id) for event_id in event_ids])
-        return [opened_of(one.fields) for one in found.values()]
-
-    async def due(self, limit: int) -> Sequence[OpenedOperation]:
-        # Asked so, no index of two fields is needed; the few that run and were woken already are passed over here.
-        where, order, asked = (("wake_us", ">=", 0),), (("wake_us", "asc"),), limit
-        while True:
-            wanted = Query("open_operations", where=where, order=order, limit=asked)
-            found = await self._store.query(wanted)
-            waiting = [one.fields for one in found if one.fields["owner"] == NOBODY]
-            if len(waiting) >= limit or len(found) < asked:
-                return [opened_of(fields) for fields in waiting[:limit]]
-            # They came first, and must not hide what waits behind them.
-            asked *= 4
-
     async def children(self, event_id: str) -> Sequence[StoredFact]:
         found = await self._store.query(
             Query("events", everywhere=True, where=(("parent_event_id", "==", event_id),))
         )
         return await self.stored(sorted(found, key=lambda one: one.fields["seq"]))
-
-    async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:
-        found = await self._store.query(Query("open_operations", where=(("owner", "==", owner),)))
-        return [(one.fields["event_id"], stop) for one in found if (stop := one.fields.get("stop"))]
 
     async def record(self, session_id: str, after: int, limit: int) -> Sequence[Row]:
         """Raw record rows (seq, header, hash, commitment, salt, body, blob) behind a seq, for verification."""
@@ -253,7 +205,7 @@ class FirestoreEvents:
 
     async def _filters(self, wanted: EventFilter) -> "_Filters":
         equal: dict[str, Any] = {
-            "operation_type": wanted.operation_type and wanted.operation_type.value,
+            "operation_type": wanted.operation_type,
             "operation_name": wanted.operation_name,
             "parent_event_id": wanted.parent_event_id,
             "request_id": wanted.request_id,

@@ -18,7 +18,7 @@ from casekeeper.journal.operations import OpenedOperation
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Conflict, Firestore
 from casekeeper.storage.firestore.messages import SERVER_TIME, Fields, Instant, Query, Write
-from casekeeper.storage.firestore.rows import opened_of
+from casekeeper.storage.rows import OPENED, opened_of, picked
 from casekeeper.storage.unconfirmed import Doubts
 
 _BEAT = timedelta(seconds=3)
@@ -57,7 +57,7 @@ class Workers:
         lost = [row for row in rows if row["owner"] not in living or row["event_id"] in doubted]
         # The deepest first: an operation never ends before those inside it.
         lost.sort(key=lambda row: (row["started_us"], row["started_seq"]), reverse=True)
-        return [opened_of(row) for row in lost[:limit]]
+        return [opened_of(picked(OPENED, row)) for row in lost[:limit]]
 
     async def sweeps(self) -> bool:
         """Whether this process sweeps: it is the one that did, or has just taken the place of one that is gone."""

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from casekeeper.journal.adoption import AdoptFacts
 from casekeeper.journal.commits import About, AboutKind, Commit
-from casekeeper.journal.events import Fact
 from casekeeper.journal.things import Put
-from casekeeper.storage.firestore.rows import INLINE_BYTES
+from casekeeper.storage.firestore.chunks import INLINE_BYTES
+from casekeeper.storage.firestore.facts import facts_of
 
 # What is in a commit's line with it: the same session before the same casefile.
 _LINES: Sequence[AboutKind] = ("session", "casefile")
@@ -35,12 +34,6 @@ def changes_permissions(about: Sequence[About]) -> bool:
 def is_fenced(about: Sequence[About]) -> bool:
     """Whether a commit is judged by the feed of permission changes, or adds to it."""
     return any(one.kind == "feed" for one in about)
-
-
-def facts_of(commit: Commit) -> list[Fact]:
-    """All facts that a commit writes, its own and those that it adopts."""
-    adopted = (record.facts for record in commit.records if isinstance(record, AdoptFacts))
-    return [*commit.facts, *(one.fact for facts in adopted for one in facts)]
 
 
 def size_of(commit: Commit) -> int:

@@ -20,18 +20,18 @@ from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.chunks import whole
 from casekeeper.storage.firestore.client import Firestore
 from casekeeper.storage.firestore.messages import Instant, Query
-from casekeeper.storage.sql import schema as t
-from casekeeper.storage.sql.documents import SqlDocuments
-from casekeeper.storage.sql.statements import IsInJson, Static
-from casekeeper.storage.sqlite.search import SqlSearch
+from casekeeper.storage.sql.documents import DOCUMENTS, SqlDocuments
+from casekeeper.storage.sql.expressions import IsInJson
+from casekeeper.storage.sql.statements import Static
+from casekeeper.storage.sqlite.search import SqliteSearch
 from casekeeper.storage.sqlite.store import SqliteStore
 
 _INDEXED = Static(
-    select(t.documents.c.document_id).where(
-        IsInJson(t.documents.c.document_id, "ids"), t.documents.c.deleted_us.is_(None)
+    select(DOCUMENTS.c.document_id).where(
+        IsInJson(DOCUMENTS.c.document_id, "ids"), DOCUMENTS.c.deleted_us.is_(None)
     )
 )
-_CASEFILES = Static(select(t.documents.c.casefile_id).distinct())
+_CASEFILES = Static(select(DOCUMENTS.c.casefile_id).distinct())
 # So many texts are held in memory at a time while an index catches up.
 _AT_ONCE = 50
 
@@ -42,7 +42,7 @@ class FirestoreSearch:
     def __init__(self, store: Firestore, index: SqliteStore) -> None:
         self._store = store
         self._index = index
-        self._search = SqlSearch(index)
+        self._search = SqliteSearch(index)
         self._documents = SqlDocuments(index)
         # Up to when, by the server's clock, each casefile's documents are in the index.
         self._known_until: dict[str, Instant] = {}

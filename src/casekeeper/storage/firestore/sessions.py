@@ -1,24 +1,103 @@
-"""Sessions, read from Firestore, and the one rule that says which sessions a user sees."""
+"""Sessions in Firestore, and the one rule that says which sessions a user sees."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from casekeeper.acl import Role
+from casekeeper.acl import Action, Role, roles_for
+from casekeeper.casefiles.casefile import OpenRecordSession
 from casekeeper.clock import to_us
+from casekeeper.sessions import adoption as ado
+from casekeeper.sessions import session as ses
 from casekeeper.sessions.session import SessionFilter, SessionType, Total, UnifiedSession, Visibility
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.casefiles import live_grants
 from casekeeper.storage.firestore.client import Firestore
 from casekeeper.storage.firestore.messages import Fields, Query
-from casekeeper.storage.firestore.rows import session_of
+from casekeeper.storage.firestore.parts import Ahead, Finds, Writes
 from casekeeper.storage.firestore.scans import chunks, walk
-from casekeeper.storage.firestore.view import Memory, read_tail
+from casekeeper.storage.firestore.view import Memory, Tail, View, read_tail
+from casekeeper.storage.rows import SESSION, picked, record_session, session_of, session_row
 
 _PLACE = ("created_us", "session_id")
 _NEWEST = tuple((name, "desc") for name in _PLACE)
-_SUPERVISORS = (Role.ADMIN, Role.OWNER)
+_SUPERVISORS = roles_for(Action.SUPERVISE)
+
+
+async def _put_session(view: View, session: UnifiedSession) -> None:
+    if await view.get(at.session_place(session.session_id)) is not None:
+        raise LookupError("a session of this id exists already")
+    await _write(view, session)
+    if session.auto:
+        place = at.auto_session(session.user_id, session.casefile_id)
+        await view.put(place, {"session_id": session.session_id})
+
+
+async def _write(view: View, session: UnifiedSession) -> None:
+    await view.put(at.session_place(session.session_id), {"casefile_id": session.casefile_id})
+    row = {**session_row(session), "metadata": json.dumps(session.metadata).encode()}
+    await view.put(at.session(session.casefile_id, session.session_id), row)
+
+
+async def _end_session(view: View, r: ses.EndSession) -> None:
+    session, casefile_id = await view.session(r.session_id), await view.casefile_of(r.session_id)
+    if session is not None and casefile_id is not None:
+        await view.put(at.session(casefile_id, r.session_id), {**session, "closed_us": to_us(r.at)})
+
+
+async def _put_conversation(view: View, r: ses.PutConversation) -> None:
+    row = {"event_id": r.event_id, "blob": r.blob, "casefile_id": await view.casefile_of(r.session_id)}
+    await view.put(at.conversation(r.session_id), row)
+
+
+async def _closed_us(view: View, c: ses.SessionIsOpen) -> int | None:
+    session = await view.session(c.session_id)
+    return None if session is None else session["closed_us"] or 0
+
+
+async def _auto(view: View, c: ses.AutoSessionIsAbsent) -> str | None:
+    pointer = await view.get(at.auto_session(c.user_id, c.casefile_id))
+    session = await view.session(pointer["session_id"]) if pointer else None
+    if pointer is None or session is None or session["closed_us"] is not None:
+        return None
+    tail = await view.tail(c.casefile_id, pointer["session_id"])
+    used = max(tail.last_us, session["created_us"])
+    return pointer["session_id"] if used >= to_us(c.active_since) else None
+
+
+async def _place(view: View, c: ado.SessionIdIsFreeIn) -> str | None:
+    place = await view.get(at.session_place(c.session_id))
+    return place["casefile_id"] if place else None
+
+
+FINDS: Finds = {
+    ses.SessionIsOpen: _closed_us,
+    ses.SessionIdIsFree: lambda view, c: view.get(at.session_place(c.session_id)),
+    ses.AutoSessionIsAbsent: _auto,
+    ado.SessionIdIsFreeIn: _place,
+}
+WRITES: Writes = {
+    OpenRecordSession: lambda view, r: _put_session(view, record_session(r)),
+    ses.PutSession: lambda view, r: _put_session(view, r.session),
+    ado.AdoptSession: lambda view, r: _write(view, r.session),
+    ses.EndSession: _end_session,
+    ses.PutConversation: _put_conversation,
+}
+
+
+def _if_known(one: ses.SessionIsOpen | ses.EndSession, casefile_ids: Mapping[str, str]) -> Sequence[str]:
+    casefile_id = casefile_ids.get(one.session_id)
+    return [at.session(casefile_id, one.session_id)] if casefile_id else []
+
+
+def _new(r: ses.PutSession, _: object) -> Sequence[str]:
+    session = r.session
+    return at.session_place(session.session_id), at.session(session.casefile_id, session.session_id)
+
+
+AHEAD: Ahead = {ses.SessionIsOpen: _if_known, ses.EndSession: _if_known, ses.PutSession: _new}
 
 
 class FirestoreSessions:
@@ -38,7 +117,7 @@ class FirestoreSessions:
         )
         if place not in found or casefile not in found or found[casefile].fields["deleted_us"] is not None:
             return None
-        return session_of(found[place].fields, tail)
+        return _session(found[place].fields, tail)
 
     async def auto_session(
         self, user_id: str, casefile_id: str, active_since: datetime
@@ -70,7 +149,7 @@ class FirestoreSessions:
         tails = await asyncio.gather(
             *(read_tail(self._store, row["casefile_id"], row["session_id"]) for row in rows)
         )
-        return [session_of(row, tail) for row, tail in zip(rows, tails, strict=True)]
+        return [_session(row, tail) for row, tail in zip(rows, tails, strict=True)]
 
     async def totals(self, session_id: str) -> Sequence[Total]:
         casefile_id = await casefile_of(self._store, self._memory, session_id)
@@ -113,3 +192,8 @@ def _wanted(wanted: SessionFilter) -> Callable[[Fields], Awaitable[bool]]:
         )
 
     return accept
+
+
+def _session(row: Fields, tail: Tail | None) -> UnifiedSession:
+    head = (tail.last_us, tail.seq, tail.hash) if tail else (row["created_us"], 0, b"")
+    return session_of((*picked(SESSION, row), *head))

@@ -1,17 +1,16 @@
 """Small things in Firestore: their documents, how a batch looks at them and writes them, and how they are read."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from casekeeper.clock import from_us, to_us
-from casekeeper.journal.commits import Condition, Record
-from casekeeper.journal.things import Drop, IsAt, Put, Thing, Topic, body_of, may_exist, topic_of
+from casekeeper.clock import to_us
+from casekeeper.journal.things import Drop, IsAt, Put, Thing, Topic, may_exist
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Firestore
-from casekeeper.storage.firestore.messages import Fields, Query
-from casekeeper.storage.firestore.rows import instant, us
+from casekeeper.storage.firestore.messages import Query
+from casekeeper.storage.firestore.parts import Ahead, Finds, Writes
 from casekeeper.storage.firestore.view import View
+from casekeeper.storage.rows import THING, picked, thing_of, thing_row
 
 _NEWEST = (("created_us", "desc"), ("id", "desc"))
 _LONGEST_DUE = (("due_us", "asc"), ("id", "asc"))
@@ -29,30 +28,16 @@ async def _found(view: View, c: IsAt) -> tuple[int, str] | None:
 
 async def _put(view: View, r: Put) -> None:
     thing = r.thing
-    row = {
-        "kind": thing.kind,
-        "id": thing.id,
-        "about": thing.about.key,
+    shelves = {
         "shelf": _shelf(thing.kind, thing.about),
         "shelf_state": _shelf(thing.kind, thing.about, thing.state),
-        "state": thing.state,
-        "version": thing.version,
-        "due_us": us(thing.due_at),
-        "created_us": to_us(thing.created_at),
-        "updated_us": to_us(thing.updated_at),
-        "body": r.body,
     }
-    await view.put(at.thing(*r.name), row)
+    await view.put(at.thing(*r.name), {**thing_row(r), **shelves})
 
 
-THING_CONDITIONS: dict[type[Condition], Callable[[View, Any], Awaitable[Any]]] = {IsAt: _found}
-"""What a condition on a thing is given."""
-
-THING_RECORDS: dict[type[Record], Callable[[View, Any], Awaitable[None]]] = {
-    Put: _put,
-    Drop: lambda view, r: view.delete(at.thing(*r.name)),
-}
-"""How things are written."""
+FINDS: Finds = {IsAt: _found}
+WRITES: Writes = {Put: _put, Drop: lambda view, r: view.delete(at.thing(*r.name))}
+AHEAD: Ahead = {kind: lambda one, _: [at.thing(*one.name)] for kind in (IsAt, Put, Drop)}
 
 
 class FirestoreThings:
@@ -63,7 +48,7 @@ class FirestoreThings:
 
     async def get(self, kind: str, id: str) -> Thing | None:  # noqa: A002 - as the thing has it
         found = await self._store.one(at.thing(kind, id)) if may_exist(kind, id) else None
-        return _thing_of(found.fields) if found else None
+        return thing_of(picked(THING, found.fields)) if found else None
 
     async def page(
         self, kind: str, about: Topic, state: str | None, before: tuple[int, str] | None, limit: int
@@ -80,18 +65,4 @@ class FirestoreThings:
         return await self._things(Query("things", where=where, order=_LONGEST_DUE, limit=limit))
 
     async def _things(self, wanted: Query) -> Sequence[Thing]:
-        return [_thing_of(one.fields) for one in await self._store.query(wanted)]
-
-
-def _thing_of(row: Fields) -> Thing:
-    return Thing(
-        kind=row["kind"],
-        id=row["id"],
-        about=topic_of(row["about"]),
-        state=row["state"],
-        version=row["version"],
-        due_at=instant(row["due_us"]),
-        created_at=from_us(row["created_us"]),
-        updated_at=from_us(row["updated_us"]),
-        body=body_of(row["body"]),
-    )
+        return [thing_of(picked(THING, one.fields)) for one in await self._store.query(wanted)]

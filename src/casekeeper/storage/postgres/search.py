@@ -6,13 +6,11 @@ from typing import Any, Final
 from casekeeper.clock import to_us
 from casekeeper.documents.marks import mark
 from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
-from casekeeper.documents.search import FACETED_MAX, Facets, Hit, Order, Place, Ranked
-from casekeeper.documents.words import first_words, snippet_of, sought_in, tokens
+from casekeeper.documents.search import FACETED_MAX, Facets, Order, Place, Ranked
+from casekeeper.documents.words import first_words, sought_in, tokens
 from casekeeper.storage.postgres.store import PostgresStore
-from casekeeper.storage.sql.document_records import scope_word
-from casekeeper.storage.sql.documents import SUMMARY, summary_fields
-from casekeeper.storage.sql.statements import Row
-from casekeeper.storage.sqlite.search import around, facets_of
+from casekeeper.storage.sql.documents import SUMMARY, scope_word
+from casekeeper.storage.sql.search import DATE, FACETS, around, facets_of, ranked
 
 _COLUMNS: Final = {
     "from": "sender",
@@ -22,7 +20,6 @@ _COLUMNS: Final = {
     "subject": "title",
     "filename": "filenames",
 }
-_DATE = "coalesce(documents.sent_us, documents.created_us)"
 _FROM = "FROM document_words JOIN documents ON documents.rid = document_words.rid"
 # Weights of D, C, B, A; longer texts count less, as in BM25.
 _RANK = "ts_rank('{{0.25, 0.25, 0.5, 1.0}}', document_words.words, {query}::tsquery, 1)"
@@ -44,27 +41,24 @@ class PostgresSearch:
             orders = f"{best}documents.rid DESC"
         else:
             down = " DESC" if order is Order.NEWEST else ""
-            orders = f"{_DATE}{down}, documents.rid{down}"
+            orders = f"{DATE}{down}, documents.rid{down}"
         behind = ""
         if place.behind is not None:
             at, rid = (f"{wanted.bound(key)}::bigint" for key in place.behind)
-            behind = f" AND ({_DATE}, documents.rid) {'<' if order is Order.NEWEST else '>'} ({at}, {rid})"
+            behind = f" AND ({DATE}, documents.rid) {'<' if order is Order.NEWEST else '>'} ({at}, {rid})"
         columns = ", ".join(f"documents.{column.name}" for column in SUMMARY)
         body = around("strpos", [f"{wanted.bound(word)}::text" for word in first_words(wanted.sought)])
         sql = (
-            f"SELECT documents.rid, {_DATE}, {body}, {columns} {_FROM} "
+            f"SELECT documents.rid, {DATE}, {body}, {columns} {_FROM} "
             f"WHERE {wanted.where}{behind} ORDER BY {orders} "
             f"LIMIT {wanted.bound(limit)}::bigint OFFSET {wanted.bound(place.skip)}::bigint"
         )
         rows = await self._store.scan(lambda tx: tx.text(sql, wanted.values))
-        return [_ranked(row, wanted.sought) for row in rows]
+        return [ranked(*row, sought=wanted.sought) for row in rows]
 
     async def facets(self, casefile_id: str, term: Term) -> Facets:
         wanted = _Wanted(casefile_id, term)
-        sql = (
-            "SELECT documents.kind, documents.sender, documents.sent_us, documents.labels "
-            f"{_FROM} WHERE {wanted.where} LIMIT {FACETED_MAX}"
-        )
+        sql = f"{FACETS} {_FROM} WHERE {wanted.where} LIMIT {FACETED_MAX}"
         return facets_of(await self._store.scan(lambda tx: tx.text(sql, wanted.values)))
 
 
@@ -127,10 +121,3 @@ class _Wanted:
 
     def _matches(self, column: str, query: str) -> str:
         return f"document_words.{column} @@ {self.bound(query)}::tsquery"
-
-
-def _ranked(row: Row, sought: Sequence[str]) -> Ranked:
-    rid, date_us, body, *summary = row
-    snippet, highlights = snippet_of(body, frozenset(sought))
-    hit = Hit(**summary_fields(summary), snippet=snippet, highlights=highlights)
-    return Ranked(hit, (int(date_us), int(rid)))

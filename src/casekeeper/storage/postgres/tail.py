@@ -7,7 +7,7 @@ come before the restored ones.
 import secrets
 from typing import Any
 
-from casekeeper.storage.sql.ddl import PLACE_BITS, postgres_place
+from casekeeper.storage.sql.schema import PLACE_BITS, postgres_place
 
 _NEXT = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 # Reads the last entry of one index.

@@ -1,32 +1,19 @@
 """Blobs as rows, in SQLite and PostgreSQL: names, parts of a mebibyte, and leftovers."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    LargeBinary,
-    Table,
-    Text,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-)
+from sqlalchemy import Table, Text, bindparam, delete, func, insert, literal, or_, select
 
 from casekeeper.clock import to_us, utc_now
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.commits import About, Commit, Commits, Condition, Record, Superseded
 from casekeeper.storage.blobs.database import Content
-from casekeeper.storage.sql.schema import metadata
-from casekeeper.storage.sql.statements import Reads, Static, Tx
-from casekeeper.storage.sql.writing import insert_into, put_into
+from casekeeper.storage.sql.parts import Finds, Writes
+from casekeeper.storage.sql.schema import binary, integer, metadata, string
+from casekeeper.storage.sql.statements import Reads, Static, Tx, insert_into, put_into
 from casekeeper.values import value
 
 # So many parts are on their way into the store at once, whoever puts them: others' commits wait for these.
@@ -38,26 +25,18 @@ _PAGE = 100
 BLOBS = Table(
     "blobs",
     metadata,
-    Column("casefile_id", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("content_id", Text, nullable=False),
-    Column("size", BigInteger, nullable=False),
+    string("casefile_id", key=True),
+    string("name", key=True),
+    string("content_id"),
+    integer("size"),
 )
 
 PARTS = Table(
-    "blob_parts",
-    metadata,
-    Column("content_id", Text, primary_key=True),
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("data", LargeBinary, nullable=False),
+    "blob_parts", metadata, string("content_id", key=True), integer("number", key=True), binary("data")
 )
 
 LEFTOVERS = Table(
-    "blob_leftovers",
-    metadata,
-    Column("content_id", Text, primary_key=True),
-    Column("casefile_id", Text, nullable=False),
-    Column("since_us", BigInteger, nullable=False),
+    "blob_leftovers", metadata, string("content_id", key=True), string("casefile_id"), integer("since_us")
 )
 
 
@@ -205,19 +184,14 @@ def _drop(tx: Tx, r: DropParts) -> None:
         tx.run(_DROP_LEFTOVER, content_id=r.content_id)
 
 
-BLOB_CONDITIONS: dict[type[Condition], Callable[[Tx, Any], Any]] = {
-    LeftoverIsThere: lambda tx, c: tx.one(_LEFTOVER, content_id=c.content_id),
-}
-"""What a condition on blobs is given."""
-
-BLOB_RECORDS: dict[type[Record], Callable[[Tx, Any], object]] = {
+FINDS: Finds = {LeftoverIsThere: lambda tx, c: tx.one(_LEFTOVER, content_id=c.content_id)}
+WRITES: Writes = {
     AddBlobPart: lambda tx, r: tx.run(_ADD_PART, content_id=r.content_id, number=r.number, data=r.data),
     PutLeftover: _put_leftover,
     NameBlob: _name,
     ForgetBlobs: _forget,
     DropParts: _drop,
 }
-"""How blobs are written."""
 
 
 class SqlParts:

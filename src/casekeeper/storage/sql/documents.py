@@ -1,4 +1,4 @@
-"""Documents, read from SQL."""
+"""Documents and uploads in SQL."""
 
 import json
 from collections.abc import Sequence
@@ -6,15 +6,175 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy import bindparam, func, select, tuple_
+from sqlalchemy import Column, Index, Table, Text, and_, bindparam, delete, func, null, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from casekeeper.clock import from_us, to_us
+from casekeeper.documents import document as doc
 from casekeeper.documents.document import CasefileCounts, Document, DocumentSummary, Upload
-from casekeeper.storage.sql import schema as t
-from casekeeper.storage.sql.statements import IsInJson, Reads, Row, Static, Tx
+from casekeeper.documents.marks import marks_of
+from casekeeper.storage.rows import instant, upload_of, upload_row, us
+from casekeeper.storage.sql.expressions import IsInJson
+from casekeeper.storage.sql.parts import Writes
+from casekeeper.storage.sql.schema import binary, integer, metadata, partial, row_id, string
+from casekeeper.storage.sql.statements import Reads, Static, Tx, insert_into
 
-_d = t.documents.c
+DOCUMENTS = Table(
+    "documents",
+    metadata,
+    row_id(),
+    Column("document_id", Text, nullable=False, unique=True),
+    string("casefile_id"),
+    string("parent_id", null=True),
+    string("kind"),
+    string("title"),
+    string("sender"),
+    string("recipients"),
+    string("cc"),
+    string("bcc"),
+    integer("sent_us", null=True),
+    string("labels"),
+    string("filenames"),
+    string("thread_id", null=True),
+    string("message_id", null=True),
+    string("refs"),
+    string("problem", null=True),
+    integer("size"),
+    string("sha256"),
+    string("source"),
+    string("metadata"),
+    integer("created_us"),
+    string("created_by"),
+    string("event_id"),
+    integer("deleted_us", null=True),
+    string("scope"),
+    # Last, so that nothing else is read by walking past a long text.
+    string("body"),
+    # What was deleted may be brought in again.
+    partial("documents_bytes", "deleted_us IS NULL", "casefile_id", "sha256", unique=True),
+    Index("documents_newest", "casefile_id", "created_us", "document_id"),
+    partial("documents_attached", "parent_id IS NOT NULL", "casefile_id", "parent_id"),
+)
+
+DOCUMENT_RAW = Table("document_raw", metadata, string("document_id", key=True), binary("data"))
+
+UPLOADS = Table(
+    "uploads",
+    metadata,
+    string("upload_id", key=True),
+    string("casefile_id"),
+    string("user_id"),
+    string("filename"),
+    string("sha256"),
+    integer("size"),
+    integer("created_us"),
+    Index("uploads_created", "created_us"),
+)
+
+_d, _u = DOCUMENTS.c, UPLOADS.c
+_ADD_UPLOAD = insert_into(UPLOADS)
+_DROP_UPLOAD = Static(delete(UPLOADS).where(_u.upload_id == bindparam("upload_id")))
+_new_document = upsert(DOCUMENTS).values({c.name: bindparam(c.name) for c in _d if c.name != "rid"})
+_ADD_DOCUMENT = Static(_new_document.on_conflict_do_nothing().returning(_d.rid))
+_ADD_RAW = insert_into(DOCUMENT_RAW)
+_RID = Static(
+    select(_d.rid).where(
+        _d.document_id == bindparam("document_id"),
+        _d.casefile_id == bindparam("casefile_id"),
+        _d.deleted_us.is_(None),
+    )
+)
+# What it said is gone; that it was here, its size and its digest stay.
+_SAID = (
+    "title",
+    "sender",
+    "recipients",
+    "cc",
+    "bcc",
+    "labels",
+    "filenames",
+    "refs",
+    "source",
+    "scope",
+    "body",
+)
+_BURY = Static(
+    update(DOCUMENTS)
+    .where(_d.rid == bindparam("rid_"))
+    .values(
+        **dict.fromkeys(_SAID, ""),
+        metadata="{}",
+        **dict.fromkeys(("sent_us", "thread_id", "message_id", "problem"), null()),
+        deleted_us=bindparam("at_us"),
+    )
+)
+_DROP_RAW = Static(delete(DOCUMENT_RAW).where(DOCUMENT_RAW.c.document_id == bindparam("document_id")))
+
+
+def scope_word(casefile_id: str) -> str:
+    """The casefile as one word of the search index."""
+    return casefile_id.replace("_", "")
+
+
+def _add_document(tx: Tx, r: doc.AddDocument) -> None:
+    d = r.document
+    words = {
+        "title": d.title,
+        "sender": d.sender or "",
+        "recipients": "\n".join(d.recipients),
+        "cc": "\n".join(d.cc),
+        "bcc": "\n".join(d.bcc),
+        "filenames": "\n".join(d.filenames),
+        "body": d.text,
+        "scope": " ".join((scope_word(d.casefile_id), *marks_of(d))),
+    }
+    row = tx.one(
+        _ADD_DOCUMENT,
+        document_id=d.document_id,
+        casefile_id=d.casefile_id,
+        parent_id=d.parent_id,
+        kind=d.kind,
+        sent_us=us(d.sent_at),
+        labels="\n".join(d.labels),
+        thread_id=d.thread_id,
+        message_id=d.message_id,
+        refs="\n".join(d.references),
+        problem=d.problem,
+        size=d.size,
+        sha256=d.sha256,
+        source=d.source,
+        metadata=json.dumps(d.metadata),
+        created_us=to_us(d.created_at),
+        created_by=d.created_by,
+        event_id=d.event_id,
+        deleted_us=None,
+        **words,
+    )
+    if row is None:
+        return
+    tx.index(row[0], words)
+    if r.raw is not None:
+        tx.run(_ADD_RAW, document_id=d.document_id, data=r.raw)
+
+
+def _delete(tx: Tx, r: doc.DeleteDocuments) -> None:
+    for document_id in r.document_ids:
+        row = tx.one(_RID, document_id=document_id, casefile_id=r.casefile_id)
+        if row is None:
+            continue
+        # The index of SQLite takes out what the row still says.
+        tx.unindex_one(row[0])
+        tx.run(_BURY, rid_=row[0], at_us=to_us(r.at))
+        tx.run(_DROP_RAW, document_id=document_id)
+
+
+WRITES: Writes = {
+    doc.AddDocument: _add_document,
+    doc.DeleteDocuments: _delete,
+    doc.PutUpload: lambda tx, r: tx.run(_ADD_UPLOAD, **upload_row(r.upload)),
+    doc.DropUpload: lambda tx, r: tx.run(_DROP_UPLOAD, upload_id=r.upload_id),
+}
+
 SUMMARY = (
     _d.document_id,
     _d.casefile_id,
@@ -38,21 +198,21 @@ SUMMARY = (
     _d.created_by,
     _d.event_id,
 )
-_in_casefile = sa.and_(_d.casefile_id == bindparam("casefile_id"), _d.deleted_us.is_(None))
+_in_casefile = and_(_d.casefile_id == bindparam("casefile_id"), _d.deleted_us.is_(None))
 _DOCUMENT = Static(
     select(*SUMMARY, _d.source, _d.metadata, _d.body).where(
         _d.document_id == bindparam("document_id"), _in_casefile
     )
 )
 _RAW = Static(
-    select(t.document_raw.c.data)
-    .join(t.documents, _d.document_id == t.document_raw.c.document_id)
+    select(DOCUMENT_RAW.c.data)
+    .join(DOCUMENTS, _d.document_id == DOCUMENT_RAW.c.document_id)
     .where(_d.document_id == bindparam("document_id"), _in_casefile)
 )
 _KNOWN = Static(
     select(_d.sha256, _d.document_id).where(
         _in_casefile,
-        IsInJson(t.documents.c.sha256, "digests"),
+        IsInJson(_d.sha256, "digests"),
     )
 )
 _ATTACHED = Static(
@@ -67,12 +227,9 @@ _SENDERS = Static(
     .order_by(func.count().desc(), _d.sender)
     .limit(10)
 )
-_UPLOAD = Static(select(t.uploads).where(t.uploads.c.upload_id == bindparam("upload_id")))
+_UPLOAD = Static(select(UPLOADS).where(_u.upload_id == bindparam("upload_id")))
 _OLD_UPLOADS = Static(
-    select(t.uploads)
-    .where(t.uploads.c.created_us < bindparam("before"))
-    .order_by(t.uploads.c.created_us)
-    .limit(bindparam("n"))
+    select(UPLOADS).where(_u.created_us < bindparam("before")).order_by(_u.created_us).limit(bindparam("n"))
 )
 
 
@@ -138,8 +295,8 @@ class SqlDocuments:
                 documents=sum(row[1] for row in kinds),
                 by_kind={row[0]: row[1] for row in kinds},
                 bytes=sum(row[2] for row in kinds),
-                earliest=_instant(period[0]),
-                latest=_instant(period[1]),
+                earliest=instant(period[0]),
+                latest=instant(period[1]),
                 top_senders=[(row[0], row[1]) for row in senders],
             )
 
@@ -147,11 +304,11 @@ class SqlDocuments:
 
     async def upload(self, upload_id: str) -> Upload | None:
         row = await self._reads.point(lambda tx: tx.one(_UPLOAD, upload_id=upload_id))
-        return _upload(row) if row else None
+        return upload_of(row) if row else None
 
     async def old_uploads(self, before: datetime, limit: int) -> Sequence[Upload]:
         rows = await self._reads.scan(lambda tx: tx.all(_OLD_UPLOADS, before=to_us(before), n=limit))
-        return [_upload(row) for row in rows]
+        return [upload_of(row) for row in rows]
 
 
 def summary_fields(row: Sequence[Any]) -> dict[str, Any]:
@@ -162,15 +319,6 @@ def summary_fields(row: Sequence[Any]) -> dict[str, Any]:
         fields[name] = fields[name].split("\n") if fields[name] else []
     fields["references"] = fields.pop("refs")
     fields["sender"] = fields["sender"] or None
-    fields["sent_at"] = _instant(fields.pop("sent_us"))
+    fields["sent_at"] = instant(fields.pop("sent_us"))
     fields["created_at"] = from_us(fields.pop("created_us"))
     return fields
-
-
-def _upload(row: Row) -> Upload:
-    upload_id, casefile_id, user_id, filename, sha256, size, created_us = row
-    return Upload(upload_id, casefile_id, user_id, filename, sha256, size, from_us(created_us))
-
-
-def _instant(us: int | None) -> datetime | None:
-    return None if us is None else from_us(us)

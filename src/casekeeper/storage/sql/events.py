@@ -5,28 +5,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    bindparam,
-    literal_column,
-    or_,
-    select,
-    tuple_,
-    types,
-    union_all,
-)
+from sqlalchemy import ColumnElement, bindparam, literal_column, or_, select, tuple_, types
 
 from casekeeper.clock import to_us
 from casekeeper.journal.events import TERMINAL, StoredFact
-from casekeeper.journal.operations import OpenedOperation
 from casekeeper.sessions.reading import EventFilter, EventPage, QueryEvents
-from casekeeper.storage.sql import schema as t
-from casekeeper.storage.sql.rows import opened_of
-from casekeeper.storage.sql.selecting import Names, asked, facts
-from casekeeper.storage.sql.sessions import seen_by
-from casekeeper.storage.sql.statements import BodyText, IsInJson, Reads, Row, Static, Tx
+from casekeeper.storage.sql.accounts import ACCOUNTS
+from casekeeper.storage.sql.expressions import BodyText, IsInJson
+from casekeeper.storage.sql.facts import EVENTS, PAYLOADS, Names, asked, facts
+from casekeeper.storage.sql.operations import SqlOperations
+from casekeeper.storage.sql.sessions import CONVERSATIONS, SESSIONS, seen_by
+from casekeeper.storage.sql.statements import Reads, Row, Static, Tx
 
-_e = t.events.c
+_e, _p, _s = EVENTS.c, PAYLOADS.c, SESSIONS.c
 _TERMINAL = sorted(kind.value for kind in TERMINAL)
 
 
@@ -50,77 +41,26 @@ _PAGES = {
     (view, order): _page(view, order) for view in ("operations", "journal") for order in ("asc", "desc")
 }
 _OPERATION = Static(facts().where(_e.event_id == bindparam("event_id")).order_by(_e.seq))
-_HEADS = Static(
-    select(t.sessions.c.session_id, t.sessions.c.head_seq).where(
-        IsInJson(t.sessions.c.session_id, "session_ids")
-    )
-)
-_o = t.open_operations.c
-_OPEN_IN = Static(
-    select(t.open_operations)
-    .where(_o.session_id == bindparam("session_id"))
-    .order_by(_o.started_us, _o.event_id)
-)
-_OPEN_INSIDE = Static(
-    select(t.open_operations)
-    .where(_o.root_event_id == bindparam("root_event_id"), _o.parent_event_id.is_not(None))
-    .order_by(_o.started_us, _o.event_id)
-)
-_NOBODY = _constant("")
-_IS_RUNNING, _WAITS = _o.owner != _NOBODY, _o.owner == _NOBODY
-
-
-def _open_of(*by: str) -> Static:
-    """What runs or waits of a casefile, a user, or both: each half has an index that the other half does not burden."""
-    wanted = [_o[name] == bindparam(name) for name in by]
-    found = union_all(*(select(t.open_operations).where(is_so, *wanted) for is_so in (_IS_RUNNING, _WAITS)))
-    some = found.subquery()
-    return Static(select(some).order_by(some.c.state.desc(), some.c.started_us, some.c.event_id).limit(1_000))
-
-
-_PLACES: Sequence[tuple[str, ...]] = (("casefile_id",), ("user_id",), ("casefile_id", "user_id"), ())
-_OPEN_OF: dict[tuple[str, ...], Static] = {by: _open_of(*by) for by in _PLACES}
-
-
-def _deepest_first(*where: ColumnElement[Any]) -> Static:
-    # An operation never ends before those inside it.
-    order = (_o.started_us.desc(), _o.started_seq.desc())
-    return Static(select(t.open_operations).where(*where).order_by(*order).limit(bindparam("n")))
-
-
-_ORPHANS = _deepest_first(_IS_RUNNING, _o.owner != bindparam("owner"))
-_RUNNING_OF = _deepest_first(_IS_RUNNING, IsInJson(_o.owner, "owners"))
-
-_OPENED = Static(select(t.open_operations).where(IsInJson(_o.event_id, "event_ids")))
-_DUE = Static(
-    select(t.open_operations)
-    .where(_WAITS, _o.wake_us.is_not(None))
-    # Nothing breaks ties: all that a server parked when it stopped is due at the same time, and would be sorted each time.
-    .order_by(_o.wake_us)
-    .limit(bindparam("n"))
-)
-_ASKED_TO_STOP = Static(
-    select(_o.event_id, _o.stop).where(_IS_RUNNING, _o.owner == bindparam("owner"), _o.stop.is_not(None))
-)
+_HEADS = Static(select(_s.session_id, _s.head_seq).where(IsInJson(_s.session_id, "session_ids")))
 _CHILDREN = Static(facts().where(_e.parent_event_id == bindparam("event_id")).order_by(_e.seq))
 _RECORD = Static(
-    select(_e.seq, _e.header, _e.hash, _e.commitment, t.payloads.c.salt, t.payloads.c.body, t.payloads.c.blob)
-    .select_from(t.events)
-    .outerjoin(t.payloads, (t.payloads.c.session_id == _e.session_id) & (t.payloads.c.seq == _e.seq))
+    select(_e.seq, _e.header, _e.hash, _e.commitment, _p.salt, _p.body, _p.blob)
+    .select_from(EVENTS)
+    .outerjoin(PAYLOADS, (_p.session_id == _e.session_id) & (_p.seq == _e.seq))
     .where(_e.session_id == bindparam("session_id"), _e.seq > bindparam("after"))
     .order_by(_e.seq)
     .limit(bindparam("n"))
 )
 _CONVERSATION = Static(
-    select(t.conversations.c.blob).where(t.conversations.c.session_id == bindparam("session_id"))
+    select(CONVERSATIONS.c.blob).where(CONVERSATIONS.c.session_id == bindparam("session_id"))
 )
 
 
-class SqlEvents:
-    """Implements `EventStore`, and what recovery, agents and the verifier read."""
+class SqlEvents(SqlOperations):
+    """Implements `Events`."""
 
     def __init__(self, reads: Reads) -> None:
-        self._reads = reads
+        super().__init__(reads)
         self._names = Names(reads)
 
     async def facts(
@@ -147,7 +87,7 @@ class SqlEvents:
         beyond: tuple[int, str, int] | None,
         limit: int,
     ) -> Sequence[StoredFact]:
-        query = facts().join(t.sessions, t.sessions.c.session_id == _e.session_id)
+        query = facts().join(SESSIONS, _s.session_id == _e.session_id)
         query = seen_by(query).where(*_filters(wanted)).limit(limit)
         if wanted.event_ids:
             query = query.where(_e.event_id.in_(wanted.event_ids))
@@ -178,44 +118,8 @@ class SqlEvents:
 
         return await self._reads.point(read)
 
-    async def open_operations(self, session_id: str) -> Sequence[OpenedOperation]:
-        rows = await self._reads.point(lambda tx: tx.all(_OPEN_IN, session_id=session_id))
-        return [opened_of(row) for row in rows]
-
-    async def open_inside(self, root_event_id: str) -> Sequence[OpenedOperation]:
-        rows = await self._reads.point(lambda tx: tx.all(_OPEN_INSIDE, root_event_id=root_event_id))
-        return [opened_of(row) for row in rows]
-
-    async def open_of(self, casefile_id: str | None, user_id: str | None) -> Sequence[OpenedOperation]:
-        named = {"casefile_id": casefile_id, "user_id": user_id}
-        wanted = {name: given for name, given in named.items() if given is not None}
-        rows = await self._reads.point(lambda tx: tx.all(_OPEN_OF[tuple(wanted)], **wanted))
-        return [opened_of(row) for row in rows]
-
-    async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
-        rows = await self._reads.scan(lambda tx: tx.all(_ORPHANS, owner=owner, n=limit))
-        return [opened_of(row) for row in rows]
-
-    async def running_of(self, owners: Sequence[str], limit: int) -> Sequence[OpenedOperation]:
-        """What these processes run, or ran, children before their parents."""
-        named = json.dumps(owners)
-        rows = await self._reads.scan(lambda tx: tx.all(_RUNNING_OF, owners=named, n=limit))
-        return [opened_of(row) for row in rows]
-
-    async def due(self, limit: int) -> Sequence[OpenedOperation]:
-        rows = await self._reads.point(lambda tx: tx.all(_DUE, n=limit))
-        return [opened_of(row) for row in rows]
-
     async def children(self, event_id: str) -> Sequence[StoredFact]:
         return await self._named(await self._reads.point(lambda tx: tx.all(_CHILDREN, event_id=event_id)))
-
-    async def opened(self, event_ids: Sequence[str]) -> Sequence[OpenedOperation]:
-        rows = await self._reads.point(lambda tx: tx.all(_OPENED, event_ids=json.dumps(list(event_ids))))
-        return [opened_of(row) for row in rows]
-
-    async def asked_to_stop(self, owner: str) -> Sequence[tuple[str, str]]:
-        rows = await self._reads.point(lambda tx: tx.all(_ASKED_TO_STOP, owner=owner))
-        return [(event_id, reason) for event_id, reason in rows]
 
     async def record(self, session_id: str, after: int, limit: int) -> Sequence[Row]:
         """Raw record rows (seq, header, hash, commitment, salt, body, blob) behind a seq, for verification."""
@@ -246,12 +150,12 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     elif kinds:
         yield _e.kind.in_(kinds)
     if wanted.operation_type:
-        yield _e.operation_type == wanted.operation_type.value
+        yield _e.operation_type == wanted.operation_type
     if wanted.operation_name:
         yield _e.operation_name == wanted.operation_name
     if wanted.actor:
         yield _e.actor == (
-            select(t.accounts.c.pseudonym).where(t.accounts.c.user_id == wanted.actor).scalar_subquery()
+            select(ACCOUNTS.c.pseudonym).where(ACCOUNTS.c.user_id == wanted.actor).scalar_subquery()
         )
     if wanted.parent_event_id:
         yield _e.parent_event_id == wanted.parent_event_id
@@ -262,5 +166,5 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     if wanted.before:
         yield _e.at_us < to_us(wanted.before)
     if wanted.text:
-        bodies = (BodyText(t.payloads.c.body), BodyText(asked.c.body))
+        bodies = (BodyText(_p.body), BodyText(asked.c.body))
         yield or_(*(body.icontains(wanted.text, autoescape=True) for body in bodies))

@@ -1,4 +1,4 @@
-"""The permission feed as one batch meets it: the fences that it is judged by, and the numbers of its own changes.
+"""The permission feed in SQL: how it is read, the fences that a batch is judged by, and the numbers of its own changes.
 
 Who changes permissions, or starts something under one, holds the head of the feed until the commit: so numbers come in
 the order of commits, and nothing starts beside a revoke that it did not see. That makes everybody wait for everybody, so
@@ -11,30 +11,55 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, bindparam, select, update
+from sqlalchemy import BigInteger, Index, Table, Text, bindparam, func, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from casekeeper.acl_feed import ANY, Change
+from casekeeper.acl_feed import ANY, Change, FeedHead
 from casekeeper.casefiles.casefile import Fence
 from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.commits import Commit, PermissionChanged
-from casekeeper.storage.sql import schema as t
-from casekeeper.storage.sql.statements import Bulk, Question, Row, Static, Tx
+from casekeeper.storage.sql.parts import Part
+from casekeeper.storage.sql.schema import integer, metadata, string
+from casekeeper.storage.sql.statements import Bulk, Question, Reads, Row, Static, Tx
 
-_NUMBER = Static(select(t.acl_head.c.number))
-_SINCE = Static(
-    select(t.acl_feed.c.number, t.acl_feed.c.user_id, t.acl_feed.c.casefile_id).where(
-        t.acl_feed.c.number > bindparam("after")
-    )
+ACL_HEAD = Table("acl_head", metadata, integer("id", key=True), string("epoch"), integer("number"))
+
+ACL_FEED = Table(
+    "acl_feed",
+    metadata,
+    integer("number", key=True),
+    string("casefile_id"),
+    string("user_id"),
+    string("kind"),
+    integer("at_us"),
+    Index("acl_feed_pair", "user_id", "casefile_id", "number"),
 )
+
+_f = ACL_FEED.c
+user_changed = select(func.coalesce(func.max(_f.number), 0)).where(
+    _f.user_id == bindparam("user_id"), _f.casefile_id == ANY
+)
+"""The number of the newest change of the account `:user_id`, 0 if there was none."""
+
+HEAD = Static(select(ACL_HEAD.c.epoch, ACL_HEAD.c.number))
+USER_CHANGED = Static(user_changed)
+_CHANGES = Static(
+    select(_f.number, _f.casefile_id, _f.user_id).where(_f.number > bindparam("after")).order_by(_f.number)
+)
+# Walks back from the newest number, so it reads what is younger and no more.
+_NUMBER_BEFORE = Static(
+    select(_f.number).where(_f.at_us < bindparam("instant")).order_by(_f.number.desc()).limit(1)
+)
+_NUMBER = Static(select(ACL_HEAD.c.number))
+_SINCE = Static(select(_f.number, _f.user_id, _f.casefile_id).where(_f.number > bindparam("after")))
 _TAKE_NUMBERS = Static(
-    update(t.acl_head).values(number=t.acl_head.c.number + bindparam("count")).returning(t.acl_head.c.number)
+    update(ACL_HEAD).values(number=ACL_HEAD.c.number + bindparam("count")).returning(ACL_HEAD.c.number)
 )
-_ADD_CHANGES = Bulk(t.acl_feed)
-_SHARE_HEAD = Static(select(t.acl_head.c.number).with_for_update(read=True))
+_ADD_CHANGES = Bulk(ACL_FEED)
+_SHARE_HEAD = Static(select(ACL_HEAD.c.number).with_for_update(read=True))
 
 
 class _Newest(ClauseElement):
@@ -76,11 +101,13 @@ class Overtaken(Exception):
     """A fence that held when it was judged does not hold under the head of the feed: the batch must begin anew."""
 
 
-class BatchFeed:
+class BatchFeed(Part):
     """The feed within one transaction."""
 
     def __init__(self, tx: Tx, *, is_held: bool) -> None:
         """`is_held`: the head is held from the beginning, or nobody else writes: what was judged once stays true."""
+        self.finds = {Fence: self.newest, AccountStands: self.newest}
+        self.takes = {PermissionChanged: self.add}
         self._tx = tx
         self._is_held = is_held
         self._seen = 0
@@ -189,3 +216,27 @@ def _places(fence: Fenced) -> Sequence[tuple[str, str]]:
     if isinstance(fence, AccountStands):
         return (everywhere,)
     return (fence.user_id, fence.casefile_id), (ANY, fence.casefile_id), everywhere
+
+
+class SqlFeed:
+    """Implements what `AclFeed` says of the feed itself."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def head(self) -> FeedHead:
+        row = await self._reads.point(lambda tx: tx.one(HEAD))
+        assert row is not None, "a migrated store has a feed"
+        return FeedHead(*row)
+
+    async def changes(self, after: int) -> Sequence[Change]:
+        rows = await self._reads.point(lambda tx: tx.all(_CHANGES, after=after))
+        return [Change(*row) for row in rows]
+
+    async def number_before(self, instant_us: int) -> int:
+        row = await self._reads.point(lambda tx: tx.one(_NUMBER_BEFORE, instant=instant_us))
+        return row[0] if row else 0
+
+    async def user_changed(self, user_id: str) -> int:
+        row = await self._reads.point(lambda tx: tx.one(USER_CHANGED, user_id=user_id))
+        return row[0] if row else 0

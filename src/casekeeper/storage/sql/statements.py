@@ -4,20 +4,20 @@ Going through an engine for every statement costs several times what SQLite need
 keeps the statements portable and the hot path short.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, cast, func, literal_column, select, update
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.engine import Dialect
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, TableValuedAlias
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import NullType
 
+from casekeeper.storage.sql.expressions import IsInJson
 from casekeeper.values import value
 
 T = TypeVar("T")
@@ -171,6 +171,39 @@ class Bulk(Many):
         return self._finish(insert(self._table).from_select(list(columns), select(*columns.values())))
 
 
+class BulkUpdate(Many):
+    """Changes some columns of many rows, each found by another one, if `where` holds for it."""
+
+    def __init__(
+        self, table: Table, found_by: str, *changed: str, where: ColumnElement[bool] | None = None
+    ) -> None:
+        # In the order in which the table's columns are, which is that of an update's parameters.
+        super().__init__([*(c for c in table.c if c.name in changed), table.c[found_by]])
+        self._table = table
+        self._changed = changed
+        self._found_by = found_by
+        self._where = () if where is None else (where,)
+        self._text = ""
+
+    def sqlite(self, rows: Sequence[Parameters]) -> Iterator[tuple[str, Iterable[Sequence[Any]]]]:
+        """One statement, run for each row."""
+        if not self._text:
+            self._text = self._compiled(self._of_row(), SQLITE_BY_PLACE)
+        yield self._text, map(self._values, rows)
+
+    def _of_row(self) -> ClauseElement:
+        # SQLAlchemy keeps the names of columns for itself.
+        return self._update({name: bindparam(f"{name}_") for name in self._names})
+
+    def _of_rows(self, new: TableValuedAlias) -> ClauseElement:
+        return self._update({name: new.c[name] for name in self._names})
+
+    def _update(self, values: Mapping[str, ColumnElement[Any]]) -> ClauseElement:
+        found = self._table.c[self._found_by] == values[self._found_by]
+        changed = {name: values[name] for name in self._changed}
+        return update(self._table).where(found, *self._where).values(changed)
+
+
 Writing = tuple[Many | Static, Sequence[Parameters]]
 """A statement that writes, and the rows it writes; a static one has the values of one run."""
 
@@ -184,69 +217,51 @@ class Question:
     take: Callable[[list[Row]], None]
 
 
-class IsInJson(ColumnElement[Any]):
-    """The column is in a JSON list of texts given as one parameter, so that the statement stays static."""
+class ByIds:
+    """Looks for the rows of some ids in a column."""
 
-    # Not Boolean: databases without such a type would be asked whether it equals 1, and scan.
-    type = NullType()
-    inherit_cache = False
+    def __init__(self, rows: Select[*tuple[Any, ...]], column: ColumnElement[str]) -> None:
+        self._one = Static(rows.where(column == bindparam("id")))
+        self._some = Static(rows.where(IsInJson(column, "ids")))
 
-    def __init__(self, column: ColumnElement[str], parameter: str) -> None:
-        self.column = column
-        self.parameter = bindparam(parameter, type_=Text())
-
-
-@compiles(IsInJson)
-def _is_in_json(element: IsInJson, compiler: SQLCompiler, **more: Any) -> str:
-    column, parameter = compiler.process(element.column, **more), compiler.process(element.parameter, **more)
-    return f"{column} IN (SELECT value FROM json_each({parameter}))"  # noqa: S608 - names of ours
+    def question(self, ids: Collection[str], take: Callable[[list[Row]], None]) -> Question:
+        """What is asked, of one id at least."""
+        if len(ids) == 1:
+            return Question(self._one, {"id": next(iter(ids))}, take)
+        return Question(self._some, {"ids": json.dumps(list(ids))}, take)
 
 
-@compiles(IsInJson, "postgresql")
-def _is_in_json_postgres(element: IsInJson, compiler: SQLCompiler, **more: Any) -> str:
-    column, parameter = compiler.process(element.column, **more), compiler.process(element.parameter, **more)
-    return f"{column} IN (SELECT jsonb_array_elements_text(({parameter})::jsonb))"
+def insert_into(table: Table) -> Static:
+    """Insert a row with all columns but the number that the database gives."""
+    return Static(insert(table).values({c.name: bindparam(c.name) for c in table.c if c.name != "rid"}))
 
 
-class BodyText(ColumnElement[str]):
-    """Stored JSON bytes as text."""
-
-    type = Text()
-    inherit_cache = True
-
-    def __init__(self, column: ColumnElement[bytes]) -> None:
-        self.column = column
+def put_into(table: Table, *keys: str, keep: tuple[str, ...] = ()) -> Static:
+    """Insert, or replace all but the keys and what is to be kept."""
+    new = insert(table).values({c.name: bindparam(c.name) for c in table.c if c.name not in keep})
+    changed = {c.name: new.excluded[c.name] for c in table.c if c.name not in (*keys, *keep)}
+    return Static(new.on_conflict_do_update(index_elements=list(keys), set_=changed))
 
 
-@compiles(BodyText)
-def _body_text(element: BodyText, compiler: SQLCompiler, **more: Any) -> str:
-    return f"CAST({compiler.process(element.column, **more)} AS TEXT)"
+def replacing(table: Table, *keys: str) -> "Bulk":
+    """Inserts rows, or replaces those of the same keys."""
+
+    def finish(new: Insert) -> ClauseElement:
+        changed = {c.name: new.excluded[c.name] for c in table.c if c.name not in keys}
+        return new.on_conflict_do_update(index_elements=list(keys), set_=changed)
+
+    return Bulk(table, finish)
 
 
-@compiles(BodyText, "postgresql")
-def _body_text_postgres(element: BodyText, compiler: SQLCompiler, **more: Any) -> str:
-    return f"convert_from({compiler.process(element.column, **more)}, 'UTF8')"
+def encoded(row: Parameters) -> dict[str, Any]:
+    """A row as these stores keep it: truth as 0 or 1, JSON as text."""
+    return {name: _encoded(given) for name, given in row.items()}
 
 
-class Place(ColumnElement[int]):
-    """Where a text begins within another, counted from 1; 0 if it is not there."""
-
-    type = Integer()
-    inherit_cache = True
-
-    def __init__(self, within: ColumnElement[Any], text: ColumnElement[Any]) -> None:
-        self.within = within
-        self.sought = text
-
-
-@compiles(Place)
-def _place(element: Place, compiler: SQLCompiler, **more: Any) -> str:
-    return f"instr({compiler.process(element.within, **more)}, {compiler.process(element.sought, **more)})"
-
-
-@compiles(Place, "postgresql")
-def _place_postgres(element: Place, compiler: SQLCompiler, **more: Any) -> str:
-    return f"strpos({compiler.process(element.within, **more)}, {compiler.process(element.sought, **more)})"
+def _encoded(given: Any) -> Any:
+    if isinstance(given, bool):
+        return int(given)
+    return json.dumps(given) if isinstance(given, list | dict) else given
 
 
 class Tx(Protocol):

@@ -1,7 +1,7 @@
 """The tail in SQL: facts in the order of `rid`, as far as they are final.
 
 On SQLite there is one writer, and a visible fact is final. On PostgreSQL a `rid` begins with the number of its
-transaction (`ddl.postgres_place`), and facts before the oldest running transaction are final.
+transaction (`schema.postgres_place`), and facts before the oldest running transaction are final.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from casekeeper.errors import PositionInvalid, PositionOfAnotherEpoch
 from casekeeper.journal.events import Kind, StoredFact
 from casekeeper.journal.tail import CasefilesWithNews, Position, TailFact
-from casekeeper.storage.sql import schema as t
-from casekeeper.storage.sql.selecting import HEADER, Names, facts
+from casekeeper.storage.sql.facts import EVENTS, HEADER, Names, facts
+from casekeeper.storage.sql.feed import ACL_HEAD
 from casekeeper.storage.sql.statements import Reads, Row, Static, Tx
 
-_e = t.events.c
+_e = EVENTS.c
 _BEYOND_ALL = 2**63 - 1
 # A decimal number that fits into 63 bits.
 _DIGITS_MAX = 18
@@ -106,7 +106,7 @@ def _page(columns: Any, final: _Final) -> Static:
         .subquery("page")
     )
     held = exists().where(here, _e.rid >= final, _e.at_us < _LongAgo())
-    asked = select(t.acl_head.c.epoch, held, *page.c).select_from(t.acl_head.outerjoin(page, true()))
+    asked = select(ACL_HEAD.c.epoch, held, *page.c).select_from(ACL_HEAD.outerjoin(page, true()))
     return Static(asked.order_by(page.c.rid))
 
 
@@ -123,8 +123,8 @@ def _news(final: _Final) -> Static:
     grouped = select(looked_at.c.casefile_id, func.count().label("facts"), last)
     news = grouped.group_by(looked_at.c.casefile_id).subquery("news")
     held = exists().where(_e.rid >= final, _e.at_us < _LongAgo())
-    asked = select(t.acl_head.c.epoch, held, _End(final), *news.c)
-    return Static(asked.select_from(t.acl_head.outerjoin(news, true())))
+    asked = select(ACL_HEAD.c.epoch, held, _End(final), *news.c)
+    return Static(asked.select_from(ACL_HEAD.outerjoin(news, true())))
 
 
 _FINALS = (_Final(here=False), _Final(here=True))
@@ -134,7 +134,7 @@ _PAGES = {
     True: [_page(facts(*_NAMED), final) for final in _FINALS],
 }
 _NEWS = [_news(final) for final in _FINALS]
-_AT_END = Static(select(t.acl_head.c.epoch, _End(_FINALS[0])))
+_AT_END = Static(select(ACL_HEAD.c.epoch, _End(_FINALS[0])))
 _NO_PAYLOAD = (None, None, None, 0)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from casekeeper.clock import rfc3339
-from casekeeper.storage.sql.schema_version import NEWEST
+from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sqlite.opening import schema_version
 from casekeeper.storage.sqlite.store import connect
 from casekeeper.values import value

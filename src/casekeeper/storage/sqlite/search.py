@@ -4,17 +4,16 @@ Everything that is words becomes one FTS5 expression, so that it is ranked and t
 are compared beside it. Only where both meet below an OR or a NOT, each group of words is a subquery of its own.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from casekeeper.clock import from_us, to_us
+from casekeeper.clock import to_us
 from casekeeper.documents.marks import mark
 from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
-from casekeeper.documents.search import FACETED_MAX, Facet, Facets, Hit, Order, Place, Ranked
-from casekeeper.documents.words import SNIPPET_CHARS, first_words, snippet_of, sought_in
-from casekeeper.storage.sql.document_records import scope_word
-from casekeeper.storage.sql.documents import SUMMARY, summary_fields
+from casekeeper.documents.search import FACETED_MAX, Facets, Order, Place, Ranked
+from casekeeper.documents.words import first_words, sought_in
+from casekeeper.storage.sql.documents import SUMMARY, scope_word
+from casekeeper.storage.sql.search import DATE, FACETS, around, facets_of, ranked
 from casekeeper.storage.sql.statements import Reads, Row, Tx
 
 _COLUMNS: Final = {
@@ -25,7 +24,6 @@ _COLUMNS: Final = {
     "subject": "title",
     "filename": "filenames",
 }
-_DATE = "coalesce(documents.sent_us, documents.created_us)"
 # bm25 weighs title, sender, recipients, cc, bcc, filenames, body; the scope column counts for nothing.
 _RANK = "bm25(document_search, 4.0, 2.0, 1.0, 1.0, 1.0, 2.0, 1.0, 0.0)"
 # The scope and the marks are in the index, and what was deleted is not: only dates and sizes need the documents.
@@ -33,19 +31,16 @@ _FROM = "FROM document_search CROSS JOIN documents ON documents.rid = document_s
 _WHERE = "WHERE document_search MATCH :match"
 _ORDERS: Final = {
     Order.RELEVANCE: f"{_RANK}, document_search.rowid DESC",
-    Order.NEWEST: f"{_DATE} DESC, documents.rid DESC",
-    Order.OLDEST: f"{_DATE}, documents.rid",
+    Order.NEWEST: f"{DATE} DESC, documents.rid DESC",
+    Order.OLDEST: f"{DATE}, documents.rid",
 }
 _SUMMARIES = (
     f"SELECT documents.rid, {{body}}, {', '.join(f'documents.{column.name}' for column in SUMMARY)} "  # noqa: S608 - constants
     "FROM documents WHERE documents.rid IN ({rows})"
 )
-_FACETS_MAX = 20
-# How much is shown before the word found, in characters.
-_BEFORE = 200
 
 
-class SqlSearch:
+class SqliteSearch:
     """Implements `Search`."""
 
     def __init__(self, reads: Reads) -> None:
@@ -60,8 +55,8 @@ class SqlSearch:
         if place.behind is not None:
             values["at"], values["rid"] = place.behind
             sign = "<" if order is Order.NEWEST else ">"
-            behind = f" AND ({_DATE}, documents.rid) {sign} (:at, :rid)"
-        found = f"SELECT document_search.rowid, {_DATE} {_FROM}"
+            behind = f" AND ({DATE}, documents.rid) {sign} (:at, :rid)"
+        found = f"SELECT document_search.rowid, {DATE} {_FROM}"
         if order is Order.RELEVANCE and not wanted.where:
             found = "SELECT document_search.rowid, 0 FROM document_search"
         # First which ones, then what they are: sorting thousands of whole rows would take longer than finding them.
@@ -78,14 +73,11 @@ class SqlSearch:
             return places, {row[0]: row[1:] for row in summaries}
 
         places, summaries = await self._reads.scan(read)
-        return [_ranked(rid, date_us, *summaries[rid], sought=sought) for rid, date_us in places]
+        return [ranked(rid, date_us, *summaries[rid], sought=sought) for rid, date_us in places]
 
     async def facets(self, casefile_id: str, term: Term) -> Facets:
         wanted = _Wanted(casefile_id, term)
-        sql = (
-            "SELECT documents.kind, documents.sender, documents.sent_us, documents.labels "
-            f"{_FROM} {_WHERE}{wanted.where} LIMIT :n"
-        )
+        sql = f"{FACETS} {_FROM} {_WHERE}{wanted.where} LIMIT :n"
         values = {**wanted.values, "n": FACETED_MAX}
         return facets_of(await self._reads.scan(lambda tx: tx.text(sql, values)))
 
@@ -162,49 +154,6 @@ class _Wanted:
         name = f"v{len(self.values)}"
         self.values[name] = value
         return f":{name}"
-
-
-def facets_of(rows: Sequence[Row]) -> Facets:
-    """The facets of rows of kind, sender, date and labels."""
-    kinds, senders, years, labels = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-    for kind, sender, sent_us, marks in rows:
-        kinds[kind] += 1
-        if sender:
-            senders[sender] += 1
-        if sent_us is not None:
-            years[str(from_us(sent_us).year)] += 1
-        if marks:
-            labels.update(marks.split("\n"))
-    return Facets(
-        total=len(rows),
-        kinds=_most(kinds),
-        senders=_most(senders),
-        years=_most(years),
-        labels=_most(labels),
-    )
-
-
-def _most(counted: "Counter[str]") -> list[Facet]:
-    best = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_FACETS_MAX]
-    return [Facet(value=value, count=count) for value, count in best]
-
-
-def around(position: str, words: Sequence[str]) -> str:
-    """The piece of the text in which the first of these words stands, or its beginning, in SQL.
-
-    `position` is the database's function that finds a text in another. Snippets of the index itself take time by the
-    square of how often a word stands in a text.
-    """
-    places = [f"nullif({position}(lower(documents.body), {word}), 0)" for word in words]
-    start = f"coalesce({', '.join((*places, '1', '1'))})"
-    first = f"(CASE WHEN {start} > {_BEFORE} THEN {start} - {_BEFORE} ELSE 1 END)"
-    cut = f"CASE WHEN {start} > {_BEFORE} THEN '… ' ELSE '' END"
-    return f"{cut} || substr(documents.body, {first}, {SNIPPET_CHARS})"
-
-
-def _ranked(rid: int, date_us: int, body: str, *summary: Any, sought: Sequence[str]) -> Ranked:
-    text, highlights = snippet_of(body, frozenset(sought))
-    return Ranked(Hit(**summary_fields(summary), snippet=text, highlights=highlights), (date_us, rid))
 
 
 def _quoted(text: str) -> str:

@@ -5,7 +5,7 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
-from casekeeper.storage.sql.ddl import POSTGRES_TRIGGERS, SQLITE_TRIGGERS
+from casekeeper.storage.sql.schema import POSTGRES_TRIGGERS, SQLITE_TRIGGERS
 
 revision = "0001"
 down_revision = None

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from casekeeper.documents.marks import HAS, ID, KIND, LABEL, THREAD, is_users_label, mark
-from casekeeper.storage.sql.ddl import POSTGRES_SEARCH, SQLITE_SEARCH
+from casekeeper.storage.sql.schema import POSTGRES_SEARCH, SQLITE_SEARCH
 
 revision = "0002"
 down_revision = "0001"

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from casekeeper.storage.sql.ddl import POSTGRES_TAIL, postgres_place
+from casekeeper.storage.sql.schema import POSTGRES_TAIL, postgres_place
 
 revision = "0009"
 down_revision = "0008"

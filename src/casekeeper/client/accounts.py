@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from casekeeper.client import verbs
 from casekeeper.client.connection import Connection
 from casekeeper.client.paging import each
 
@@ -38,15 +37,15 @@ class Accounts:
             "display_name": display_name,
             "is_operator": is_operator,
         }
-        return await self._connection.ask(verbs.CREATE_ACCOUNT, fields, request_id)
+        return await self._connection.ask("accounts/create", fields, request_id)
 
     async def list(self, *, limit: int | None = None, cursor: str | None = None) -> "Page[Account]":
         """A page of all accounts, by user id."""
-        return await self._connection.ask(verbs.LIST_ACCOUNTS, {"limit": limit, "cursor": cursor})
+        return await self._connection.ask("accounts/list", {"limit": limit, "cursor": cursor})
 
     def each(self) -> "AsyncGenerator[Account]":
         """All of them, page by page."""
-        return each(self._connection, verbs.LIST_ACCOUNTS, {})
+        return each(self._connection, "accounts/list", {})
 
     async def update(
         self,
@@ -68,21 +67,21 @@ class Accounts:
             "is_operator": is_operator,
             "is_active": is_active,
         }
-        account = await self._connection.ask(verbs.UPDATE_ACCOUNT, fields, request_id)
+        account = await self._connection.ask("accounts/update", fields, request_id)
         if password is not None:
             self._connection.tokens.password_changed(user_id, password)
         return account
 
     async def deactivate(self, user_id: str, *, request_id: str | None = None) -> "Account":
         """End an account everywhere at once."""
-        return await self._connection.ask(verbs.DEACTIVATE_ACCOUNT, {"user_id": user_id}, request_id)
+        return await self._connection.ask("accounts/deactivate", {"user_id": user_id}, request_id)
 
     async def log_out(
         self, user_id: str | None = None, *, keys: bool = False, request_id: str | None = None
     ) -> "LoggedOut":
         """End all tokens of an account everywhere (one's own if none is named), and what it has running."""
         fields = {"user_id": user_id, "keys": keys}
-        return await self._connection.ask(verbs.LOG_OUT, fields, request_id)
+        return await self._connection.ask("auth/logout", fields, request_id)
 
 
 class Keys:
@@ -101,12 +100,12 @@ class Keys:
     ) -> "NewApiKey":
         """A new API key. Its secret is in this answer and nowhere else, not even in a repeat's."""
         fields = {"name": name, "user_id": user_id, "expires_at": expires_at}
-        return await self._connection.ask(verbs.CREATE_KEY, fields, request_id)
+        return await self._connection.ask("keys/create", fields, request_id)
 
     async def list(self, *, user_id: str | None = None) -> "list[ApiKey]":
         """The keys of an account, oldest first, without their secrets."""
-        return (await self._connection.ask(verbs.LIST_KEYS, {"user_id": user_id})).items
+        return (await self._connection.ask("keys/list", {"user_id": user_id})).items
 
     async def revoke(self, key_id: str, *, request_id: str | None = None) -> "ApiKey":
         """End a key, and all tokens of its account with it."""
-        return await self._connection.ask(verbs.REVOKE_KEY, {"key_id": key_id}, request_id)
+        return await self._connection.ask("keys/revoke", {"key_id": key_id}, request_id)

@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
-from casekeeper.client import streams, verbs
+from casekeeper.client import streams
 from casekeeper.client.connection import Connection
 from casekeeper.client.paging import each
+from casekeeper.client.payloads import read
 
 if TYPE_CHECKING:
     from casekeeper.client.results import Result
@@ -64,7 +65,7 @@ class Sessions:
             "visibility": visibility,
             "metadata": metadata,
         }
-        return await self._connection.ask(verbs.CREATE_SESSION, fields, request_id)
+        return await self._connection.ask("sessions/create", fields, request_id)
 
     async def execute(
         self,
@@ -82,7 +83,7 @@ class Sessions:
         `request_id` finds it. In the background the result has the status `running`.
         """
         fields = _execute(operation, casefile_id, session_id, mode, timeout_s)
-        return await self._connection.ask(verbs.EXECUTE, fields, request_id)
+        return await self._connection.ask("sessions/execute", fields, request_id)
 
     async def get(
         self,
@@ -104,10 +105,10 @@ class Sessions:
             "include_events": include_events,
             "events": {name: value for name, value in wanted.items() if value is not None},
         }
-        detail = await self._connection.ask(verbs.GET_SESSION, fields)
+        detail = await self._connection.ask("sessions/get", fields)
         if detail.events is None:
             return detail
-        items = [verbs.read("journal.events:ExecutionEvent", item) for item in detail.events.items]
+        items = [read("journal.events:ExecutionEvent", item) for item in detail.events.items]
         return replace(detail, events=replace(detail.events, items=items))
 
     async def list(
@@ -135,14 +136,14 @@ class Sessions:
             "limit": limit,
             "cursor": cursor,
         }
-        return await self._connection.ask(verbs.LIST_SESSIONS, fields)
+        return await self._connection.ask("sessions/list", fields)
 
     def each(
         self, *, casefile_id: str | None = None, user_id: str | None = None, active: bool | None = None
     ) -> "AsyncGenerator[UnifiedSession]":
         """All of them, page by page."""
         fields = {"casefile_id": casefile_id, "user_id": user_id, "active": active}
-        return each(self._connection, verbs.LIST_SESSIONS, fields)
+        return each(self._connection, "sessions/list", fields)
 
     async def close(
         self,
@@ -154,7 +155,7 @@ class Sessions:
     ) -> "SessionClosedAnswer":
         """Close a session for good and get its statistics; `cancel` stops what still runs."""
         fields = {"session_id": session_id, "reason": reason, "cancel": cancel}
-        return await self._connection.ask(verbs.CLOSE_SESSION, fields, request_id)
+        return await self._connection.ask("sessions/close", fields, request_id)
 
     def stream(self, session_id: str, after: int = 0) -> "AsyncGenerator[ExecutionEvent | StreamedDelta]":
         """The session's facts behind `after`, then what comes, live, with progress in between.
@@ -173,11 +174,11 @@ class Operations:
 
     async def get(self, event_id: str) -> "Result":
         """How an operation stands, or how it ended, outputs in full."""
-        return await self._connection.ask(verbs.GET_OPERATION, {"event_id": event_id})
+        return await self._connection.ask("operations/get", {"event_id": event_id})
 
     async def cancel(self, event_id: str, *, reason: str | None = None) -> "Result":
         """Stop an operation; one that has ended is left as it is."""
-        return await self._connection.ask(verbs.CANCEL_OPERATION, {"event_id": event_id, "reason": reason})
+        return await self._connection.ask("operations/cancel", {"event_id": event_id, "reason": reason})
 
     async def part(self, event_id: str, part: Literal["inputs", "outputs"]) -> Any:
         """Inputs or outputs in full, however large."""
@@ -215,11 +216,11 @@ class Events:
             "limit": limit,
             "cursor": cursor,
         }
-        return await self._connection.ask(verbs.QUERY_EVENTS, {**fields, **filters})
+        return await self._connection.ask("events/query", {**fields, **filters})
 
     def each(self, *, casefile_id: str | None = None, **filters: Any) -> "AsyncGenerator[ExecutionEvent]":
         """All of them, page by page; `filters` are those of `query`, its view and order included."""
-        return each(self._connection, verbs.QUERY_EVENTS, {"casefile_id": casefile_id, **filters})
+        return each(self._connection, "events/query", {"casefile_id": casefile_id, **filters})
 
 
 def _execute(

@@ -5,16 +5,16 @@ settings. A directory that nobody holds is opened in this process. One that a se
 server: whoever can read the directory's signing keys may act as anybody anyway, so no login is asked for.
 """
 
-import json
-import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from casekeeper.cli import saved
-from casekeeper.cli.exits import DATA, UNAUTHENTICATED, UNAVAILABLE, USAGE, Stop
+from casekeeper.cli import saved_logins
+from casekeeper.cli.exits import UNAUTHENTICATED, USAGE, Stop
+from casekeeper.cli.opening import HOLDER, existing, holder, opened_server, read_settings
+from casekeeper.errors import DirectoryInUse
 from casekeeper.values import value
 
 if TYPE_CHECKING:
@@ -23,20 +23,18 @@ if TYPE_CHECKING:
     from casekeeper.server import Server
     from casekeeper.settings import Settings
 
-DATABASE = "casekeeper.db"
-HOLDER = "server.json"
 IN_PROCESS = "http://in-process"
 
 
 @value
-class Where:
+class Target:
     """Where a command was told to go, and as whom."""
 
     url: str | None = None
     data: Path | None = None
     user: str | None = None
 
-    def login(self) -> "saved.SavedLogin | None":
+    def login(self) -> "saved_logins.SavedLogin | None":
         """The saved login to use; None where the command goes to a data directory.
 
         Raises:
@@ -46,8 +44,8 @@ class Where:
             raise Stop("Give either --url or --data: they are two ways to the same thing.", USAGE)
         if self.data is not None:
             return None
-        url = saved.normal(self.url) if self.url else None
-        found = saved.find(url)
+        url = saved_logins.normal(self.url) if self.url else None
+        found = saved_logins.find(url)
         if url and found is None:
             message = f"There is no login for {url}. Make one with: casekeeper login {url}"
             raise Stop(message, UNAUTHENTICATED)
@@ -60,84 +58,18 @@ class Where:
         return found
 
 
-def read_settings(data: Path | None = None, **more: Any) -> "Settings":
-    """The settings, with what the command line says on top.
-
-    Raises:
-        Stop: A setting is unknown or has a value that does not fit.
-    """
-    from pydantic import ValidationError
-
-    from casekeeper.settings import Settings
-
-    given: dict[str, Any] = {"data": data, **more}
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        found = "; ".join(
-            ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in error.errors()
-        )
-        raise Stop(f"The settings do not fit: {found}.", DATA) from error
-    except ValueError as error:
-        raise Stop(f"The settings cannot be read: {error}.", DATA) from error
-
-
-def is_shared(settings: "Settings") -> bool:
-    """Whether the store is one in which several processes work at once."""
-    return bool(settings.store) and not settings.store.startswith("sqlite:")
-
-
-def existing(settings: "Settings") -> Path:
-    """The data directory, which is there.
-
-    Raises:
-        Stop: It is not; nothing is made by accident.
-    """
-    if not (settings.data / DATABASE).exists():
-        raise _missing(settings)
-    return settings.data
-
-
-def keys_of(settings: "Settings") -> Path:
-    """The signing keys of the data directory, whatever the store.
-
-    Raises:
-        Stop: There are none; none are made by accident, which no server would know.
-    """
-    keys = settings.data / "keys" if is_shared(settings) else existing(settings) / "keys"
-    if not any(keys.glob("*.pem")):
-        raise _missing(settings)
-    return keys
-
-
-def _missing(settings: "Settings") -> Stop:
-    return Stop(
-        f"There is no data directory at {settings.data}. Start a server with `casekeeper serve`, name a directory "
-        "with --data, or log in to a server with `casekeeper login URL`.",
-        DATA,
-    )
-
-
-def holder(data: Path) -> str | None:
-    """The address of the server that holds the directory, as it wrote it down."""
-    try:
-        return json.loads((data / HOLDER).read_text("utf-8"))["url"]
-    except (OSError, ValueError, KeyError):
-        return None
-
-
 @asynccontextmanager
-async def reach(where: Where) -> "AsyncGenerator[Casekeeper]":
+async def connected(target: Target) -> "AsyncGenerator[Casekeeper]":
     """A client for wherever the command goes."""
     from casekeeper.client import Casekeeper
 
-    if login := where.login():
+    if login := target.login():
         async with Casekeeper(login.url, api_key=login.api_key) as ck:
             yield ck
         return
-    settings = read_settings(where.data)
-    user_id = (where.user or settings.operator).lower()
-    if is_shared(settings):
+    settings = read_settings(target.data)
+    user_id = (target.user or settings.operator).lower()
+    if settings.is_shared:
         # One more process at work in the store, for as long as the command takes.
         async with _opened(settings, user_id) as ck:
             yield ck
@@ -152,28 +84,19 @@ async def directory(settings: "Settings", user_id: str) -> "AsyncGenerator[Casek
     """A client for a data directory: in this process, or through the server that holds it.
 
     Raises:
-        Stop: Another command holds it, or it belongs to a newer casekeeper.
+        CannotStart: Another command holds it, or it cannot be used.
     """
     from casekeeper.client import Casekeeper
-    from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock
+    from casekeeper.storage.sqlite.store import DirectoryLock
 
-    in_use = f"{settings.data} is in use by another casekeeper command. Try again when it has ended."
     try:
         DirectoryLock(settings.data).release()
-    except DirectoryInUse as error:
-        url = holder(settings.data)
-        if url is None:
-            raise Stop(in_use, DATA) from error
-        async with Casekeeper(url, token=lambda: minted(settings, user_id)) as ck:
-            yield ck
-        return
-    except OSError as error:
-        raise Stop(f"{settings.data} cannot be opened: {error.strerror}.", DATA) from error
-    async with AsyncExitStack() as stack:
-        try:
-            ck = await stack.enter_async_context(_opened(settings, user_id))
-        except DirectoryInUse as error:
-            raise Stop(in_use, DATA) from error
+    except DirectoryInUse:
+        if url := holder(settings.data):
+            async with Casekeeper(url, token=lambda: minted(settings, user_id)) as ck:
+                yield ck
+            return
+    async with _opened(settings, user_id) as ck:
         yield ck
 
 
@@ -185,7 +108,7 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.client import Casekeeper
 
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(_served(settings))
+        server = await stack.enter_async_context(opened_server(settings, goes_on=False))
         # Whoever wrote this down does not run any more: the lock was free.
         (settings.data / HOLDER).unlink(missing_ok=True)
         app = create_app(settings)
@@ -193,28 +116,6 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
 
         transport, token = AppTransport(app), partial(_minted_by, server, user_id)
         yield await stack.enter_async_context(Casekeeper(IN_PROCESS, token=token, transport=transport))
-
-
-@asynccontextmanager
-async def _served(settings: "Settings") -> "AsyncGenerator[Server]":
-    """A server inside this process, behind no door."""
-    from casekeeper.errors import StoreUnavailable
-    from casekeeper.operations.policy import PolicyMisfit
-    from casekeeper.server import open_server
-    from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.bus.opening import HelperAddressInvalid
-    from casekeeper.storage.sql.schema_version import SchemaTooNew
-
-    async with AsyncExitStack() as stack:
-        try:
-            server = await stack.enter_async_context(open_server(settings, goes_on=False))
-        except (SchemaTooNew, StoreAddressInvalid, HelperAddressInvalid, sqlite3.Error) as error:
-            raise Stop(f"The store in {settings.data} cannot be opened: {error}.", DATA) from error
-        except PolicyMisfit as error:
-            raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error
-        except StoreUnavailable as error:
-            raise Stop(error.detail, UNAVAILABLE) from error
-        yield server
 
 
 async def _minted_by(server: "Server", user_id: str) -> "TokenSet":
@@ -237,18 +138,18 @@ async def minted(settings: "Settings", user_id: str) -> "TokenSet":
     Raises:
         Stop: There is no such active account.
     """
-    if is_shared(settings):
-        async with _served(settings) as server:
+    if settings.is_shared:
+        async with opened_server(settings, goes_on=False) as server:
             return await _minted_by(server, user_id)
     from casekeeper.cli.readonly import ReadOnly
     from casekeeper.clock import to_us, utc_now
     from casekeeper.identity.keys import SigningKeys
     from casekeeper.identity.logins import TokenSet
     from casekeeper.identity.tokens import LIFETIME, Tokens
-    from casekeeper.storage.sql.accounts import SqlAccounts
+    from casekeeper.storage.sql.identities import SqlIdentities
 
     with ReadOnly(settings.data) as reads:
-        accounts = SqlAccounts(reads)
+        accounts = SqlIdentities(reads)
         snapshot = await accounts.snapshot(user_id, (), to_us(utc_now()))
         stored = await accounts.account(user_id)
     if stored is None or not stored.account.is_active:

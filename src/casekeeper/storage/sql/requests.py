@@ -1,36 +1,56 @@
-"""Claims of requests as one batch meets them: read once for all of its commits, written once at its end."""
+"""Claims of requests in SQL: a batch reads them once for all of its commits and writes them once at its end."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import Insert
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy import Table, bindparam, or_, select
 
 from casekeeper.clock import to_us
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import Claim, ReleaseClaim
-from casekeeper.storage.sql import schema as t
-from casekeeper.storage.sql.many import BulkUpdate, ByIds
-from casekeeper.storage.sql.statements import Bulk, Question, Row, Writing
-from casekeeper.storage.sql.writing import us
+from casekeeper.storage.rows import us
+from casekeeper.storage.sql.parts import Part
+from casekeeper.storage.sql.schema import integer, metadata, partial_on_sqlite, string
+from casekeeper.storage.sql.statements import (
+    BulkUpdate,
+    ByIds,
+    Question,
+    Reads,
+    Row,
+    Static,
+    Writing,
+    replacing,
+)
 
-_CLAIMED = ByIds(select(t.requests.c.key, t.requests.c.made, t.requests.c.expires_us), t.requests.c.key)
-_RELEASE = BulkUpdate(t.requests, "made", "expires_us", where=t.requests.c.expires_us.is_(None))
+REQUESTS = Table(
+    "requests",
+    metadata,
+    string("key", key=True),
+    string("fingerprint"),
+    string("made"),
+    integer("expires_us", null=True),
+    partial_on_sqlite("requests_made", "expires_us IS NULL", "made"),
+    partial_on_sqlite("requests_expires", "expires_us IS NOT NULL", "expires_us"),
+)
+
+_c = REQUESTS.c
+_KNOWN = ByIds(select(_c.key, _c.made, _c.expires_us), _c.key)
+_RELEASE = BulkUpdate(REQUESTS, "made", "expires_us", where=_c.expires_us.is_(None))
+_PUT = replacing(REQUESTS, "key")
+_CLAIMED = Static(
+    select(_c.fingerprint, _c.made).where(
+        _c.key == bindparam("key"), or_(_c.expires_us.is_(None), _c.expires_us > bindparam("now"))
+    )
+)
 
 
-def _replace(new: Insert) -> ClauseElement:
-    changed = {column.name: new.excluded[column.name] for column in t.requests.c if column.name != "key"}
-    return new.on_conflict_do_update(index_elements=["key"], set_=changed)
-
-
-_PUT = Bulk(t.requests, _replace)
-
-
-class BatchClaims:
+class BatchClaims(Part):
     """The claims that the commits of one transaction ask for, make and release."""
 
     def __init__(self) -> None:
+        self.finds = {Claim: self.live}
+        self.takes = {Claim: self.put, ReleaseClaim: self.release}
         self._known: dict[str, tuple[str, int | None]] = {}
         self._made: dict[str, dict[str, Any]] = {}
         self._released: dict[str, int] = {}
@@ -38,7 +58,7 @@ class BatchClaims:
     def questions(self, commits: Iterable[Commit]) -> Sequence[Question]:
         """Which claims the commits ask for."""
         keys = {one.key for commit in commits for one in commit.conditions if isinstance(one, Claim)}
-        return (_CLAIMED.question(keys, self._know),) if keys else ()
+        return (_KNOWN.question(keys, self._know),) if keys else ()
 
     def _know(self, rows: list[Row]) -> None:
         self._known = {key: (made, expires_us) for key, made, expires_us in rows}
@@ -77,3 +97,14 @@ class BatchClaims:
                 claim["expires_us"] = released_us
         released = [{"made": made, "expires_us": expires_us} for made, expires_us in self._released.items()]
         return (_PUT, list(self._made.values())), (_RELEASE, released)
+
+
+class SqlClaims:
+    """Implements `Claims`."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def claimed(self, key: str, now: datetime) -> tuple[str, str] | None:
+        row: Any = await self._reads.point(lambda tx: tx.one(_CLAIMED, key=key, now=to_us(now)))
+        return row

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from casekeeper.cli.exits import DATA, UNAVAILABLE, Stop
-from casekeeper.cli.reach import Where, existing, is_shared, reach, read_settings
+from casekeeper.cli.connection import Target, connected
+from casekeeper.cli.opening import existing, opened_store, read_settings
 from casekeeper.values import value
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
     from casekeeper.documents.checking import Condition
     from casekeeper.documents.document import DocumentSummary
-    from casekeeper.settings import Settings
     from casekeeper.storage.store import Storage
 
 _PAGE = 200
@@ -125,38 +124,19 @@ class _SharedRecords:
 
 
 @asynccontextmanager
-async def records_of(where: Where) -> AsyncGenerator[Records]:
+async def records_of(target: Target) -> AsyncGenerator[Records]:
     """The store's own records, unless a server or a user is named whose permissions count."""
-    if where.user or where.login():
-        async with reach(where) as ck:
+    if target.user or target.login():
+        async with connected(target) as ck:
             yield _ServerRecords(ck)
         return
-    settings = read_settings(where.data)
-    if is_shared(settings):
-        async with _shared(settings) as records:
-            yield records
+    settings = read_settings(target.data)
+    if settings.is_shared:
+        async with opened_store(settings) as storage:
+            yield _SharedRecords(storage)
         return
     data = existing(settings)
     from casekeeper.cli.readonly import ReadOnly, StoredRecords, blobs_of
 
     with ReadOnly(data) as reads:
         yield StoredRecords(reads, await blobs_of(settings, reads))
-
-
-@asynccontextmanager
-async def _shared(settings: "Settings") -> AsyncGenerator[Records]:
-    from casekeeper.errors import StoreUnavailable
-    from casekeeper.server import store_limits
-    from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.opening import open_storage
-    from casekeeper.storage.sql.schema_version import SchemaTooNew
-
-    try:
-        async with open_storage(
-            settings.store, settings.data, lambda _: None, limits=store_limits(settings)
-        ) as storage:
-            yield _SharedRecords(storage)
-    except (StoreAddressInvalid, SchemaTooNew) as error:
-        raise Stop(f"The store cannot be used: {error}.", DATA) from error
-    except StoreUnavailable as error:
-        raise Stop(error.detail, UNAVAILABLE) from error

@@ -22,7 +22,7 @@ class SavedLogin:
     key_id: str | None = None
 
 
-def place() -> Path:
+def path() -> Path:
     """Where logins are kept, by the platform's convention."""
     return Path(typer.get_app_dir("casekeeper")) / "logins.json"
 
@@ -50,18 +50,18 @@ def normal(url: str) -> str:
 
 def _read() -> list[SavedLogin]:
     try:
-        stored: list[dict[str, Any]] = json.loads(place().read_text("utf-8"))
+        stored: list[dict[str, Any]] = json.loads(path().read_text("utf-8"))
         return [SavedLogin(**login) for login in stored]
     except (FileNotFoundError, ValueError, TypeError):
         return []
 
 
 def _write(logins: list[SavedLogin]) -> None:
-    path = place()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_suffix(".new")
+    file_path = path()
+    file_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = file_path.with_suffix(".new")
     with suppress(FileNotFoundError):
         aside.unlink()
     with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump([asdict(login) for login in logins], file, indent=2)
-    aside.replace(path)
+    aside.replace(file_path)

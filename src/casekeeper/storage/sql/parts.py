@@ -1,0 +1,35 @@
+"""What each concept has for a batch: how its conditions are judged and its records written."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from casekeeper.journal.commits import Commit, Condition, Record
+from casekeeper.storage.sql.statements import Question, Tx, Writing
+
+Finds = dict[type[Condition], Callable[[Tx, Any], Any]]
+"""How what a condition's `refusal` is given is found in the database, by the condition's type."""
+
+Writes = dict[type[Record], Callable[[Tx, Any], object]]
+"""How a record is written, by its type."""
+
+
+class Part:
+    """A concept as one batch meets it: it reads ahead for all commits at once, and writes what they add at the end."""
+
+    finds: dict[type[Condition], Callable[[Any], Any]]
+    """What conditions are given out of the batch, instead of the database."""
+    takes: dict[type[Record], Callable[[Any], object]]
+    """Takes note of a record, before it is written if there is a way to write it at once."""
+
+    def questions(self, commits: Sequence[Commit]) -> Iterable[Question]:
+        """What these commits ask for."""
+        return ()
+
+    def changes(self) -> Sequence[Writing]:
+        """What was taken in since the last call, to be written."""
+        return ()
+
+
+def first(row: Sequence[Any] | None) -> Any:
+    """The only column of a row that may be missing."""
+    return row[0] if row else None
