@@ -68,6 +68,12 @@ ROLE_FOR_ACTION: dict[Action, Role] = {
     Action.EXPORT: Role.OWNER,
 }
 
+
+def roles_for(action: Action) -> tuple[Role, ...]:
+    """All roles that may do it, the smallest first."""
+    return tuple(role for role in Role if role.covers(ROLE_FOR_ACTION[action]))
+
+
 ROLE_FOR_EFFECT: dict[Effect, Role] = {
     Effect.READ: Role.VIEWER,
     Effect.WRITE: Role.EDITOR,
@@ -78,11 +84,6 @@ ROLE_FOR_EFFECT: dict[Effect, Role] = {
 
 
 READ_ONLY = frozenset({Effect.READ})
-
-
-def roles_for(action: Action) -> tuple[Role, ...]:
-    """The roles that allow an action, the lowest first."""
-    return tuple(role for role in Role if role.covers(ROLE_FOR_ACTION[action]))
 
 
 def may_export(role: Role | None, *, is_operator: bool) -> bool:

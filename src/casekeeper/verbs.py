@@ -131,7 +131,7 @@ _SESSIONS = (
         needs="viewer",
         command="sessions.session:CreateSession",
         result="execution.service:SessionCreated",
-        calls="sessions.create_session",
+        calls="execution.sessions.create_session",
         claims="/v1/sessions/create",
         examples={
             "interactive": Example(
@@ -147,7 +147,7 @@ _SESSIONS = (
         note="in another's shared session at least editor",
         command="execution.service:Execute",
         result=_EXECUTED,
-        calls="sessions.execute_operation",
+        calls="execution.sessions.execute_operation",
         claims="/v1/sessions/execute",
         may_wait=True,
         streams=True,
@@ -184,7 +184,7 @@ _SESSIONS = (
         needs="session",
         command="execution.service:GetSession",
         result="execution.service:SessionDetail",
-        calls="sessions.get_session",
+        calls="execution.sessions.get_session",
     ),
     Verb(
         "sessions/list",
@@ -193,7 +193,7 @@ _SESSIONS = (
         note="shows what it may see",
         command="sessions.session:ListSessions",
         page_of="sessions.session:UnifiedSession",
-        calls="sessions.list_sessions",
+        calls="execution.sessions.list_sessions",
     ),
     Verb(
         "sessions/close",
@@ -202,7 +202,7 @@ _SESSIONS = (
         note="one's own session: any member",
         command="sessions.session:CloseSession",
         result="sessions.session:SessionClosedAnswer",
-        calls="sessions.close_session",
+        calls="execution.sessions.close_session",
         claims="/v1/sessions/close",
     ),
 )
@@ -214,7 +214,7 @@ _OPERATIONS = (
         needs="session",
         command="execution.status:GetOperation",
         result=_EXECUTED,
-        calls="operations.get",
+        calls="execution.operations.get",
         may_wait=True,
     ),
     Verb(
@@ -224,7 +224,7 @@ _OPERATIONS = (
         note="one's own operation: any member",
         command="execution.status:CancelOperation",
         result=_EXECUTED,
-        calls="operations.cancel",
+        calls="execution.operations.cancel",
         unclaimed=True,
         may_wait=True,
     ),
@@ -235,7 +235,7 @@ _OPERATIONS = (
         note="shows what it may see",
         command="sessions.reading:QueryEvents",
         result="sessions.reading:FactPage",
-        calls="reading.query",
+        calls="sessions.reading.query",
     ),
 )
 
@@ -247,7 +247,7 @@ _CASEFILES = (
         note="operators only, where `everybody_creates` is off",
         command="casefiles.commands:CreateCasefile",
         result=_CASEFILE,
-        calls="casefiles.create",
+        calls="casefiles.commands.create",
         claims="/v1/casefiles/create",
     ),
     Verb(
@@ -256,7 +256,7 @@ _CASEFILES = (
         needs="reader",
         command="casefiles.commands:GetCasefile",
         result=_CASEFILE,
-        calls="casefiles.get",
+        calls="casefiles.commands.get",
     ),
     Verb(
         "casefiles/list",
@@ -265,7 +265,7 @@ _CASEFILES = (
         note="shows its own casefiles",
         command="casefiles.commands:ListCasefiles",
         page_of=_CASEFILE,
-        calls="casefiles.page",
+        calls="casefiles.commands.page",
     ),
     Verb(
         "casefiles/update",
@@ -273,7 +273,7 @@ _CASEFILES = (
         needs="admin",
         command="casefiles.commands:UpdateCasefile",
         result=_CASEFILE,
-        calls="casefiles.update",
+        calls="casefiles.commands.update",
         claims="/v1/casefiles/update",
     ),
     Verb(
@@ -282,7 +282,7 @@ _CASEFILES = (
         needs="owner",
         command="casefiles.commands:DeleteTheCasefile",
         result="casefiles.commands:Deleted",
-        calls="casefiles.delete",
+        calls="casefiles.commands.delete",
         claims="/v1/casefiles/delete",
     ),
 )
@@ -294,7 +294,7 @@ _PERMISSIONS = (
         needs="admin",
         command="casefiles.permissions:GrantRole",
         result=_CHANGED_GRANT,
-        calls="permissions.grant",
+        calls="casefiles.permissions.grant",
         claims="/v1/permissions/grant",
     ),
     Verb(
@@ -304,7 +304,7 @@ _PERMISSIONS = (
         note="one's own role: every member but the owner",
         command="casefiles.permissions:RevokeRole",
         result=_CHANGED_GRANT,
-        calls="permissions.revoke",
+        calls="casefiles.permissions.revoke",
         claims="/v1/permissions/revoke",
     ),
     Verb(
@@ -313,7 +313,7 @@ _PERMISSIONS = (
         needs="viewer",
         command="casefiles.permissions:ListGrants",
         page_of="casefiles.permissions:GrantView",
-        calls="permissions.page",
+        calls="casefiles.permissions.page",
     ),
     Verb(
         "permissions/transfer",
@@ -321,7 +321,7 @@ _PERMISSIONS = (
         needs="owner",
         command="casefiles.permissions:TransferCasefile",
         result=_CASEFILE,
-        calls="permissions.transfer",
+        calls="casefiles.permissions.transfer",
         claims="/v1/permissions/transfer",
     ),
     Verb(
@@ -331,7 +331,7 @@ _PERMISSIONS = (
         note="for others: admin",
         command="execution.explain:CheckPermission",
         result="execution.explain:Verdict",
-        calls="explain.check",
+        calls="execution.explain.check",
     ),
 )
 
@@ -342,7 +342,7 @@ _DOCUMENTS = (
         needs="reader",
         command="documents.filing:ListDocuments",
         page_of="documents.document:DocumentSummary",
-        calls="filing.page",
+        calls="documents.filing.page",
     ),
     Verb(
         "documents/get",
@@ -350,7 +350,7 @@ _DOCUMENTS = (
         needs="reader",
         command="documents.filing:GetDocument",
         result="documents.document:Document",
-        calls="filing.get",
+        calls="documents.filing.get",
     ),
     Verb(
         "documents/delete",
@@ -358,7 +358,7 @@ _DOCUMENTS = (
         needs="admin",
         command="documents.custody:DeleteTheDocuments",
         result="documents.custody:DocumentsDeleted",
-        calls="custody.delete",
+        calls="documents.custody.delete",
         claims="/v1/documents/delete",
     ),
     Verb(
@@ -366,7 +366,7 @@ _DOCUMENTS = (
         "Bring bytes in, streamed as the raw body; `document_import` files them within 24 hours.",
         needs="editor",
         result="documents.filing:Uploaded",
-        calls="filing.upload",
+        calls="documents.filing.upload",
         claims="/v1/documents/upload",
         takes_bytes=True,
     ),
@@ -379,7 +379,7 @@ _IDENTITY = (
         needs="nothing",
         command="identity.logins:Login",
         result=_TOKENS,
-        calls="logins.log_in",
+        calls="identity.logins.log_in",
         unclaimed=True,
     ),
     Verb(
@@ -388,7 +388,7 @@ _IDENTITY = (
         needs="nothing",
         command="identity.logins:Refresh",
         result=_TOKENS,
-        calls="logins.refresh",
+        calls="identity.logins.refresh",
         unclaimed=True,
     ),
     Verb(
@@ -405,7 +405,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.logouts:LogOut",
         result="identity.logouts:LoggedOut",
-        calls="logouts.log_out",
+        calls="identity.logouts.log_out",
         claims="/v1/auth/logout",
     ),
     Verb(
@@ -414,7 +414,7 @@ _IDENTITY = (
         needs="operator",
         command="identity.account_commands:CreateAccount",
         result=_ACCOUNT,
-        calls="accounts.create",
+        calls="identity.accounts.create",
         claims="/v1/accounts/create",
     ),
     Verb(
@@ -423,7 +423,7 @@ _IDENTITY = (
         needs="operator",
         command="identity.account_commands:ListAccounts",
         page_of=_ACCOUNT,
-        calls="accounts.page",
+        calls="identity.accounts.page",
     ),
     Verb(
         "accounts/update",
@@ -432,7 +432,7 @@ _IDENTITY = (
         note="one's own password: the account itself",
         command="identity.account_commands:UpdateAccount",
         result=_ACCOUNT,
-        calls="accounts.update",
+        calls="identity.accounts.update",
         claims="/v1/accounts/update",
     ),
     Verb(
@@ -441,7 +441,7 @@ _IDENTITY = (
         needs="operator",
         command="identity.account_commands:DeactivateAccount",
         result=_ACCOUNT,
-        calls="accounts.deactivate",
+        calls="identity.accounts.deactivate",
         claims="/v1/accounts/deactivate",
     ),
     Verb(
@@ -450,7 +450,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.api_keys:CreateKey",
         result="identity.api_keys:NewApiKey",
-        calls="api_keys.create",
+        calls="identity.api_keys.create",
         claims="/v1/keys/create",
     ),
     Verb(
@@ -459,7 +459,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.api_keys:ListKeys",
         page_of=_KEY,
-        calls="api_keys.page",
+        calls="identity.api_keys.page",
     ),
     Verb(
         "keys/revoke",
@@ -467,7 +467,7 @@ _IDENTITY = (
         needs="oneself",
         command="identity.api_keys:RevokeKey",
         result=_KEY,
-        calls="api_keys.revoke",
+        calls="identity.api_keys.revoke",
         claims="/v1/keys/revoke",
     ),
 )

@@ -12,7 +12,7 @@ from casekeeper.journal.events import Kind
 from casekeeper.journal.tail import Position
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Firestore
-from casekeeper.storage.firestore.messages import SERVER_TIME, Document, Instant, Made, Query, Write
+from casekeeper.storage.firestore.messages import SERVER_TIME, Instant, Made, Query, StoredDocument, Write
 from casekeeper.storage.firestore.tail import FirestoreTail
 from casekeeper.storage.firestore.timestamps import AHEAD_US, is_late, stamp_again
 from tests.contract.conftest import Where, made
@@ -39,7 +39,7 @@ async def documents(where: Where) -> AsyncGenerator[Firestore]:
         yield store
 
 
-async def newest(documents: Firestore, shelf: Shelf, session_id: str) -> Document:
+async def newest(documents: Firestore, shelf: Shelf, session_id: str) -> StoredDocument:
     """A session's newest fact."""
     seq = (await shelf.facts(session_id))[-1].seq
     found = await documents.one(at.event(shelf.casefile_id, session_id, seq))
@@ -96,7 +96,7 @@ class Meddled(Firestore):
         super().__init__(*args, **named)
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []
 
-    async def query_at(self, wanted: Query) -> tuple[list[Document], int]:
+    async def query_at(self, wanted: Query) -> tuple[list[StoredDocument], int]:
         page = await super().query_at(wanted)
         if self.meanwhile:
             await self.meanwhile.pop(0)()

@@ -225,7 +225,9 @@ async def test_a_start_of_which_nobody_knows_is_an_orphan_though_its_process_liv
 
         # As when the server goes away after it was told to commit and before it has answered.
         commits: Any = store.commits
-        commits.doubts.add([shelf.opening(lost, owner="here"), shelf.opening(shelf.started(), owner="here")])
+        commits.unconfirmed.add(
+            [shelf.opening(lost, owner="here"), shelf.opening(shelf.started(), owner="here")]
+        )
         found = await store.events.orphans("here", 10)
 
         assert before == []

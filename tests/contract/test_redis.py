@@ -21,7 +21,7 @@ from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.tools import tool
-from casekeeper.storage.bus.redis_bus import RedisHelper
+from casekeeper.storage.bus.redis_bus import RedisBus
 from tests.fakes.redis import Redis, redis_url, running_redis
 from tests.support import NOON, SteppableClock
 
@@ -53,7 +53,7 @@ class Worker:
     """What one process has of it."""
 
     limits: Limits
-    helper: RedisHelper
+    helper: RedisBus
     live: LiveFeed
     pushes: Pushes
     heard: list[Change] = field(default_factory=list[Change])
@@ -102,7 +102,7 @@ async def workers(
         made: list[Worker] = []
         for number in range(count):
             live, pushes = LiveFeed(), Pushes()
-            helper = RedisHelper(url, f"worker-{number}", live, pushes, *waits)
+            helper = RedisBus(url, f"worker-{number}", live, pushes, *waits)
             limits = Limits(Rates(*rates), clock, processes=count, shared=helper)
             worker = Worker(limits, helper, live, pushes)
             pushes.listen(worker.heard.extend)
@@ -327,7 +327,7 @@ async def test_what_was_changed_just_before_the_end_is_still_told(url: str, epoc
     async with workers(url, 1, epoch=epoch) as [one]:
         async with workers(url, 1, epoch=epoch) as [_]:
             pass
-        leaving = RedisHelper(url, "leaving", LiveFeed(), Pushes())
+        leaving = RedisBus(url, "leaving", LiveFeed(), Pushes())
         async with leaving.running(epoch, list[Count]):
             leaving.push([Change(4, "cf_1", "anna")])
         async with asyncio.timeout(10):
@@ -338,4 +338,4 @@ async def test_what_was_changed_just_before_the_end_is_still_told(url: str, epoc
 @pytest.mark.parametrize("address", ["http://localhost", "localhost:6379", "redis://", "redis://host:port"])
 def test_what_is_no_address_is_refused(address: str):
     with pytest.raises(ValueError):
-        RedisHelper(address, "worker", LiveFeed(), Pushes())
+        RedisBus(address, "worker", LiveFeed(), Pushes())

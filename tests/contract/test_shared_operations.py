@@ -99,7 +99,7 @@ def ids(found: Sequence[OpenedOperation]) -> list[str]:
 async def lost_answer(shelf: Shelf, commit: Commit) -> None:
     """As when the store goes away after it was told to commit and before it has answered."""
     commits: Any = shelf.storage.commits
-    commits.doubts.add([commit])
+    commits.unconfirmed.add([commit])
 
 
 async def test_an_orphan_is_found_behind_all_that_lives(shelves: Shelves):

@@ -23,7 +23,7 @@ CATCHES_ALL = {
     "reading/clean.py": "library calls on bytes of strangers: one mail never stops an import",
     "reading/extraction.py": "likewise: a file that a library chokes on is kept as it is",
     "execution/runner.py": "whatever a tool raises, and says about it, becomes a result",
-    "storage/firestore/commits.py": "a session's line: every waiting commit gets its answer",
+    "storage/firestore/commits.py": "a session's queue: every waiting commit gets its answer",
     "storage/postgres/store.py": "a batch's transaction: every waiting commit gets its answer",
     "storage/sqlite/store.py": "the writer's thread: every waiting commit gets its answer",
 }

@@ -111,7 +111,7 @@ async def test_a_token_that_is_about_to_end_is_replaced_before_it_does(
     async def token() -> object:
         nonlocal asked
         asked += 1
-        minted = await server.logins.mint_for("sam@example.com")
+        minted = await server.identity.logins.mint_for("sam@example.com")
         return minted.model_copy(update={"expires_in": 0 if asked == 1 else 600})
 
     async with Casekeeper("http://t", token=token, transport=network) as ck:  # type: ignore[arg-type]

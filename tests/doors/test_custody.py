@@ -223,10 +223,10 @@ async def test_a_blob_that_outlived_its_document_is_swept_after_a_day(tmp_path: 
         blob.rmdir()
         blob.write_bytes(SCAN)
 
-        await server.filing.sweep()
+        await server.documents.filing.sweep()
         assert blob.exists()
         clock.now += timedelta(hours=25)
-        await server.filing.sweep()
+        await server.documents.filing.sweep()
 
         assert not blob.exists()
 
@@ -244,6 +244,6 @@ async def test_a_blob_whose_document_never_came_is_swept_after_a_day(tmp_path: P
         assert len(list(blobs.iterdir())) == 3, "both, and the upload"
 
         clock.now += timedelta(hours=25)
-        await server.filing.sweep()
+        await server.documents.filing.sweep()
 
         assert [blob.name for blob in blobs.iterdir()] == [document["document_id"]]

@@ -54,8 +54,8 @@ class Site:
 
     async def context(self, session_id: str) -> SessionContext:
         """The proof of entry of the session's user."""
-        caller = await self.server.authenticator.authenticate(self.house["owner"])
-        return await self.server.manager.validate_and_get_session(caller, At(session_id))
+        caller = await self.server.identity.authenticator.authenticate(self.house["owner"])
+        return await self.server.sessions.manager.validate_and_get_session(caller, At(session_id))
 
     async def ask(self, verb: str, size: int, **payload: object) -> Json:
         """A call about one of the sessions."""

@@ -110,7 +110,7 @@ async def _opened(target: Target) -> "AsyncGenerator[tuple[Storage, Account]]":
     from casekeeper.bundles.archive import BundleUnfit
     from casekeeper.clock import utc_now
     from casekeeper.errors import CasefileExists, StoreUnavailable
-    from casekeeper.wiring import recover_alone
+    from casekeeper.execution.opening import recover_alone
 
     if target.url:
         raise Stop("Bundles go from store to store, not through a server: use --data.", USAGE)
@@ -126,7 +126,7 @@ async def _opened(target: Target) -> "AsyncGenerator[tuple[Storage, Account]]":
             if not storage.is_shared:
                 # Nobody else holds the directory, so what is open was left behind by a process that is gone.
                 owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-                await recover_alone(storage, utc_now, owner)
+                await recover_alone(storage.commits, storage.events, storage.blobs, utc_now, owner)
             yield storage, stored.account
     except BundleUnfit as error:
         raise Stop(f"The bundle does not do: {error}.", DATA) from error

@@ -108,7 +108,7 @@ async def _opened(settings: "Settings", user_id: str) -> "AsyncGenerator[Casekee
     from casekeeper.client import Casekeeper
 
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(opened_server(settings, goes_on=False))
+        server = await stack.enter_async_context(opened_server(settings, use="command"))
         # Whoever wrote this down does not run any more: the lock was free.
         (settings.data / HOLDER).unlink(missing_ok=True)
         app = create_app(settings)
@@ -122,7 +122,7 @@ async def _minted_by(server: "Server", user_id: str) -> "TokenSet":
     from casekeeper.errors import AccountNotFound
 
     try:
-        return await server.logins.mint_for(user_id)
+        return await server.identity.logins.mint_for(user_id)
     except AccountNotFound as error:
         raise no_account(user_id) from error
 
@@ -139,7 +139,7 @@ async def minted(settings: "Settings", user_id: str) -> "TokenSet":
         Stop: There is no such active account.
     """
     if settings.is_shared:
-        async with opened_server(settings, goes_on=False) as server:
+        async with opened_server(settings, use="prepare") as server:
             return await _minted_by(server, user_id)
     from casekeeper.cli.readonly import ReadOnly
     from casekeeper.clock import to_us, utc_now

@@ -71,7 +71,7 @@ async def _people(server: Server, url: str) -> AsyncGenerator[tuple[dict[str, Ca
                 Casekeeper(url, **login or {"user_id": user_id, "password": password})
             )
 
-        operator = await client("", token=lambda: server.logins.mint_for(server.settings.operator))
+        operator = await client("", token=lambda: server.identity.logins.mint_for(server.settings.operator))
         for user_id in (SAM, VERA, MAX):
             name = user_id.partition("@")[0].title()
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from casekeeper.errors import DirectoryInUse, DirectoryUnusable
 
 if TYPE_CHECKING:
-    from casekeeper.server import Server
+    from casekeeper.server import Server, Use
     from casekeeper.settings import Settings
     from casekeeper.storage.store import Storage
 
@@ -28,12 +28,12 @@ def read_settings(data: Path | None = None, **more: Any) -> "Settings":
 
 
 @asynccontextmanager
-async def opened_server(settings: "Settings", *, goes_on: bool = True) -> "AsyncGenerator[Server]":
-    """A server in this process, behind no door yet; `goes_on` as `open_server` has it."""
+async def opened_server(settings: "Settings", *, use: "Use" = "serve") -> "AsyncGenerator[Server]":
+    """A server in this process, behind no door yet."""
     from casekeeper.server import open_server
 
     with _holder_named(settings.data):
-        async with open_server(settings, goes_on=goes_on) as server:
+        async with open_server(settings, use=use) as server:
             yield server
 
 

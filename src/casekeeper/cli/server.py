@@ -13,7 +13,7 @@ from casekeeper.cli.opening import read_settings
 from casekeeper.cli.output import Output
 
 if TYPE_CHECKING:
-    from casekeeper.server import FirstLogin
+    from casekeeper.identity.opening import FirstLogin
     from casekeeper.settings import Settings
 
 

@@ -26,7 +26,7 @@ from casekeeper.values import value
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-    from casekeeper.server import FirstLogin
+    from casekeeper.identity.opening import FirstLogin
     from casekeeper.settings import Settings
 
 # A worker that stood so long was a good one.
@@ -76,7 +76,7 @@ async def supervise(
 
     with stopping(leave) as stop:
         bound = bind(settings.host, settings.port)
-        async with opened_server(settings, goes_on=False) as server:
+        async with opened_server(settings, use="prepare") as server:
             first = server.first_login
         prepared(first)
         with holding(settings, bound) as url:

@@ -58,7 +58,9 @@ class Cookies:
 
     def session(self, secret: str) -> str:
         """The `Set-Cookie` that begins a session."""
-        return self._set(self._session, secret, int(self._server.browser_sessions.lifetime.total_seconds()))
+        return self._set(
+            self._session, secret, int(self._server.identity.browser_sessions.lifetime.total_seconds())
+        )
 
     def no_session(self) -> str:
         """The `Set-Cookie` that ends it."""

@@ -79,14 +79,14 @@ async def authenticated(server: Server, call: Arrival) -> Principal:
         cookies = Cookies(server)
         if secret := cookies.session_of(call):
             return await _of_browser(server, cookies, call, secret)
-    return await server.authenticator.authenticate(_bearer(header))
+    return await server.identity.authenticator.authenticate(_bearer(header))
 
 
 async def _of_browser(server: Server, cookies: Cookies, call: Arrival, secret: str) -> Principal:
     cookies.must_come_from_here(call)
-    principal = await server.browser_sessions.authenticate(secret)
+    principal = await server.identity.browser_sessions.authenticate(secret)
     given = call.headers.get(CSRF_HEADER.lower(), "")
-    cookies.must_have_token(call, server.browser_sessions.is_csrf_token(principal, given))
+    cookies.must_have_token(call, server.identity.browser_sessions.is_csrf_token(principal, given))
     return principal
 
 

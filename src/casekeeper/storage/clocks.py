@@ -1,8 +1,7 @@
 """Keeps a process in step with the clock of the store that it shares (docs/decisions/0015)."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -17,24 +16,18 @@ _OFF = timedelta(seconds=2)
 _log = logging.getLogger("casekeeper.storage")
 
 
-@asynccontextmanager
-async def agreeing(
-    clock: AgreedClock, store_now: Callable[[], Awaitable[datetime]] | None, every: timedelta = _EVERY
-) -> AsyncGenerator[None]:
-    """While the context lasts, the clock is the store's; without one it stays this machine's.
+async def agree(
+    clock: AgreedClock, store_now: Callable[[], Awaitable[datetime]], every: timedelta = _EVERY
+) -> Every:
+    """The clock is the store's from now on, and stays so while what is returned is at work.
 
     Raises:
-        StoreUnavailable: It does not answer the first time.
+        StoreUnavailable: It does not answer this first time. Later it goes on as it went.
     """
-    if store_now is None:
-        yield
-        return
-    await clock.ask(store_now)
+    ask = partial(clock.ask, store_now)
+    await ask()
     off = clock() - utc_now()
     if abs(off) > _OFF:
         direction = "behind" if off > timedelta() else "ahead of"
         _log.warning("this machine's clock is %s %s the store's, which counts", abs(off), direction)
-    # During an outage it goes on as it went.
-    asking = Every(every, partial(clock.ask, store_now), name="asking the store's clock", at_once=False)
-    async with asking.running():
-        yield
+    return Every(every, ask, name="asking the store's clock", at_once=False)

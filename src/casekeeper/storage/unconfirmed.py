@@ -1,4 +1,4 @@
-"""What an outage leaves behind: starts of operations, and takings up of waiting ones, whose answer was lost.
+"""Writes that an outage left unconfirmed: operations that began, or were taken up again, in a commit whose answer was lost.
 
 Such an operation may be on the record as running, owned by this process, while nobody runs it: although its process lives
 it has to be treated like one whose process is gone.
@@ -24,7 +24,7 @@ class _Taken:
     attempt: int
 
 
-class Doubts:
+class Unconfirmed:
     """The operations of which it is not known whether this process has them."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Doubts:
             self.arose.set()
 
     def resolve(self, commits: Iterable[Commit]) -> None:
-        """These were written and answered: what they take up runs, though an earlier try was in doubt."""
+        """These were written and answered: what they take up runs, though an earlier try is unconfirmed."""
         if self._taken:
             for event_id, taken in _taken(commits):
                 if self._taken.get(event_id) == taken:

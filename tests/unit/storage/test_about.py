@@ -1,4 +1,4 @@
-"""Which locks, shards and lines follow from what a commit says that it is about."""
+"""Which locks, partitions and queues follow from what a commit says that it is about."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from casekeeper.ids import new_key_id
 from casekeeper.journal.commits import About, Commit, Condition, PermissionChanged, Record
 from casekeeper.journal.requests import Claim
 from casekeeper.sessions.session import SessionIsOpen
-from casekeeper.storage.firestore.queues import line_of
+from casekeeper.storage.firestore.queues import queue_of
 from casekeeper.storage.postgres.locks import Locks, lock_number
-from casekeeper.storage.postgres.queue import place_of
+from casekeeper.storage.postgres.queue import partition_of
 from casekeeper.values import value
 
 USER, CASEFILE, SESSION = "sam@example.com", "cf_261129_abc123", "ts_261129_mcomc123_abc123"
@@ -92,7 +92,7 @@ def test_the_head_of_the_feed_is_shared_by_fences_and_had_alone_by_changes(
 
 
 @pytest.mark.parametrize(
-    ("parts", "place", "line"),
+    ("parts", "partition", "queue"),
     [
         ((), "", "others"),
         ((SessionIsOpen(SESSION),), SESSION, SESSION),
@@ -104,7 +104,7 @@ def test_the_head_of_the_feed_is_shared_by_fences_and_had_alone_by_changes(
     ],
 )
 def test_a_commit_waits_where_others_wait_that_are_about_the_same(
-    parts: Sequence[Condition | Record], place: str, line: str
+    parts: Sequence[Condition | Record], partition: str, queue: str
 ):
     about = Commit(
         (),
@@ -112,4 +112,4 @@ def test_a_commit_waits_where_others_wait_that_are_about_the_same(
         [one for one in parts if isinstance(one, Record)],
     ).about
 
-    assert (place_of(about), line_of(about)) == (place, line)
+    assert (partition_of(about), queue_of(about)) == (partition, queue)

@@ -75,7 +75,7 @@ async def login(
 ) -> Response:
     """Send a browser to an issuer, to log in there."""
     door.browser.must_be_usable(door.url.hostname or "")
-    start = await door.server.code_flow.start(issuer, next_path)
+    start = await door.server.identity.code_flow.start(issuer, next_path)
     return _sent_to(start.location, *door.browser.login(door, start.state, start.sealed))
 
 
@@ -98,8 +98,8 @@ async def callback(
     cookies = door.browser
     back = Return(state, code=code, error=error, iss=iss)
     try:
-        known, next_path = await door.server.code_flow.finish(cookies.login_of(door, state), back)
-        opened = await door.server.browser_sessions.open(known, cookies.session_of(door))
+        known, next_path = await door.server.identity.code_flow.finish(cookies.login_of(door, state), back)
+        opened = await door.server.identity.browser_sessions.open(known, cookies.session_of(door))
     except CasekeeperError as refusal:
         response = problem(refusal, door)
         if not refusal.retryable:
@@ -115,8 +115,8 @@ async def log_in(door: Inbound, body: Envelope[BrowserLogin]) -> Response:
     cookies.must_come_from_here(door)
     door.begin(body)
     fields = body.payload
-    known = await door.server.logins.known(Login(user_id=fields.user_id, password=fields.password))
-    opened = await door.server.browser_sessions.open(known, cookies.session_of(door))
+    known = await door.server.identity.logins.known(Login(user_id=fields.user_id, password=fields.password))
+    opened = await door.server.identity.browser_sessions.open(known, cookies.session_of(door))
     response = door.answer(_who(door, opened.principal), body)
     response.headers.append("Set-Cookie", cookies.session(opened.secret))
     return response
@@ -125,7 +125,9 @@ async def log_in(door: Inbound, body: Envelope[BrowserLogin]) -> Response:
 async def log_out(door: Inbound, body: Envelope[LogOut]) -> Response:
     """End a login or all of an account's, and take the browser's cookie back where its session ended."""
     caller = door.caller
-    ended, repeated = await door.server.logouts.log_out(caller, body.payload, door.ask(_LOGOUT, body))
+    ended, repeated = await door.server.identity.logouts.log_out(
+        caller, body.payload, door.ask(_LOGOUT, body)
+    )
     response = door.answer(ended, body, repeated=repeated)
     is_own = ended.everywhere and ended.user_id == caller.user_id
     if caller.browser_session is not None and (is_own or body.payload.browser_session):
@@ -144,7 +146,7 @@ def _who(door: Inbound, principal: Principal) -> WhoIsIn:
         user_id=principal.user_id,
         is_operator=principal.is_operator,
         csrf_header=CSRF_HEADER,
-        csrf_token=door.server.browser_sessions.csrf_token(principal),
+        csrf_token=door.server.identity.browser_sessions.csrf_token(principal),
     )
 
 

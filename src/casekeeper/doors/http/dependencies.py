@@ -32,7 +32,7 @@ _HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}[.eE]")
 
 def get_session_service(request: Request) -> SessionService:
     """The five verbs of sessions."""
-    return request.app.state.server.sessions
+    return request.app.state.server.execution.sessions
 
 
 class Inbound(Request):

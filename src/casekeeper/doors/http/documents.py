@@ -44,7 +44,9 @@ async def upload(casefile_id: Annotated[CasefileId, Query()], filename: FileName
     asked = Body(lambda: [casefile_id, filename], f"{casefile_id}\n{filename}".encode)
     ask = door.ask_about(_UPLOAD, asked)
     chunks = door.stream()
-    uploaded, repeated = await door.server.filing.upload(door.caller, casefile_id, filename, chunks, ask)
+    uploaded, repeated = await door.server.documents.filing.upload(
+        door.caller, casefile_id, filename, chunks, ask
+    )
     return door.answer(uploaded, repeated=repeated)
 
 
@@ -63,7 +65,7 @@ async def content(
 ) -> Response:
     """The raw bytes of a document, as they came; `ETag` is their SHA-256. Reading them leaves a fact."""
     wanted = GetDocument(casefile_id=casefile_id, document_id=document_id)
-    document, chunks = await door.server.custody.content(door.caller, wanted)
+    document, chunks = await door.server.documents.custody.content(door.caller, wanted)
     headers = {
         # What a stranger wrote must neither run nor be taken for a page of this server.
         "Content-Disposition": _disposition(_file_name(document)),

@@ -31,10 +31,8 @@ async def readyz(door: Inbound) -> Response:
     if not door.server.is_ready:
         raise StoreUnavailable("The server is stopping, or its disk has failed.")
     await door.server.storage.accounts.head()
-    helper = door.server.helper
-    return Json(
-        b'{"status":"ok"}' if helper is None or helper.is_up else b'{"status":"ok","degraded":["redis"]}'
-    )
+    bus = door.server.bus
+    return Json(b'{"status":"ok"}' if bus is None or bus.is_up else b'{"status":"ok","degraded":["redis"]}')
 
 
 @catalogue.get("/v1/catalog", operation_id="catalog", response_model=Page[CatalogEntry])
@@ -46,7 +44,9 @@ async def catalog(
 ) -> Response:
     """All operations: what they do, take and need."""
     return Json(
-        dumps(Page[CatalogEntry](items=await door.server.catalogue.entries(door.caller, casefile_id)))
+        dumps(
+            Page[CatalogEntry](items=await door.server.execution.catalogue.entries(door.caller, casefile_id))
+        )
     )
 
 

@@ -65,11 +65,13 @@ async def stream(
 
     When the reader is let in no more, the last event is `end` with the problem that any other call would be answered.
     """
-    context = await door.server.manager.validate_and_get_session(door.caller, At(session_id), Purpose.READ)
-    if door.server.reading.is_ended:
+    context = await door.server.sessions.manager.validate_and_get_session(
+        door.caller, At(session_id), Purpose.READ
+    )
+    if door.server.sessions.reading.is_ended:
         raise ShuttingDown
     resume = int(last_event_id) if last_event_id else after or 0
-    facts = door.server.reading.follow(context, resume)
+    facts = door.server.sessions.reading.follow(context, resume)
     return StreamingResponse(
         frames(facts, door), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"}
     )
@@ -84,7 +86,7 @@ async def stream(
 )
 async def record(session_id: Annotated[SessionId, Path()], door: Inbound) -> Response:
     """The session's record as lines that `casekeeper verify` and `verify.py` check (docs/record-format.md)."""
-    lines = await door.server.recording.lines(door.caller, session_id)
+    lines = await door.server.sessions.recording.lines(door.caller, session_id)
     return StreamingResponse(lines, media_type="application/jsonl")
 
 
@@ -93,7 +95,7 @@ async def part(
     event_id: Annotated[EventId, Path()], part: Literal["inputs", "outputs"], door: Inbound
 ) -> Response:
     """Inputs or outputs of an operation in full, however large."""
-    return Json(await door.server.operations.part(door.caller, event_id, part))
+    return Json(await door.server.execution.operations.part(door.caller, event_id, part))
 
 
 async def _enveloped(

@@ -1,4 +1,4 @@
-"""What helps processes to know of each other sooner: Redis, where an address names one. Nothing depends on it."""
+"""The bus between the processes of one store: Redis, where an address names one. Nothing depends on it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,8 +12,8 @@ from casekeeper.journal.feed import LiveFeed
 from casekeeper.storage.addresses import check_redis
 
 
-class Helper(Shared, Protocol):
-    """Tells the other processes what was committed here, and this one what was committed there."""
+class Bus(Shared, Protocol):
+    """Announces to the other processes what was committed here, and to this one what was committed there."""
 
     @property
     def is_up(self) -> bool:
@@ -35,18 +35,16 @@ class Helper(Shared, Protocol):
         ...
 
 
-def find_helper(
-    address: str | None, owner: str, live: LiveFeed, pushes: Pushes, clock: Clock
-) -> Helper | None:
-    """The helper at an address, not yet running; None without one. `owner` is this process.
+def find_bus(address: str | None, owner: str, live: LiveFeed, pushes: Pushes, clock: Clock) -> Bus | None:
+    """The bus at an address, not yet running; None without one. `owner` is this process.
 
     Raises:
-        SettingsInvalid: There is no such helper.
+        SettingsInvalid: There is no such bus.
         PackageUnusable: Its library is not installed.
     """
     if not address:
         return None
     check_redis(address)
-    from casekeeper.storage.bus.redis_bus import RedisHelper
+    from casekeeper.storage.bus.redis_bus import RedisBus
 
-    return RedisHelper(address, owner, live, pushes, clock=clock)
+    return RedisBus(address, owner, live, pushes, clock=clock)

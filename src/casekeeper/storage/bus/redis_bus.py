@@ -88,8 +88,8 @@ class _News(BaseModel):
     changes: list[tuple[int, str, str]]
 
 
-class RedisHelper:
-    """Implements `Helper`."""
+class RedisBus:
+    """Implements `Bus`."""
 
     def __init__(
         self,
@@ -143,14 +143,14 @@ class RedisHelper:
         return self.is_up and monotonic() >= self._settled_at_s
 
     def announce(self, sealed: Sequence[Sealed]) -> None:
-        """See `Helper`."""
+        """See `Bus`."""
         self._live.announce(sealed)
         if self.is_up:
             self._sessions.update(s.fact.session_id for s in sealed)
             self._news.set()
 
     def push(self, changes: Sequence[Change]) -> None:
-        """See `Helper`."""
+        """See `Bus`."""
         self._pushes(changes)
         if self.is_up and changes:
             self._changes += changes
@@ -187,7 +187,7 @@ class RedisHelper:
 
     @asynccontextmanager
     async def running(self, epoch: str, counted: Callable[[], Iterable[Count]]) -> AsyncGenerator[None]:
-        """See `Helper`. Begins without Redis where that does not answer within a second."""
+        """See `Bus`. Begins without Redis where that does not answer within a second."""
         # Another store, or this one after a restore, numbers its changes otherwise.
         self._prefix = f"casekeeper:{epoch}"
         keeping = asyncio.create_task(self._keep(counted))

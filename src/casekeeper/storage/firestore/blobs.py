@@ -9,7 +9,7 @@ from casekeeper.errors import StoreUnavailable
 from casekeeper.storage.blobs.database import Content
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Conflict, Firestore
-from casekeeper.storage.firestore.messages import Document, Query, Write
+from casekeeper.storage.firestore.messages import Query, StoredDocument, Write
 
 _PAGE = 100
 # So often a change that others keep overtaking is tried.
@@ -86,7 +86,7 @@ class FirestoreParts:
             await self._store.commit([Write(one.path, None, is_blind=True) for one in found])
         await self._store.commit([Write(at.leftover(content.content_id), None, is_blind=True)])
 
-    async def _forget(self, casefile_id: str, found: Sequence[Document]) -> None:
+    async def _forget(self, casefile_id: str, found: Sequence[StoredDocument]) -> None:
         for one in found:
             try:
                 await self._store.commit(
@@ -96,7 +96,7 @@ class FirestoreParts:
                 continue
 
 
-def _content(casefile_id: str, found: Document) -> Content:
+def _content(casefile_id: str, found: StoredDocument) -> Content:
     return Content(casefile_id, found.fields["content_id"], found.fields["size"])
 
 

@@ -18,7 +18,7 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 
 from casekeeper.errors import StoreUnavailable
 from casekeeper.storage.firestore import messages as v
-from casekeeper.storage.firestore.messages import Document, Made, Query, Write
+from casekeeper.storage.firestore.messages import Made, Query, StoredDocument, Write
 
 HOST = "firestore.googleapis.com"
 # The largest answer is a page of events of 256 KiB each.
@@ -69,7 +69,7 @@ class Firestore:
         ]
         self._metadata = tuple([*metadata, ("authorization", f"Bearer {token}")] if token else metadata)
 
-    async def get(self, paths: Iterable[str], *, consistent: bool = False) -> dict[str, Document]:
+    async def get(self, paths: Iterable[str], *, consistent: bool = False) -> dict[str, StoredDocument]:
         """The documents of these paths that exist; `consistent`: all as of one instant.
 
         Raises:
@@ -80,7 +80,7 @@ class Firestore:
         found = await asyncio.gather(*(self._get(part, consistent) for part in parts))
         return {document.path: document for part in found for document in part}
 
-    async def one(self, path: str) -> Document | None:
+    async def one(self, path: str) -> StoredDocument | None:
         """A single document."""
         return (await self.get([path])).get(path)
 
@@ -90,7 +90,7 @@ class Firestore:
         [answer] = await self._read("get", request)
         return answer.read_time.ToDatetime(UTC)
 
-    async def query(self, wanted: Query) -> list[Document]:
+    async def query(self, wanted: Query) -> list[StoredDocument]:
         """What a query finds.
 
         Raises:
@@ -98,7 +98,7 @@ class Firestore:
         """
         return (await self.query_at(wanted))[0]
 
-    async def query_at(self, wanted: Query) -> tuple[list[Document], int]:
+    async def query_at(self, wanted: Query) -> tuple[list[StoredDocument], int]:
         """What a query finds, and its `read_time` in microseconds since 1970.
 
         It sees every commit up to that time (google.firestore.v1 CommitResponse.commit_time).
@@ -134,7 +134,7 @@ class Firestore:
             raise StoreUnavailable(f"Firestore does not answer: {code.name.lower()}.") from error
         return v.made_of(answer)
 
-    async def _get(self, paths: Sequence[str], consistent: bool) -> list[Document]:
+    async def _get(self, paths: Sequence[str], consistent: bool) -> list[StoredDocument]:
         request = v.get_request(self._database, self._root, paths, consistent=consistent)
         answers = await self._read("get", request)
         return [v.document_of(self._root, a.found) for a in answers if a.HasField("found")]

@@ -1,4 +1,4 @@
-"""Commits to Firestore: in batches, one line for each session, each batch one atomic write that checks what it relied on.
+"""Commits to Firestore: in batches, one queue for each session, each batch one atomic write that checks what it relied on.
 
 There are no read-write transactions, which lock what they read and wait for each other. A batch reads what it needs,
 judges its commits in order, and is written with the versions of everything that it relied on as preconditions. If
@@ -23,10 +23,10 @@ from casekeeper.storage.firestore.client import Conflict, Firestore, Rejected
 from casekeeper.storage.firestore.documents import put_contents
 from casekeeper.storage.firestore.facts import put_payloads
 from casekeeper.storage.firestore.judging import judge, paths_of
-from casekeeper.storage.firestore.queues import changes_permissions, is_fenced, line_of, size_of
+from casekeeper.storage.firestore.queues import changes_permissions, is_fenced, queue_of, size_of
 from casekeeper.storage.firestore.timestamps import put_end_right, stamp_again
-from casekeeper.storage.firestore.view import Memory, View
-from casekeeper.storage.unconfirmed import Doubts
+from casekeeper.storage.firestore.view import KnownSessions, View
+from casekeeper.storage.unconfirmed import Unconfirmed
 from casekeeper.values import value
 
 # Past this many waiting commits the store is slower than its callers; more waiting helps nobody.
@@ -44,7 +44,7 @@ Answer = Sequence[Sealed] | Exception
 
 @value
 class _Waiting:
-    """A commit in its line; `behind` are those that have to be answered before it is judged."""
+    """A commit in its queue; `behind` are those that have to be answered before it is judged."""
 
     commit: Commit
     future: "asyncio.Future[Sequence[Sealed]]"
@@ -63,14 +63,14 @@ class FirestoreCommits:
         index: Callable[[Sequence[AddDocument | DeleteDocuments]], Awaitable[None]],
         sweep: Callable[[EraseContents | ForgetExpired], Awaitable[None]],
     ) -> None:
-        self.memory = Memory()
-        self.doubts = Doubts()
+        self.memory = KnownSessions()
+        self.unconfirmed = Unconfirmed()
         self._store = store
         self._announce = announce
         self._push = push
         self._index = index
         self._sweep = sweep
-        self._lines: dict[str, deque[_Waiting]] = {}
+        self._queues: dict[str, deque[_Waiting]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._fenced: set[asyncio.Future[Sequence[Sealed]]] = set()
         self._changing: set[asyncio.Future[Sequence[Sealed]]] = set()
@@ -117,11 +117,11 @@ class FirestoreCommits:
             group.add(answered)
             answered.add_done_callback(group.discard)
         self._waiting += 1
-        line = line_of(about)
-        waiting = self._lines.get(line)
+        queue = queue_of(about)
+        waiting = self._queues.get(queue)
         if waiting is None:
-            waiting = self._lines[line] = deque()
-            task = asyncio.create_task(self._work(line, waiting))
+            waiting = self._queues[queue] = deque()
+            task = asyncio.create_task(self._work(queue, waiting))
             self._workers.add(task)
             task.add_done_callback(self._workers.discard)
         waiting.append(_Waiting(commit, answered, behind, size_of(commit)))
@@ -129,7 +129,7 @@ class FirestoreCommits:
         answered.add_done_callback(lambda done: _pass_on(done, future))
         return future
 
-    async def _work(self, line: str, waiting: deque[_Waiting]) -> None:
+    async def _work(self, queue: str, waiting: deque[_Waiting]) -> None:
         # All who were woken together get in before the first batch leaves.
         await asyncio.sleep(0)
         while waiting:
@@ -138,16 +138,18 @@ class FirestoreCommits:
                 answers = await self._write(batch)
             except Exception as error:
                 answers = [error] * len(batch)
-                self.doubts.add(one.commit for one in batch)
+                self.unconfirmed.add(one.commit for one in batch)
             answered = zip(batch, answers, strict=True)
-            self.doubts.resolve(one.commit for one, answer in answered if not isinstance(answer, Exception))
+            self.unconfirmed.resolve(
+                one.commit for one, answer in answered if not isinstance(answer, Exception)
+            )
             self._waiting -= len(batch)
             for one, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
                     one.future.set_exception(answer)
                 else:
                     one.future.set_result(answer)
-        del self._lines[line]
+        del self._queues[queue]
 
     async def _next(self, waiting: deque[_Waiting]) -> list[_Waiting]:
         if behind := [future for future in waiting[0].behind if not future.done()]:
@@ -216,7 +218,7 @@ class FirestoreCommits:
         """Whether a write whose answer was lost was made; its first fact tells.
 
         Raises:
-            StoreUnavailable: There is none, or the store stays away.
+            StoreUnavailable: There is none, or the store stays unavailable.
         """
         first = next((a[0] for a in answers if not isinstance(a, Exception) and a), None)
         ends = monotonic() + _LOST_S

@@ -13,13 +13,13 @@ from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.casefiles import live_grants
 from casekeeper.storage.firestore.chunks import chunked
 from casekeeper.storage.firestore.client import Firestore
-from casekeeper.storage.firestore.heads import Newest
-from casekeeper.storage.firestore.messages import Document, Fields, Query
+from casekeeper.storage.firestore.heads import NewestFacts
+from casekeeper.storage.firestore.messages import Fields, Query, StoredDocument
 from casekeeper.storage.firestore.operations import FirestoreOperations
 from casekeeper.storage.firestore.presence import Workers
 from casekeeper.storage.firestore.scans import chunks, walk
 from casekeeper.storage.firestore.sessions import casefile_of, is_seen
-from casekeeper.storage.firestore.view import Memory
+from casekeeper.storage.firestore.view import KnownSessions
 
 Row = tuple[Any, ...]
 # What orders facts of all sessions, and what pages of one session are asked by.
@@ -30,10 +30,10 @@ _ASKED_IN_A_SESSION = ("is_terminal", "operation_name", "kind")
 class FirestoreEvents(FirestoreOperations):
     """Implements `Events`."""
 
-    def __init__(self, store: Firestore, memory: Memory, workers: Workers) -> None:
+    def __init__(self, store: Firestore, memory: KnownSessions, workers: Workers) -> None:
         super().__init__(store, workers)
         self._memory = memory
-        self._newest = Newest(store, memory)
+        self._newest = NewestFacts(store, memory)
         # Whose pseudonym it is never changes.
         self._names: dict[str, str] = {}
 
@@ -163,7 +163,7 @@ class FirestoreEvents(FirestoreOperations):
         found = await self._store.one(at.event(row["casefile_id"], row["session_id"], row["started_seq"]))
         return found.fields if found else None
 
-    async def stored(self, found: Sequence[Document], *, payloads: bool = True) -> list[StoredFact]:
+    async def stored(self, found: Sequence[StoredDocument], *, payloads: bool = True) -> list[StoredFact]:
         """Facts out of their documents; without `payloads`, these may hold no more than the header's fields."""
         rows = [one.fields for one in found]
         if not payloads:
@@ -179,7 +179,7 @@ class FirestoreEvents(FirestoreOperations):
         await self._learn_names({row["actor"] for row in rows})
         return list(await asyncio.gather(*(self._fact(row, asked) for row in rows)))
 
-    async def _fact(self, row: Fields, asked: Mapping[str, Document]) -> StoredFact:
+    async def _fact(self, row: Fields, asked: Mapping[str, StoredDocument]) -> StoredFact:
         inputs: tuple[Any, ...] = (None, None, 0)
         if row["started_seq"] is not None:
             started = asked.get(at.event(row["casefile_id"], row["session_id"], row["started_seq"]))

@@ -6,11 +6,11 @@ from contextlib import aclosing
 
 from casekeeper.clock import to_us
 from casekeeper.storage.firestore.client import Firestore
-from casekeeper.storage.firestore.messages import Document, Instant, Query
+from casekeeper.storage.firestore.messages import Instant, Query, StoredDocument
 from casekeeper.storage.firestore.scans import all_of, chunks
 from casekeeper.storage.firestore.sessions import casefile_of
 from casekeeper.storage.firestore.timestamps import AHEAD_US
-from casekeeper.storage.firestore.view import Memory
+from casekeeper.storage.firestore.view import KnownSessions
 
 _ORDER = (("committed_at", "asc"), ("session_id", "asc"), ("seq", "asc"))
 _PAGE = 300
@@ -18,10 +18,10 @@ _PAGE = 300
 _FIRST_US = 10_000_000
 
 
-class Newest:
+class NewestFacts:
     """Remembers up to when it has looked. A fact that is not timely is missed; followers read it at their next heartbeat."""
 
-    def __init__(self, store: Firestore, memory: Memory) -> None:
+    def __init__(self, store: Firestore, memory: KnownSessions) -> None:
         self._store = store
         self._memory = memory
         self._known_until: dict[str, int] = {}
@@ -43,7 +43,7 @@ class Newest:
         self._known_until = dict.fromkeys(casefile_ids, now_us)
         return heads
 
-    def _since(self, casefile_ids: Sequence[str], since_us: int) -> AsyncGenerator[Document]:
+    def _since(self, casefile_ids: Sequence[str], since_us: int) -> AsyncGenerator[StoredDocument]:
         where = (("casefile_id", "in", casefile_ids), ("committed_at", ">=", Instant(since_us)))
         only = ("session_id", "seq", "committed_at")
         return all_of(

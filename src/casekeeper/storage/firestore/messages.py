@@ -44,7 +44,7 @@ class Instant:
 
 
 @value
-class Document:
+class StoredDocument:
     """A document as it was read. `version` is the time of the commit that changed it last.
 
     `made_us`: the time of the commit that created it, in microseconds since 1970. Both compare with those of other
@@ -141,11 +141,11 @@ def _read(given: Any) -> Any:
             return getattr(given, kind)
 
 
-def document_of(root: str, found: Any) -> Document:
+def document_of(root: str, found: Any) -> StoredDocument:
     """A document out of an answer; `root` is what all names begin with."""
     fields = {name: _read(given) for name, given in found.fields.items()}
     made_us = found.create_time.ToMicroseconds()
-    return Document(found.name.removeprefix(root), fields, found.update_time, made_us)
+    return StoredDocument(found.name.removeprefix(root), fields, found.update_time, made_us)
 
 
 def made_of(answer: Any) -> Made:

@@ -58,7 +58,7 @@ async def open_firestore(
         index = SqliteStore(path, lambda _: None, lambda _: None)
         search = FirestoreSearch(store, index)
         commits = FirestoreCommits(store, announce, push, search.follow, FirestoreUpkeep(store, search))
-        workers = Workers(store, commits.doubts)
+        workers = Workers(store, commits.unconfirmed)
         events = FirestoreEvents(store, commits.memory, workers)
         try:
             if owner:
@@ -78,7 +78,7 @@ async def open_firestore(
                 is_shared=True,
                 is_our_turn=workers.sweeps,
                 tidy=search.forget_erased,
-                is_sweep_due=commits.doubts.arose,
+                is_sweep_due=commits.unconfirmed.arose,
                 now=store.now,
             )
         finally:

@@ -10,7 +10,7 @@ from casekeeper.journal.operations import NOBODY, OpenedOperation
 from casekeeper.sessions.session import SessionIsIdle
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Firestore
-from casekeeper.storage.firestore.messages import Document, Fields, Query
+from casekeeper.storage.firestore.messages import Fields, Query, StoredDocument
 from casekeeper.storage.firestore.parts import Ahead, Finds, Writes
 from casekeeper.storage.firestore.presence import Workers
 from casekeeper.storage.firestore.view import View
@@ -152,7 +152,7 @@ class FirestoreOperations:
         return [(one.fields["event_id"], stop) for one in found if (stop := one.fields.get("stop"))]
 
 
-def _opened(found: Document) -> OpenedOperation:
+def _opened(found: StoredDocument) -> OpenedOperation:
     return opened_of(picked(OPENED, found.fields))
 
 

@@ -19,7 +19,7 @@ from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Conflict, Firestore
 from casekeeper.storage.firestore.messages import SERVER_TIME, Fields, Instant, Query, Write
 from casekeeper.storage.rows import OPENED, opened_of, picked
-from casekeeper.storage.unconfirmed import Doubts
+from casekeeper.storage.unconfirmed import Unconfirmed
 
 _BEAT = timedelta(seconds=3)
 # Five beats missed.
@@ -29,9 +29,9 @@ _GONE_US = 15_000_000
 class Workers:
     """The processes that share a store; this one among them once it has begun."""
 
-    def __init__(self, store: Firestore, doubts: Doubts) -> None:
+    def __init__(self, store: Firestore, unconfirmed: Unconfirmed) -> None:
         self._store = store
-        self._doubts = doubts
+        self._unconfirmed = unconfirmed
         self._owner: str | None = None
         self._work = AsyncExitStack()
 
@@ -48,13 +48,13 @@ class Workers:
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations without a process, children before their parents. `owner` is this process."""
         await self.begin(owner)
-        asked = self._doubts.event_ids
+        asked = self._unconfirmed.event_ids
         found = await self._store.query(Query("open_operations", where=(("state", "==", "running"),)))
         rows = [one.fields for one in found]
-        doubted = {row["event_id"] for row in rows if self._is_lost(row)}
-        self._doubts.looked(asked, doubted)
+        lost_here = {row["event_id"] for row in rows if self._is_lost(row)}
+        self._unconfirmed.looked(asked, lost_here)
         living = await self._living({row["owner"] for row in rows})
-        lost = [row for row in rows if row["owner"] not in living or row["event_id"] in doubted]
+        lost = [row for row in rows if row["owner"] not in living or row["event_id"] in lost_here]
         # The deepest first: an operation never ends before those inside it.
         lost.sort(key=lambda row: (row["started_us"], row["started_seq"]), reverse=True)
         return [opened_of(picked(OPENED, row)) for row in lost[:limit]]
@@ -82,7 +82,7 @@ class Workers:
             await self._store.commit([Write(at.worker(self._owner), None, is_blind=True)])
 
     def _is_lost(self, row: Fields) -> bool:
-        return self._doubts.is_lost(row["event_id"], row["owner"], row.get("attempt", 1))
+        return self._unconfirmed.is_lost(row["event_id"], row["owner"], row.get("attempt", 1))
 
     async def _living(self, owners: set[str]) -> set[str]:
         found = await self._store.get([at.worker(owner) for owner in owners])

@@ -1,4 +1,4 @@
-"""Which commits wait in one line, and how much of a write each takes."""
+"""Which commits wait in one queue, and how much of a write each takes."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ from casekeeper.journal.things import Put
 from casekeeper.storage.firestore.chunks import INLINE_BYTES
 from casekeeper.storage.firestore.facts import facts_of
 
-# What is in a commit's line with it: the same session before the same casefile.
-_LINES: Sequence[AboutKind] = ("session", "casefile")
+# A commit waits behind those of its session, or else of its casefile.
+_FIRST: Sequence[AboutKind] = ("session", "casefile")
 
 
-def line_of(about: Sequence[About]) -> str:
-    """Commits of one line are judged in the order in which they came, and written together.
+def queue_of(about: Sequence[About]) -> str:
+    """Commits of one queue are judged in the order in which they came, and written together.
 
-    All that change permissions are in one line; any other is in that of its session, or casefile, or what else it is
+    All that change permissions are in one queue; any other is in that of its session, or casefile, or what else it is
     about first.
     """
     if changes_permissions(about):
         return "acl"
-    for kind in _LINES:
+    for kind in _FIRST:
         for one in about:
             if one.kind == kind:
                 return one.id

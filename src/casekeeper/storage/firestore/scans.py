@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from casekeeper.storage.firestore.client import Firestore
-from casekeeper.storage.firestore.messages import Document, Fields, Query
+from casekeeper.storage.firestore.messages import Fields, Query, StoredDocument
 
 # More facts at a time may be more than an answer holds.
 _PAGE_MAX = 500
@@ -18,7 +18,7 @@ def chunks(values: Sequence[str]) -> list[list[str]]:
     return [list(values[start : start + IN_MAX]) for start in range(0, len(values), IN_MAX)]
 
 
-async def all_of(store: Firestore, wanted: Query, page: int) -> AsyncGenerator[Document]:
+async def all_of(store: Firestore, wanted: Query, page: int) -> AsyncGenerator[StoredDocument]:
     """All documents of a query, a page at a time; it must be ordered by what no two of them share."""
     wanted = replace(wanted, limit=page)
     while True:
@@ -38,12 +38,12 @@ async def walk(
     limit: int,
     *,
     by: Sequence[str],
-) -> list[Document]:
+) -> list[StoredDocument]:
     """The first documents of several queries that are accepted, each once, ordered by these fields as the queries are."""
     walks = [all_of(store, wanted, min(max(limit, 10), _PAGE_MAX)) for wanted in queries]
     firsts = await asyncio.gather(*(anext(one, None) for one in walks))
     heads = [(first, one) for first, one in zip(firsts, walks, strict=True) if first is not None]
-    taken: dict[str, Document] = {}
+    taken: dict[str, StoredDocument] = {}
     first_of = max if queries and queries[0].order[0][1] == "desc" else min
     while heads and len(taken) < limit:
         place = first_of(range(len(heads)), key=lambda n: tuple(heads[n][0].fields[name] for name in by))

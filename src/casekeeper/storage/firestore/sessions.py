@@ -18,7 +18,7 @@ from casekeeper.storage.firestore.client import Firestore
 from casekeeper.storage.firestore.messages import Fields, Query
 from casekeeper.storage.firestore.parts import Ahead, Finds, Writes
 from casekeeper.storage.firestore.scans import chunks, walk
-from casekeeper.storage.firestore.view import Memory, Tail, View, read_tail
+from casekeeper.storage.firestore.view import KnownSessions, Tail, View, read_tail
 from casekeeper.storage.rows import SESSION, picked, record_session, session_of, session_row
 
 _PLACE = ("created_us", "session_id")
@@ -103,7 +103,7 @@ AHEAD: Ahead = {ses.SessionIsOpen: _if_known, ses.EndSession: _if_known, ses.Put
 class FirestoreSessions:
     """Implements `SessionStore`."""
 
-    def __init__(self, store: Firestore, memory: Memory) -> None:
+    def __init__(self, store: Firestore, memory: KnownSessions) -> None:
         self._store = store
         self._memory = memory
 
@@ -157,7 +157,7 @@ class FirestoreSessions:
         return [Total(*names, *counted) for names, counted in tail.totals.items()] if tail else []
 
 
-async def casefile_of(store: Firestore, memory: Memory, session_id: str) -> str | None:
+async def casefile_of(store: Firestore, memory: KnownSessions, session_id: str) -> str | None:
     """In which casefile a session is, which never changes."""
     known = memory.casefiles.get(session_id)
     if known is None:
@@ -169,7 +169,7 @@ async def casefile_of(store: Firestore, memory: Memory, session_id: str) -> str 
 
 
 def is_seen(session: Fields, user_id: str, role: Role) -> bool:
-    """Same rule as `sessions.manager`: own ones, shared ones, and for admins all; the record session for admins."""
+    """Same rule as `sessions.manager`: own ones, shared ones, and all for those who supervise; the record session for these."""
     if role in _SUPERVISORS:
         return True
     if session["session_type"] == SessionType.RECORD:

@@ -13,7 +13,7 @@ from casekeeper.journal.commits import ForgetExpired
 from casekeeper.journal.things import Topic
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Conflict, Firestore
-from casekeeper.storage.firestore.messages import SERVER_TIME, Document, Fields, Query, Write
+from casekeeper.storage.firestore.messages import SERVER_TIME, Fields, Query, StoredDocument, Write
 from casekeeper.storage.firestore.search import FirestoreSearch
 from casekeeper.storage.firestore.timestamps import STAMPED, place_us
 
@@ -80,12 +80,12 @@ class FirestoreUpkeep:
         while found := await self._page(wanted):
             await self._store.commit([Write(one.path, one.version, is_blind=is_blind) for one in found])
 
-    async def _page(self, wanted: Query) -> Sequence[Document]:
+    async def _page(self, wanted: Query) -> Sequence[StoredDocument]:
         return await self._store.query(
             Query(wanted.collection, wanted.parent, where=wanted.where, limit=_PAGE, only=wanted.only)
         )
 
 
-def _emptied(fact: Document) -> Fields:
+def _emptied(fact: StoredDocument) -> Fields:
     # Its place among the facts of the casefile is the time of its last change, which must not become this one.
     return {**_EMPTY, "place_us": place_us(fact)} if fact.fields.get("is_restamped") else _EMPTY

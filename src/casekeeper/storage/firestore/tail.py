@@ -15,7 +15,7 @@ from casekeeper.journal.tail import CasefilesWithNews, Position, TailFact
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Firestore
 from casekeeper.storage.firestore.events import FirestoreEvents
-from casekeeper.storage.firestore.messages import Document, Instant, Query
+from casekeeper.storage.firestore.messages import Instant, Query, StoredDocument
 from casekeeper.storage.firestore.scans import all_of
 from casekeeper.storage.firestore.timestamps import (
     AHEAD_US,
@@ -82,7 +82,7 @@ class FirestoreTail:
         epoch = await self._epoch(after)
         place = _Place.of(after.place) if after else self._first
         only = None if payloads else (*_HEADER, *STAMPED)
-        found: list[tuple[_Place, Document]] = []
+        found: list[tuple[_Place, StoredDocument]] = []
         if place.us is None:
             found = await self._unstamped(casefile_id, place, limit, only)
             place = found[-1][0] if len(found) == limit else _Place(0)
@@ -125,15 +125,15 @@ class FirestoreTail:
 
     async def _stamped(
         self, casefile_id: str, since_us: int, behind: _Place, limit: int, only: tuple[str, ...] | None
-    ) -> tuple[list[tuple[_Place, Document]], _Place]:
+    ) -> tuple[list[tuple[_Place, StoredDocument]], _Place]:
         """Facts in the order of commit times, up to the time of which the first page was complete.
 
         Later pages may show later commits, but then there may be others that earlier pages would have shown by now.
         """
         here = ("casefile_id", "==", casefile_id)
         walk = self._by_stamp(here, since_us, min(limit + 10, _PAGE_MAX), only)
-        waiting: list[tuple[int, str, int, Document]] = []
-        found: list[tuple[_Place, Document]] = []
+        waiting: list[tuple[int, str, int, StoredDocument]] = []
+        found: list[tuple[_Place, StoredDocument]] = []
         until_us, is_all = 0, False
         async with aclosing(walk):
             async for page, read_us, is_all in walk:
@@ -172,7 +172,7 @@ class FirestoreTail:
 
     async def _by_stamp(
         self, which: tuple[str, str, Any], since_us: int, size: int, only: tuple[str, ...] | None
-    ) -> AsyncGenerator[tuple[list[Document], int, bool]]:
+    ) -> AsyncGenerator[tuple[list[StoredDocument], int, bool]]:
         """Facts that may have been committed since then, in pages, each with its `read_time` and whether it is the last."""
         start = ("committed_at", ">=", Instant(max(0, since_us - AHEAD_US)))
         wanted = Query("events", everywhere=True, where=(which, start), order=_ORDER, limit=size, only=only)
@@ -187,7 +187,7 @@ class FirestoreTail:
             size = min(2 * size, _PAGE_MAX)
             wanted = replace(wanted, after=tuple(last[name] for name, _ in _ORDER), limit=size)
 
-    async def _put_right(self, page: Sequence[Document], now_us: int) -> None:
+    async def _put_right(self, page: Sequence[StoredDocument], now_us: int) -> None:
         """Stamp late facts again whose writer has not: its process ended at that moment."""
         left = [one for one in page if is_late(one) and now_us - one.made_us > self._left_us]
         if left:
@@ -196,9 +196,9 @@ class FirestoreTail:
 
     async def _unstamped(
         self, casefile_id: str, behind: _Place, limit: int, only: tuple[str, ...] | None
-    ) -> list[tuple[_Place, Document]]:
+    ) -> list[tuple[_Place, StoredDocument]]:
         """Facts of layout 1, session by session."""
-        found: list[tuple[_Place, Document]] = []
+        found: list[tuple[_Place, StoredDocument]] = []
         inside, order = at.casefile(casefile_id), (("session_id", "asc"),)
         where = (("session_id", ">=", behind.session_id),)
         sessions = Query("sessions", inside, where=where, order=order, only=("session_id",))
@@ -216,7 +216,7 @@ class FirestoreTail:
 
     async def _unstamped_of(
         self, casefile_id: str, session_id: str, after: int, limit: int, only: tuple[str, ...] | None
-    ) -> AsyncGenerator[Document]:
+    ) -> AsyncGenerator[StoredDocument]:
         parent, order = at.session(casefile_id, session_id), (("seq", "asc"),)
         facts = Query("events", parent, order=order, after=(after,), only=only)
         async with aclosing(all_of(self._store, facts, min(limit, _PAGE_MAX))) as walk:
@@ -228,7 +228,7 @@ class FirestoreTail:
                 limit -= 1
 
 
-def _timely(page: Sequence[Document]) -> Iterator[tuple[int, str, int, Document]]:
+def _timely(page: Sequence[StoredDocument]) -> Iterator[tuple[int, str, int, StoredDocument]]:
     for one in page:
         if (us := place_us(one)) is not None:
             yield us, one.fields["session_id"], one.fields["seq"], one

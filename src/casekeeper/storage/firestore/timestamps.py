@@ -15,7 +15,7 @@ from typing import Any
 from casekeeper.errors import StoreUnavailable
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Conflict, Firestore
-from casekeeper.storage.firestore.messages import SERVER_TIME, Document, Made, Query, Write
+from casekeeper.storage.firestore.messages import SERVER_TIME, Made, Query, StoredDocument, Write
 from casekeeper.storage.firestore.scans import all_of
 
 AHEAD_US = 2_000_000
@@ -33,13 +33,13 @@ _LOOKED_AT = 100
 _TRIES = 5
 
 
-def stamp_us(fact: Document) -> int | None:
+def stamp_us(fact: StoredDocument) -> int | None:
     """The stamp of a fact; None for those of layout 1, which have none."""
     stamp = fact.fields.get("committed_at")
     return None if stamp is None else stamp.us
 
 
-def place_us(fact: Document) -> int | None:
+def place_us(fact: StoredDocument) -> int | None:
     """The time by which a fact is ordered, the same for every reader; None: it is not timely, and not readable yet."""
     if (kept := fact.fields.get("place_us")) is not None:
         return kept
@@ -51,7 +51,7 @@ def place_us(fact: Document) -> int | None:
     return made_us if _is_timely(made_us - stamped_us) else None
 
 
-def is_late(fact: Document) -> bool:
+def is_late(fact: StoredDocument) -> bool:
     """Whether a fact has to be stamped again."""
     return stamp_us(fact) is not None and place_us(fact) is None
 
@@ -67,7 +67,7 @@ async def stamp_again(store: Firestore, made: Made, writes: Iterable[Write]) -> 
         await _restamp(store, [(path, made.version) for path in facts])
 
 
-async def put_right(store: Firestore, facts: Iterable[Document]) -> None:
+async def put_right(store: Firestore, facts: Iterable[StoredDocument]) -> None:
     """Stamp those of these facts again that are late; safe to call from several processes.
 
     Raises:
@@ -84,7 +84,7 @@ async def put_end_right(store: Firestore, casefile_id: str, session_id: str) -> 
     """
     parent, order = at.session(casefile_id, session_id), (("seq", "desc"),)
     newest = Query("events", parent, order=order, only=("seq", *STAMPED))
-    late: list[Document] = []
+    late: list[StoredDocument] = []
     async with aclosing(all_of(store, newest, _LOOKED_AT)) as walk:
         async for fact in walk:
             if not is_late(fact):

@@ -13,7 +13,7 @@ from casekeeper.acl_feed import Change
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.client import Firestore
-from casekeeper.storage.firestore.messages import Document, Fields, Query, Write
+from casekeeper.storage.firestore.messages import Fields, Query, StoredDocument, Write
 from casekeeper.storage.firestore.timestamps import STAMPED, is_late, put_end_right
 from casekeeper.values import value
 
@@ -70,7 +70,7 @@ async def read_tail(store: Firestore, casefile_id: str, session_id: str) -> Tail
 
 
 @dataclass(slots=True)
-class Memory:
+class KnownSessions:
     """What a process remembers of sessions. A wrong tail costs a try: the number it leads to is taken."""
 
     tails: dict[str, Tail] = field(default_factory=dict[str, Tail])
@@ -91,13 +91,13 @@ class Memory:
 class View:
     """One state of the store, with what is to be changed on top."""
 
-    def __init__(self, store: Firestore, memory: Memory) -> None:
+    def __init__(self, store: Firestore, memory: KnownSessions) -> None:
         self.store = store
         self.memory = memory
         self.tails: dict[str, Tail] = {}
         self.changes: list[Change] = []
         self.documents: list[AddDocument | DeleteDocuments] = []
-        self._read: dict[str, Document | None] = {}
+        self._read: dict[str, StoredDocument | None] = {}
         self._new: dict[str, Fields | None] = {}
         self._relied: set[str] = set()
 

@@ -11,14 +11,14 @@ _PLACE = re.compile(r"\$(\d+)")
 
 
 @cache
-def asked_together(texts: Sequence[str]) -> str:
+def combined_reads(texts: Sequence[str]) -> str:
     """A statement of one row, which has for each of these its rows as an array."""
     rows = [f"ARRAY(SELECT ROW(one.*) FROM ({text}) AS one)" for text in _renumbered(texts)]  # noqa: S608 - ours
     return f"SELECT {', '.join(rows)}"
 
 
 @cache
-def written_together(texts: Sequence[str], last: str | None) -> str:
+def combined_writes(texts: Sequence[str], last: str | None) -> str:
     """A statement that writes all that these write and then runs the last one, which has no parameters.
 
     It answers with how many rows each has written, and the rows of the last one. Each is run when its count is asked

@@ -19,7 +19,7 @@ _ANSWER_S = 5.0
 _log = logging.getLogger("casekeeper.storage")
 
 
-class Line:
+class KeptConnection:
     """One such connection."""
 
     def __init__(

@@ -32,7 +32,7 @@ from casekeeper.storage.store import Storage
 
 # It comes without types.
 _driver: Any = asyncpg
-# Nobody is away; nothing but another address will help.
+# The server is there; nothing but another address will help.
 _MISTAKEN = (
     asyncpg.ClientConfigurationError,
     asyncpg.UndefinedObjectError,
@@ -82,14 +82,14 @@ async def open_postgres(
         await keep_order(pool)
     store = PostgresStore(pool, announce, push, limits.connect.total_seconds())
     try:
-        async with _present(options, owner, heard, store.doubts.arose, limits) as presence:
+        async with _present(options, owner, heard, store.unconfirmed.arose, limits) as presence:
             try:
                 yield Storage(
                     store,
                     accounts=SqlIdentities(store),
                     casefiles=SqlCasefiles(store),
                     sessions=SqlSessions(store),
-                    events=PostgresEvents(store, presence, store.doubts),
+                    events=PostgresEvents(store, presence, store.unconfirmed),
                     tail=SqlTail(store),
                     documents=SqlDocuments(store),
                     search=PostgresSearch(store),
@@ -98,7 +98,7 @@ async def open_postgres(
                     directory=directory,
                     is_shared=True,
                     is_our_turn=presence.sweeps,
-                    is_sweep_due=store.doubts.arose,
+                    is_sweep_due=store.unconfirmed.arose,
                     now=partial(store.point, _now),
                 )
             finally:

@@ -18,13 +18,13 @@ import asyncpg
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.operations import OpenedOperation
-from casekeeper.storage.own_loop import OwnLoop
-from casekeeper.storage.postgres.connection import Line
+from casekeeper.storage.postgres.connection import KeptConnection
 from casekeeper.storage.postgres.locks import lock_number
+from casekeeper.storage.postgres.loop_thread import LoopThread
 from casekeeper.storage.postgres.store import CHANNEL, OUTAGES, guarded
 from casekeeper.storage.sql.events import SqlEvents
 from casekeeper.storage.sql.statements import Reads
-from casekeeper.storage.unconfirmed import Doubts
+from casekeeper.storage.unconfirmed import Unconfirmed
 
 # Together below two seconds, in which a death is known; a connection is back in some hundredths of one.
 _EVERY_S, _SURE_S = 0.8, 1.0
@@ -65,8 +65,8 @@ class _Watch:
         self._wake = wake
         self._settle_s = settle_s
         # The first listens and sweeps, the second looks; both hold the lock.
-        self._hearing = Line(connect, self._prepare_hearing, self._back)
-        self._looking = Line(connect, self._prepare, self._back)
+        self._hearing = KeptConnection(connect, self._prepare_hearing, self._back)
+        self._looking = KeptConnection(connect, self._prepare, self._back)
         # Before that the locks that are held do not tell who lives.
         self._settled_from_s = 0.0
         self._turn = asyncio.Lock()
@@ -212,7 +212,7 @@ class Presence:
         def wake() -> None:
             here.call_soon_threadsafe(self._is_sweep_due.set)
 
-        self._own = OwnLoop("casekeeper-presence")
+        self._own = LoopThread("casekeeper-presence")
         self._watch = _Watch(self._connect, self._owner, push, wake, self._settle_s)
         try:
             await self._own.call(self._watch.begin())
@@ -249,17 +249,19 @@ class Presence:
 class PostgresEvents(SqlEvents):
     """The record, where other processes are at work as well."""
 
-    def __init__(self, reads: Reads, presence: Presence, doubts: Doubts) -> None:
+    def __init__(self, reads: Reads, presence: Presence, unconfirmed: Unconfirmed) -> None:
         super().__init__(reads)
-        self._doubts = doubts
+        self._unconfirmed = unconfirmed
         self._presence = presence
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations of processes that have died; and of ours, what nobody runs."""
-        if asked := self._doubts.event_ids:
+        if asked := self._unconfirmed.event_ids:
             rows = [(one, one.row) for one in await self.opened(sorted(asked))]
-            lost = [one for one, row in rows if self._doubts.is_lost(row.event_id, row.owner, row.attempt)]
-            self._doubts.looked(asked, {one.row.event_id for one in lost})
+            lost = [
+                one for one, row in rows if self._unconfirmed.is_lost(row.event_id, row.owner, row.attempt)
+            ]
+            self._unconfirmed.looked(asked, {one.row.event_id for one in lost})
             if lost:
                 return lost
         dead = await self._presence.dead() - {owner}

@@ -17,16 +17,16 @@ _BATCH_MAX = 256
 
 @value
 class Waiting:
-    """A commit that waits, what it is about, in which place it keeps its order, and where its answer goes."""
+    """A commit that waits, what it is about, within which partition it keeps its order, and where its answer goes."""
 
     commit: Commit
     about: Sequence[About]
-    place: str
+    partition: str
     future: "asyncio.Future[Sequence[Sealed]]"
 
 
-def place_of(about: Sequence[About]) -> str:
-    """The casefile that a commit is about; without one, what it is about first."""
+def partition_of(about: Sequence[About]) -> str:
+    """The casefile that a commit is about; without one, what it is about first. Commits of a partition keep their order."""
     if not about:
         return ""
     return next((one for one in about if one.kind == "casefile"), about[0]).id
@@ -53,7 +53,7 @@ class Shard:
 
     def add(self, one: Waiting) -> None:
         """Take in a commit; it is answered by its future."""
-        self._held.get(one.place, self._waiting).append(one)
+        self._held.get(one.partition, self._waiting).append(one)
         if self._waiting and not self._is_working:
             self._is_working = True
             self._begin(self._work())
@@ -80,21 +80,21 @@ class Shard:
     def _set_aside(self, batch: list[Waiting]) -> None:
         aside: dict[str, list[Waiting]] = {}
         for one in batch:
-            aside.setdefault(one.place, []).append(one)
+            aside.setdefault(one.partition, []).append(one)
         behind, self._waiting = self._waiting, []
         for one in behind:
-            aside.get(one.place, self._waiting).append(one)
+            aside.get(one.partition, self._waiting).append(one)
         self._held |= aside
-        for place in aside:
-            self._begin(self._patiently(place))
+        for partition in aside:
+            self._begin(self._patiently(partition))
 
-    async def _patiently(self, place: str) -> None:
+    async def _patiently(self, partition: str) -> None:
         try:
-            while batch := self._held[place][:_BATCH_MAX]:
-                del self._held[place][:_BATCH_MAX]
+            while batch := self._held[partition][:_BATCH_MAX]:
+                del self._held[partition][:_BATCH_MAX]
                 await self._write(batch, False)
         finally:
-            del self._held[place]
+            del self._held[partition]
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -26,12 +26,12 @@ from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable, Una
 from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.postgres.locks import Locks
-from casekeeper.storage.postgres.queue import HeldUp, Shard, Waiting, place_of
+from casekeeper.storage.postgres.queue import HeldUp, Shard, Waiting, partition_of
 from casekeeper.storage.postgres.transaction import MoreThanOnce, Once, PostgresTx
 from casekeeper.storage.sql.batch import Batch
 from casekeeper.storage.sql.feed import Overtaken
 from casekeeper.storage.sql.statements import Tx
-from casekeeper.storage.unconfirmed import Doubts
+from casekeeper.storage.unconfirmed import Unconfirmed
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class PostgresStore:
         self._is_closed = False
         # Reads that were seen to take more than one statement.
         self._wide = set[CodeType]()
-        self.doubts = Doubts()
+        self.unconfirmed = Unconfirmed()
 
     @property
     def is_writable(self) -> bool:
@@ -91,15 +91,15 @@ class PostgresStore:
     async def commit(self, commit: Commit) -> Sequence[Sealed]:
         """See `journal.commits.Commits`."""
         about = commit.about
-        place = place_of(about)
-        shard = self._shards[zlib.crc32(place.encode()) % _SHARDS]
+        partition = partition_of(about)
+        shard = self._shards[zlib.crc32(partition.encode()) % _SHARDS]
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")
         if len(shard) >= _QUEUE_MAX:
             raise Overloaded
         future: asyncio.Future[Sequence[Sealed]] = asyncio.get_running_loop().create_future()
         # A caller that goes away only leaves the future behind: the commit may be on disk already.
-        shard.add(Waiting(commit, about, place, future))
+        shard.add(Waiting(commit, about, partition, future))
         return await future
 
     async def point(self, read: Callable[[Tx], T]) -> T:
@@ -160,14 +160,14 @@ class PostgresStore:
                 raise HeldUp from error
             if isinstance(error, StoreUnavailable):
                 # It may have gone away after it was told to commit.
-                self.doubts.add(one.commit for one in batch)
+                self.unconfirmed.add(one.commit for one in batch)
             return [(one.future, error) for one in batch]
         except Exception as error:
             if len(batch) > 1:
                 # One of them is poison: alone, each of the others goes through.
                 return [answer for item in batch for answer in await self._commit([item], False)]
             return [(batch[0].future, error)]
-        self.doubts.resolve(
+        self.unconfirmed.resolve(
             one.commit
             for one, (_, answer) in zip(batch, answers, strict=True)
             if not isinstance(answer, BaseException)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import await_only
 
-from casekeeper.storage.postgres.combined import asked_together, written_together
+from casekeeper.storage.postgres.combined import combined_reads, combined_writes
 from casekeeper.storage.postgres.locks import Locks
 from casekeeper.storage.postgres.vectors import vectors
 from casekeeper.storage.sql.statements import Parameters, Question, Row, Static, Writing, numbered
@@ -119,7 +119,7 @@ class PostgresTx:
         if not questions:
             return
         texts, values = _placed([(question.statement, (question.values,)) for question in questions])
-        answer = await_only(self._connection.fetchrow(asked_together(texts), *values))
+        answer = await_only(self._connection.fetchrow(combined_reads(texts), *values))
         for question, rows in zip(questions, answer, strict=True):
             question.take([tuple(row) for row in rows])
 
@@ -130,7 +130,7 @@ class PostgresTx:
             return (), None if last is None else self.one(last)
         texts, values = _placed(changes)
         then = None if last is None else last.by_place(_DIALECT, {})[0]
-        counts, *seen = await_only(self._connection.fetchrow(written_together(texts, then), *values))
+        counts, *seen = await_only(self._connection.fetchrow(combined_writes(texts, then), *values))
         return counts, tuple(seen[0][0]) if seen else None
 
     def index(self, rid: int, words: Parameters) -> None:

@@ -98,7 +98,7 @@ _ADD_TOTALS = Bulk(SESSION_TOTALS, _add_up)
 
 
 @dataclass(slots=True)
-class Head:
+class _ChainHead:
     """Where a session's chain stands within the batch; `closed_us` None: there is no such session yet."""
 
     seq: int
@@ -114,7 +114,7 @@ class BatchFacts(Part):
         self.finds = {SessionIsOpen: self._closed_us, ChainEndsAt: self._end}
         self.takes = {AdoptFacts: self._adopt, EndSession: self._end_session}
         self._newest: Sealed | None = None
-        self._heads: dict[str, Head] = {}
+        self._heads: dict[str, _ChainHead] = {}
         self._events: list[Parameters] = []
         self._payloads: list[Parameters] = []
         self._totals: dict[tuple[str, ...], tuple[int, ...]] = {}
@@ -131,11 +131,11 @@ class BatchFacts(Part):
         return (_HEADS.question(sessions, self._know),) if sessions else ()
 
     def _know(self, rows: list[Row]) -> None:
-        self._heads = {session_id: Head(*head) for session_id, *head in rows}
+        self._heads = {session_id: _ChainHead(*head) for session_id, *head in rows}
 
-    def _head(self, session_id: str) -> Head:
+    def _head(self, session_id: str) -> _ChainHead:
         # One that was not there when the batch was prepared begins in it.
-        return self._heads.setdefault(session_id, Head(0, b"", None))
+        return self._heads.setdefault(session_id, _ChainHead(0, b"", None))
 
     def _closed_us(self, condition: SessionIsOpen) -> int | None:
         return self._head(condition.session_id).closed_us

@@ -147,7 +147,7 @@ _TOTALS = Static(
 def seen_by(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     """Restricts a query over sessions to those that the user `:me` may see at `:now`.
 
-    Same rule as `sessions.manager`: own ones, shared ones, and for those who supervise all; the record session for them alone.
+    Same rule as `sessions.manager`: own ones, shared ones, and all for those who supervise; the record session for these.
     """
     supervises = or_(*(GRANTS.c.role == role.value for role in roles_for(Action.SUPERVISE)))
     is_record = _s.session_type == SessionType.RECORD.value

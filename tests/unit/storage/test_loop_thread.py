@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from casekeeper.storage.own_loop import OwnLoop
+from casekeeper.storage.postgres.loop_thread import LoopThread
 
 
 async def ticking(ticks: list[float]) -> None:
@@ -17,7 +17,7 @@ async def ticking(ticks: list[float]) -> None:
 
 
 async def test_what_runs_there_goes_on_while_the_callers_loop_is_busy():
-    own, ticks = OwnLoop("test"), list[float]()
+    own, ticks = LoopThread("test"), list[float]()
     work = asyncio.create_task(own.call(ticking(ticks)))
     async with asyncio.timeout(10):
         while not ticks:
@@ -35,14 +35,14 @@ async def test_what_runs_there_goes_on_while_the_callers_loop_is_busy():
 
 
 async def test_an_error_comes_back_to_the_caller():
-    own = OwnLoop("test")
+    own = LoopThread("test")
     with pytest.raises(TimeoutError):
         await own.call(asyncio.wait_for(asyncio.Event().wait(), 0.01))
     await own.close()
 
 
 async def test_what_runs_there_is_cancelled_with_its_caller():
-    own, ended = OwnLoop("test"), threading.Event()
+    own, ended = LoopThread("test"), threading.Event()
 
     async def waits() -> None:
         try:
@@ -58,7 +58,7 @@ async def test_what_runs_there_is_cancelled_with_its_caller():
 
 
 async def test_closing_it_cancels_what_runs_and_ends_the_thread():
-    own, ticks = OwnLoop("ends with its test"), list[float]()
+    own, ticks = LoopThread("ends with its test"), list[float]()
     work = asyncio.create_task(own.call(ticking(ticks)))
     async with asyncio.timeout(10):
         while not ticks:

@@ -1,8 +1,8 @@
-from casekeeper.storage.postgres.combined import asked_together, written_together
+from casekeeper.storage.postgres.combined import combined_reads, combined_writes
 
 
 def test_the_parameters_of_each_statement_are_counted_on_from_those_before_it():
-    together = asked_together(
+    together = combined_reads(
         ("SELECT a WHERE b = $1 OR c = $2 OR d = $1", "SELECT 1", "SELECT e WHERE f = $1")
     )
 
@@ -14,7 +14,7 @@ def test_the_parameters_of_each_statement_are_counted_on_from_those_before_it():
 
 
 def test_what_is_seen_last_is_asked_for_behind_all_that_is_written():
-    together = written_together(
+    together = combined_writes(
         ("DELETE FROM a WHERE b = $1", "DELETE FROM c WHERE d = $1"), "SELECT e FOR SHARE"
     )
 

@@ -10,7 +10,7 @@ from casekeeper.storage.threads import in_thread
 T = TypeVar("T")
 
 
-class OwnLoop:
+class LoopThread:
     """Runs coroutines beside the loop that asks for them. Idle it costs nothing; it shares the interpreter's lock."""
 
     def __init__(self, name: str) -> None:

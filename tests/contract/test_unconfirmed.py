@@ -21,7 +21,7 @@ from casekeeper.journal.operations import (
     operation_of,
 )
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.unconfirmed import Doubts
+from casekeeper.storage.unconfirmed import Unconfirmed
 from tests.contract.shelf import NOW, Shelf
 from tests.fakes.firestore import Emulator
 from tests.fakes.postgres import Postgres
@@ -37,7 +37,7 @@ class Site:
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
         commits: Any = shelf.storage.commits
-        self.doubts: Doubts = commits.doubts
+        self.unconfirmed: Unconfirmed = commits.unconfirmed
 
     def starting(self) -> tuple[Fact, Commit]:
         """An operation that parks, and its start here."""
@@ -92,7 +92,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator
 async def test_a_start_in_doubt_is_lost_until_it_was_handed_on(site: Site):
     fact, starting = site.starting()
     await site.shelf.commit(starting)
-    site.doubts.add([starting])
+    site.unconfirmed.add([starting])
 
     assert await site.orphans() == [fact.event_id]
     await site.park(fact)
@@ -102,7 +102,7 @@ async def test_a_start_in_doubt_is_lost_until_it_was_handed_on(site: Site):
 async def test_what_waits_still_though_its_taking_up_is_in_doubt_is_not_lost(site: Site):
     fact = await site.started()
     await site.park(fact)
-    site.doubts.add([site.taking_up(fact)])
+    site.unconfirmed.add([site.taking_up(fact)])
 
     assert await site.orphans() == []
 
@@ -111,7 +111,7 @@ async def test_a_taking_up_in_doubt_that_was_written_is_lost(site: Site):
     fact = await site.started()
     await site.park(fact)
     await site.shelf.commit(site.taking_up(fact))
-    site.doubts.add([site.taking_up(fact)])
+    site.unconfirmed.add([site.taking_up(fact)])
 
     assert await site.orphans() == [fact.event_id]
 
@@ -119,7 +119,7 @@ async def test_a_taking_up_in_doubt_that_was_written_is_lost(site: Site):
 async def test_what_was_taken_up_in_a_second_try_is_not_lost(site: Site):
     fact = await site.started()
     await site.park(fact)
-    site.doubts.add([site.taking_up(fact)])
+    site.unconfirmed.add([site.taking_up(fact)])
     await site.shelf.commit(site.taking_up(fact))
 
     assert await site.orphans() == []
@@ -129,7 +129,7 @@ async def test_what_was_taken_up_again_since_is_not_lost(site: Site):
     fact = await site.started()
     await site.park(fact)
     await site.shelf.commit(site.taking_up(fact))
-    site.doubts.add([site.taking_up(fact)])
+    site.unconfirmed.add([site.taking_up(fact)])
     await site.park(fact, attempt=2)
     await site.shelf.commit(site.taking_up(fact, attempt=2))
 
@@ -138,7 +138,7 @@ async def test_what_was_taken_up_again_since_is_not_lost(site: Site):
 
 async def test_a_start_in_doubt_that_is_not_there_is_not_lost(site: Site):
     _, starting = site.starting()
-    site.doubts.add([starting])
+    site.unconfirmed.add([starting])
 
     assert await site.orphans() == []
-    assert site.doubts.event_ids
+    assert site.unconfirmed.event_ids
