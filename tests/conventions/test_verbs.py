@@ -171,4 +171,4 @@ def test_importing_the_table_loads_neither_models_nor_rooms():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert done.stdout == "['casekeeper', 'casekeeper.verbs']\n"
+    assert done.stdout == "['casekeeper', 'casekeeper.values', 'casekeeper.verbs']\n"
