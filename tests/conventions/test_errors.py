@@ -72,12 +72,12 @@ def test_only_a_room_that_must_declares_errors_of_its_own():
 
 
 def test_every_branch_has_an_exit_code_of_its_own_that_the_command_line_documents():
-    branches = [*BRANCHES, errors.CannotStart]
+    branches: list[type[CasekeeperError]] = [*BRANCHES, errors.CannotStart]
     documented = (ROOT / "docs" / "cli.md").read_text()
 
     assert len({branch.exit_code for branch in branches}) == len(branches)
     assert all(f"| {branch.exit_code} | " in documented for branch in branches)
-    assert all(f" {branch.exit_code} " in EPILOG for branch in branches)
+    assert {str(branch.exit_code) for branch in branches} <= set(EPILOG.split())
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)

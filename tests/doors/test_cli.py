@@ -182,10 +182,8 @@ def test_mail_is_imported_searched_recorded_exported_and_verified(
 
 
 def test_any_verb_is_called_by_its_name(cli: Cli, data: Path) -> None:
-    made = [
-        cli("call", "casefiles/create", "title=Flat 4", 'tags:=["rent"]', "--request-id", "once").json
-        for _ in range(2)
-    ]
+    create = ("call", "casefiles/create", "title=Flat 4", 'tags:=["rent"]', "--request-id", "once")
+    made = [cli(*create, "--data", data).json for _ in range(2)]
     assert made[0] == made[1]
     assert (made[0]["title"], made[0]["tags"]) == ("Flat 4", ["rent"])
 

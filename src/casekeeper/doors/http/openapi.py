@@ -38,7 +38,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """OpenAPI 3.1 of all routes."""
     verbs = {verb.operation_id: verb for verb in VERBS.values()}
     routes = [*(_described(verb) for verb in verbs.values() if not verb.takes_bytes), *app.routes]
-    guarded = {route.operation_id for route in app.routes if isinstance(route, GuardedRoute)}
+    guarded = {str(route.operation_id) for route in app.routes if isinstance(route, GuardedRoute)}
     guarded |= {name for name, verb in verbs.items() if not verb.is_open}
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
