@@ -4,7 +4,7 @@ import ipaddress
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from casekeeper.strict import Strict
 
@@ -30,8 +30,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Issuer(Strict, frozen=True):
+class Issuer(Strict):
     """One OpenID Connect issuer. `issuer` is compared letter by letter with what tokens and the issuer itself say."""
+
+    model_config = ConfigDict(frozen=True)
 
     issuer: Annotated[str, StringConstraints(min_length=8, max_length=500)]
     audience: Annotated[str, StringConstraints(min_length=1, max_length=500)]

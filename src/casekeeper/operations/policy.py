@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -44,12 +45,14 @@ Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/@*?\[\]!-]{1
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(str.casefold)]
 
 
-class PolicyRule(Strict, frozen=True):
+class PolicyRule(Strict):
     """One rule of the operators. It fits a call that fits every condition it names; a list fits by any of its items.
 
     Each kind of operation has a field of its own (`tools`, `agents`) for names or globs; a rule that has none of them is
     about all operations. `tainted`: true fits only calls that may follow what somebody else has written (docs/policies.md, Taint), false only all others.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     name: Name
     then: Literal["deny", "approval"]
