@@ -1,18 +1,17 @@
 """What waits in PostgreSQL for what, and what goes on beside it."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from casekeeper.errors import StoreUnavailable
-from casekeeper.journal.commits import About, Commit
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import ReleaseClaim
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.options import StoreLimits
-from casekeeper.values import value
+from casekeeper.storage.sql.blobs import ForgetBlobs
 from tests.contract.holding import holding
 from tests.contract.shelf import LATER, Shelf
 
@@ -21,25 +20,14 @@ pytestmark = pytest.mark.timeout(120)
 IMPATIENT = StoreLimits(lock=timedelta(milliseconds=200))
 
 
-@value
-class Lends(ReleaseClaim):
-    """A record that writes to a casefile, and calls it as no other does."""
-
-    whereabouts: str
-
-    @property
-    def about(self) -> Sequence[About]:
-        return (About("casefile", self.whereabouts, alone=True),)
-
-
 async def test_a_record_waits_for_what_it_says_it_is_about(database: str, tmp_path: Path):
     async with open_storage(database, tmp_path, lambda _: None, limits=IMPATIENT) as store:
         shelf = await Shelf.filled(store)
         commits = [
             Commit(records=(record,))
             for record in (
-                Lends("m", LATER, shelf.casefile_id),
-                Lends("m", LATER, "cf_260301_ffffff"),
+                ForgetBlobs(shelf.casefile_id, None),
+                ForgetBlobs("cf_260301_ffffff", None),
                 ReleaseClaim("m", LATER),
             )
         ]

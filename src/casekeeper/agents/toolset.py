@@ -91,8 +91,7 @@ class CasefileTools(AbstractToolset[MDSContext]):
 
     async def get_tools(self, ctx: RunContext[MDSContext]) -> dict[str, ToolsetTool[MDSContext]]:
         """What the caller's rights and the agent's own list leave, by name."""
-        scope = scope_of(ctx.deps.access)
-        self._found = {one.name: one for one in await self._source.catalogue(scope)}
+        await self._find(ctx.deps)
         return {name: self._shown(one) for name, one in self._found.items() if self._shows(name, ctx.deps)}
 
     async def call_tool(
@@ -127,6 +126,7 @@ class CasefileTools(AbstractToolset[MDSContext]):
         PydanticAI answers such calls itself: of tools that do not exist or are not shown, and with arguments that are
         no JSON object. `unreached` is why a call that was right did not run; None where it simply was not its turn.
         """
+        await self._find(context)
         entered = Counter((called.tool_name, called.call_id) for called in self.called)
         for part in _calls(messages, context.event_id, whole_only=unreached is None):
             call_id = request_id(part.tool_call_id)
@@ -145,6 +145,10 @@ class CasefileTools(AbstractToolset[MDSContext]):
                 call_id=call_id,
             )
             self.called.append(Called(name, call_id, "denied", error_type, event_id))
+
+    async def _find(self, context: MDSContext) -> None:
+        found = await self._source.catalogue(scope_of(context.access))
+        self._found = {tool.name: tool for tool in found}
 
     def _shows(self, name: str, context: MDSContext) -> bool:
         return (self._allowed is None or name in self._allowed) and context.may(self._found[name])

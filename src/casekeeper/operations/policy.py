@@ -99,7 +99,7 @@ class PolicyRule(Strict):
         )
 
 
-_NAMES: Any = (Annotated[list[Pattern], Field(min_length=1)] | None, None)
+_NAMES: Any = (Annotated[list[Pattern] | None, Field(min_length=1)], None)
 _Rule = create_model("PolicyRule", __base__=PolicyRule, **{kind.plural: _NAMES for kind in KINDS.values()})
 
 

@@ -94,7 +94,7 @@ The model gpt-4o-mini needs a package: pip install casekeeper[openai].
     "providers", [Providers(openai_api_key="k"), Providers(openai_base_url="http://127.0.0.1:1/v1")]
 )
 async def test_a_key_or_a_server_of_ones_own_opens_the_way(desk: Desk, providers: Providers) -> None:
-    operation = registry(desk, providers=providers).find("gpt-4o-mini")
+    operation = await registry(desk, providers=providers).find("gpt-4o-mini")
     assert operation is not None
     assert operation.parse(CALL) is CALL
 
@@ -105,7 +105,7 @@ async def test_keys_are_not_shown() -> None:
 
 
 async def test_settings_add_names_of_models(desk: Desk) -> None:
-    operation = registry(desk, aliases={"house": "openai-chat:llama3"}).find("house")
+    operation = await registry(desk, aliases={"house": "openai-chat:llama3"}).find("house")
     assert operation is not None
     assert operation.route == Route("openai-chat", "llama3")
 
@@ -116,7 +116,7 @@ async def test_a_registered_agent_may_name_an_alias_or_a_model(desk: Desk) -> No
         RegisteredAgent("judge", "Decides.", "Be fair.", "google:gemini-3.8-flash", frozenset({"mail_get"})),
     ]
     made = registry(desk, agents=agents)
-    routes = [operation.route for name in ("clerk", "judge") if (operation := made.find(name))]
+    routes = [operation.route for name in ("clerk", "judge") if (operation := await made.find(name))]
     assert routes == [Route("openai-chat", "gpt-4o-mini"), Route("google", "gemini-3.8-flash")]
 
 

@@ -100,7 +100,7 @@ _GRANT_END = Static(select(_g.expires_us).where(*_is_the_grant))
 
 
 def _put_grant(tx: Tx, r: cf.PutGrant) -> None:
-    [created_us] = tx.one(_CREATED, casefile_id=r.grant.casefile_id) or (None,)
+    created_us = first(tx.one(_CREATED, casefile_id=r.grant.casefile_id))
     tx.run(_PUT_GRANT, **grant_row(r.grant, created_us))
 
 

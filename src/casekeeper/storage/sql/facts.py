@@ -181,8 +181,10 @@ class BatchFacts(Part):
             for session_id, head in self._heads.items()
             if head.at_us
         ]
-        names = (*_TOTAL_KEYS, *_SUMS)
-        totals = [dict(zip(names, (*at, *sums), strict=True)) for at, sums in self._totals.items()]
+        names: tuple[str, ...] = (*_TOTAL_KEYS, *_SUMS)
+        totals: list[Parameters] = [
+            dict(zip(names, (*at, *sums), strict=True)) for at, sums in self._totals.items()
+        ]
         return (
             (_ADD_EVENTS, self._events),
             (_ADD_PAYLOADS, self._payloads),

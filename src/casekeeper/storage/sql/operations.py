@@ -169,9 +169,12 @@ class BatchOperations(Part):
 
     def questions(self, commits: Iterable[Commit]) -> Sequence[Question]:
         """Who has the operations that the commits ask for."""
-        asking = ops.OperationIsOpen | ops.OwnedBy
-        conditions = (one for commit in commits for one in commit.conditions)
-        wanted = {one.operation.event_id for one in conditions if isinstance(one, asking)}
+        wanted = {
+            one.operation.event_id
+            for commit in commits
+            for one in commit.conditions
+            if isinstance(one, ops.OperationIsOpen | ops.OwnedBy)
+        }
         return (_HELD_BY.question(wanted, self._know),) if wanted else ()
 
     def _know(self, rows: list[Row]) -> None:

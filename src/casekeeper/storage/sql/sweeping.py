@@ -1,6 +1,6 @@
 """What sweeps take away in SQL: the contents of deleted casefiles, and what has expired."""
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Text, bindparam, delete, select, update
 
 from casekeeper.casefiles.casefile import EraseContents
 from casekeeper.clock import to_us
@@ -16,7 +16,7 @@ from casekeeper.storage.sql.sessions import CONVERSATIONS, SESSIONS
 from casekeeper.storage.sql.statements import Static, Tx
 from casekeeper.storage.sql.things import ERASE as ERASE_THINGS
 
-_here = bindparam("casefile_id")
+_here = bindparam("casefile_id", type_=Text())
 _sessions = select(SESSIONS.c.session_id).where(SESSIONS.c.casefile_id == _here)
 _documents = select(DOCUMENTS.c.document_id).where(DOCUMENTS.c.casefile_id == _here)
 _ERASE = (
