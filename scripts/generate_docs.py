@@ -21,7 +21,8 @@ from casekeeper.doors.http.app import build_app
 from casekeeper.doors.inbound import status_of
 from casekeeper.journal.events import TERMINAL, Kind
 from casekeeper.settings import CONFIG, PREFIX, Settings
-from casekeeper.verbs import VERBS, Need, Verb
+from casekeeper.verbs import VERBS
+from casekeeper.verbs.verb import Need, Verb
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by scripts/generate_docs.py; `make format` renews it. -->\n"

@@ -15,7 +15,8 @@ from casekeeper.doors.http.sse import EVENT_STREAM
 from casekeeper.doors.http.verbs import envelope_of
 from casekeeper.doors.inbound import Problem
 from casekeeper.journal.events import ExecutionEvent
-from casekeeper.verbs import VERBS, Example, Verb
+from casekeeper.verbs import VERBS
+from casekeeper.verbs.verb import Example, Verb
 
 _SCHEMAS = "#/components/schemas/"
 
