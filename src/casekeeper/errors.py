@@ -6,7 +6,7 @@ CasekeeperError
 │   ├── Unauthenticated 401   TokenMissing · TokenExpired · TokenRejected · CredentialsRejected ·
 │   │                         BrowserSessionEnded · LoginStateRejected · LoginDeclined
 │   ├── Denied          403   RoleTooLow · PolicyDenies · ApprovalNeeded · SessionPrivate · UserMismatch ·
-│   │                         CsrfTokenRejected · ForeignPage · OperatorOnly
+│   │                         ForeignPage · OperatorOnly
 │   ├── NotFound        404   CasefileNotFound · SessionNotFound · OperationNotFound · DocumentNotFound ·
 │   │                         AccountNotFound · KeyNotFound · RouteNotFound
 │   ├── Gone            410   RouteGone · PositionOfAnotherEpoch
@@ -165,14 +165,6 @@ class SessionPrivate(Denied):
 class UserMismatch(Denied):
     code = "user_mismatch"
     title = "user_id is not the caller"
-    check = "who"
-
-
-class CsrfTokenRejected(Denied):
-    """A browser's session was used without its token, which only pages of this server can read."""
-
-    code = "csrf_token_rejected"
-    title = "The header X-CSRF-Token is missing or wrong"
     check = "who"
 
 

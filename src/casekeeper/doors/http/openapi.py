@@ -51,7 +51,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas.pop("ValidationError", None)
     document["components"]["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-        # Over https; docs/identity.md tells of its other name, and of the header that changes need.
+        # Over https; docs/identity.md tells of its other name.
         "browser": {"type": "apiKey", "in": "cookie", "name": "__Host-casekeeper"},
     }
     problem = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS + "Problem"}}}
