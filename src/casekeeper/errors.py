@@ -1,4 +1,4 @@
-"""The one exception tree. Rooms raise; `doors/inbound.py` and the command line map by branch.
+"""The one exception tree. Rooms raise; doors and the command line render, by what the branches say.
 
 ```text
 CasekeeperError
@@ -6,7 +6,7 @@ CasekeeperError
 │   ├── Unauthenticated 401   TokenMissing · TokenExpired · TokenRejected · CredentialsRejected ·
 │   │                         BrowserSessionEnded · LoginStateRejected · LoginDeclined
 │   ├── Denied          403   RoleTooLow · PolicyDenies · ApprovalNeeded · SessionPrivate · UserMismatch ·
-│   │                         CsrfTokenRejected · ForeignPage · OperatorOnly
+│   │                         ForeignPage · OperatorOnly
 │   ├── NotFound        404   CasefileNotFound · SessionNotFound · OperationNotFound · DocumentNotFound ·
 │   │                         AccountNotFound · KeyNotFound · RouteNotFound
 │   ├── Gone            410   RouteGone · PositionOfAnotherEpoch
@@ -50,7 +50,7 @@ class Quota:
 
 
 class CasekeeperError(Exception):
-    """Root of everything that casekeeper raises on purpose. Knows nothing of HTTP.
+    """Root of everything that casekeeper raises on purpose. Imports nothing of a door.
 
     `code` is stable and clients match on it; `detail` is for people and may change.
     """
@@ -61,6 +61,8 @@ class CasekeeperError(Exception):
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
     """Of a command that fails with it."""
+    status: ClassVar[int] = 500
+    """Of the HTTP response. Like the exit code, it is that of the branch."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.title
@@ -75,7 +77,7 @@ class Unauthenticated(Refused):
     """WHO failed: there is no believable caller."""
 
     check = "who"
-    exit_code = 10
+    exit_code, status = 10, 401
 
 
 class TokenMissing(Unauthenticated):
@@ -117,7 +119,7 @@ class Denied(Refused):
     """The caller is known and a member, but may not do this."""
 
     check = "where"
-    exit_code = 11
+    exit_code, status = 11, 403
 
 
 class RoleTooLow(Denied):
@@ -166,14 +168,6 @@ class UserMismatch(Denied):
     check = "who"
 
 
-class CsrfTokenRejected(Denied):
-    """A browser's session was used without its token, which only pages of this server can read."""
-
-    code = "csrf_token_rejected"
-    title = "The header X-CSRF-Token is missing or wrong"
-    check = "who"
-
-
 class ForeignPage(Denied):
     """A browser's session was used by a page of another site."""
 
@@ -192,7 +186,7 @@ class NotFound(Refused):
     """Missing, or hidden from this caller: the two are told apart nowhere."""
 
     check = "where"
-    exit_code = 12
+    exit_code, status = 12, 404
     kind: ClassVar[str] = "thing"
 
     def __init__(self, name: str | None = None) -> None:
@@ -245,7 +239,7 @@ class RouteNotFound(NotFound):
 class Gone(Refused):
     """Was here once, and is not coming back."""
 
-    exit_code = 17
+    exit_code, status = 17, 410
 
 
 class RouteGone(Gone):
@@ -268,7 +262,7 @@ class Conflict(Refused):
     """The state does not allow this now."""
 
     check = "admit"
-    exit_code = 13
+    exit_code, status = 13, 409
 
 
 class SessionClosed(Conflict):
@@ -330,7 +324,7 @@ class CasefileExists(Conflict):
 class TooLarge(Refused):
     """More than this server takes."""
 
-    exit_code = 14
+    exit_code, status = 14, 413
 
 
 class BodyTooLarge(TooLarge):
@@ -350,13 +344,14 @@ class ThingTooLarge(TooLarge):
 
 class HeadersTooLarge(TooLarge):
     code = "headers_too_large"
+    status = 431  # RFC 6585 §5
     title = "The request headers are too large"
 
 
 class Invalid(Refused):
     """The request itself is wrong; `errors` names the fields."""
 
-    exit_code = 15
+    exit_code, status = 15, 422
 
     def __init__(self, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
         self.errors = errors
@@ -395,7 +390,7 @@ class Limited(Refused):
     """Too much, too fast."""
 
     check = "admit"
-    exit_code = 16
+    exit_code, status = 16, 429
     retryable = True
 
 
@@ -417,7 +412,7 @@ class Unavailable(CasekeeperError):
     """Something that casekeeper needs is away. Nothing was half done; a retry is safe."""
 
     retryable = True
-    exit_code = 18
+    exit_code, status = 18, 503
 
 
 class StoreUnavailable(Unavailable):

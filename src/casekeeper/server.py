@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from casekeeper.acl_feed import Pushes
-from casekeeper.background import Every, each, in_background, running
+from casekeeper.background import Every, each, running
 from casekeeper.casefiles.freshness import Freshness
 from casekeeper.casefiles.opening import CasefileRoom, open_casefiles
 from casekeeper.clock import AgreedClock, Clock
@@ -26,7 +26,6 @@ from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.opening import Execution, open_execution, open_work, watching
 from casekeeper.execution.recovery import Erasure, Expiry, in_turn
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.telling import Telling
 from casekeeper.identity.keys import made_once
 from casekeeper.identity.opening import (
     FirstLogin,
@@ -229,16 +228,12 @@ async def _limited(
     """Rate limits, counted together with the other processes, which are heard of then, where there is a bus."""
     rates = Rates(settings.limit_user, settings.limit_casefile, settings.limit_tool, settings.limit_tools)
     processes = settings.processes or settings.workers
+    limits = Limits(rates, clock, processes=processes, shared=bus)
     if bus is None:
-        yield Limits(rates, clock, processes=processes)
+        yield limits
         return
-    telling = Telling(bus)
-    limits = Limits(rates, clock, processes=processes, shared=telling)
     epoch = (await storage.accounts.head()).epoch
-    async with (
-        in_background(telling.run(limits), "sharing rate limits"),
-        bus.running(epoch, telling.tell_all),
-    ):
+    async with bus.running(epoch, limits.known):
         yield limits
 
 

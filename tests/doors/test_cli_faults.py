@@ -141,3 +141,43 @@ def test_a_data_directory_that_is_in_use_is_one_line_that_says_by_whom(
 
     assert (ended.code, ended.out) == (20, "")
     assert ended.err == f"error: {data} is in use by another casekeeper command; let it end first.\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "casefile list"])
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import a_library_that_is_missing", "No module named 'a_library_that_is_missing'"),
+        ("", "has no attribute 'TOOLS'"),
+        ("TOOLS = 7", "'int' object is not iterable"),
+    ],
+)
+def test_a_package_whose_tools_cannot_be_loaded_is_named(
+    cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: str, says: str
+) -> None:
+    site = tmp_path / "site"
+    (site / "broken-1.0.dist-info").mkdir(parents=True)
+    (site / "broken-1.0.dist-info" / "METADATA").write_text("Name: broken\nVersion: 1.0\n")
+    entry = "[casekeeper.tools]\nbroken = tools_of_broken:TOOLS\n"
+    (site / "broken-1.0.dist-info" / "entry_points.txt").write_text(entry)
+    (site / "tools_of_broken.py").write_text(code)
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+    monkeypatch.delitem(sys.modules, "tools_of_broken", raising=False)
+
+    ended = cli(*COMMANDS[command], "--data", data)
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (20, "", 1), ended.err
+    assert "The tools of broken cannot be loaded" in ended.err
+    assert says in ended.err
+
+
+@pytest.mark.parametrize("command", ["serve", "casefile list"])
+def test_an_alias_that_names_no_provider_is_one_line(
+    cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("CASEKEEPER_AGENT_ALIASES", '{"mine": "nobody:model"}')
+
+    ended = cli(*COMMANDS[command], "--data", data)
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (20, "", 1), ended.err
+    assert "CASEKEEPER_AGENT_ALIASES: 'mine' names the provider 'nobody'" in ended.err

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from casekeeper.client.errors import invalid
-from casekeeper.verbs import Verb, load
+from casekeeper.verbs.verb import Verb, load
 
 _RESULT = "client.results:Result"
 _EVENT = "journal.events:ExecutionEvent"

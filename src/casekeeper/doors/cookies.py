@@ -1,8 +1,7 @@
 """The browser's door: its cookies, and what a request with one must prove besides (CSRF).
 
 What protects a session from pages of other sites: the cookie is `SameSite=Lax`; where a browser says that a request
-comes from (`Sec-Fetch-Site`, `Origin`) must be this server, and for what changes something it must say it; and that needs
-a token in a header as well, which other sites can neither read nor send.
+comes from (`Sec-Fetch-Site`, `Origin`) must be this server, and for what changes something it must say so.
 """
 
 import ipaddress
@@ -10,11 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from casekeeper.errors import BrowserLoginsOff, CsrfTokenRejected, ForeignPage
+from casekeeper.errors import BrowserLoginsOff, ForeignPage
 from casekeeper.identity.code_flow import LOGIN_LIFETIME
 from casekeeper.server import Server
-
-CSRF_HEADER = "X-CSRF-Token"
 
 _SAFE = ("GET", "HEAD")
 # Logins that one browser may have begun at once; each takes some 600 bytes of every request.
@@ -112,15 +109,6 @@ class Cookies:
         here = f"{urlsplit(self._origin).scheme}://{call.headers.get('host', '')}"
         if origin is not None and origin not in (self._origin, here):
             raise ForeignPage(f"Origin is not {self._origin}.")
-
-    def must_have_token(self, call: Arrival, is_token: bool) -> None:
-        """The session's CSRF token, where something may be changed.
-
-        Raises:
-            CsrfTokenRejected: It is missing or wrong.
-        """
-        if call.method not in _SAFE and not is_token:
-            raise CsrfTokenRejected(f"{CsrfTokenRejected.title}; GET /v1/auth/session tells it.")
 
     def _login(self, state: str) -> str:
         # The name is the browser's to find the right one of several; what counts is inside.

@@ -12,25 +12,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from casekeeper import errors as e
-from casekeeper.doors.cookies import CSRF_HEADER, Arrival, Cookies
+from casekeeper.doors.cookies import Arrival, Cookies
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import REQUEST_ID
 from casekeeper.kinds import KINDS
 from casekeeper.server import Server
-
-STATUS: dict[type[e.CasekeeperError], int] = {
-    e.HeadersTooLarge: 431,
-    e.Unauthenticated: 401,
-    e.Denied: 403,
-    e.NotFound: 404,
-    e.Gone: 410,
-    e.Conflict: 409,
-    e.TooLarge: 413,
-    e.Invalid: 422,
-    e.Limited: 429,
-    e.Unavailable: 503,
-}
-"""By branch of the tree; the first that fits counts."""
 
 _BEARER = "bearer "
 _REQUEST_ID = re.compile(REQUEST_ID)
@@ -70,8 +56,7 @@ async def authenticated(server: Server, call: Arrival) -> Principal:
 
     Raises:
         Unauthenticated: There is no believable caller.
-        ForeignPage: Another site's page uses a browser's session.
-        CsrfTokenRejected: A browser's session would change something without its token.
+        ForeignPage: Another site's page uses a browser's session, or it is not said which page changes something by it.
     """
     headers = call.headers
     header = headers.get("authorization")
@@ -84,10 +69,7 @@ async def authenticated(server: Server, call: Arrival) -> Principal:
 
 async def _of_browser(server: Server, cookies: Cookies, call: Arrival, secret: str) -> Principal:
     cookies.must_come_from_here(call)
-    principal = await server.identity.browser_sessions.authenticate(secret)
-    given = call.headers.get(CSRF_HEADER.lower(), "")
-    cookies.must_have_token(call, server.identity.browser_sessions.is_csrf_token(principal, given))
-    return principal
+    return await server.identity.browser_sessions.authenticate(secret)
 
 
 def _bearer(value: str | None) -> str | None:
@@ -130,11 +112,6 @@ def must_be_caller(user_id: str | None, caller: Principal | None) -> None:
 # Problems
 
 
-def status_of(error: e.CasekeeperError) -> int:
-    """The HTTP status of an error."""
-    return next(status for branch, status in STATUS.items() if isinstance(error, branch))
-
-
 def problem_of(error: e.CasekeeperError, instance: str, request_id: str | None) -> dict[str, Any]:
     """The problem of an error, with the members that only some have."""
     more: dict[str, Any] = {}
@@ -156,7 +133,7 @@ def problem_of(error: e.CasekeeperError, instance: str, request_id: str | None) 
         case _:
             pass
     return problem_body(
-        status_of(error),
+        error.status,
         error.code,
         error.title,
         error.detail,

@@ -3,7 +3,7 @@
 What is kept is the id of what the call made, so a replay answers the present state; answers, tokens and secrets
 are never stored. Key = hash(user, route, request id), at the top level of the store: the session may not exist yet.
 A fingerprint distinguishes a repeat from another request with the same id; it carries the version of its rule
-(docs/decisions/0020-fingerprints-carry-a-version.md).
+(docs/decisions/0021-fingerprints-carry-a-version.md).
 """
 
 import hashlib

@@ -3,9 +3,8 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from casekeeper.doors.cookies import CSRF_HEADER
 from casekeeper.doors.http.dependencies import GuardedRoute, Inbound, OpenRoute
 from casekeeper.doors.http.envelope import Envelope, Json, dumps
 from casekeeper.doors.http.problems import problem
@@ -48,14 +47,10 @@ class BrowserLogin(Strict):
 
 
 class WhoIsIn(BaseModel):
-    """Who calls, and what a page needs to call."""
+    """Who calls."""
 
     user_id: str
     is_operator: bool
-    csrf_header: str = Field(description="In which header `csrf_token` goes.")
-    csrf_token: str | None = Field(
-        description="What every request that changes something must carry; null where a token was used, not a cookie."
-    )
 
 
 @open_.get(
@@ -117,7 +112,7 @@ async def log_in(door: Inbound, body: Envelope[BrowserLogin]) -> Response:
     fields = body.payload
     known = await door.server.identity.logins.known(Login(user_id=fields.user_id, password=fields.password))
     opened = await door.server.identity.browser_sessions.open(known, cookies.session_of(door))
-    response = door.answer(_who(door, opened.principal), body)
+    response = door.answer(_who(opened.principal), body)
     response.headers.append("Set-Cookie", cookies.session(opened.secret))
     return response
 
@@ -137,17 +132,12 @@ async def log_out(door: Inbound, body: Envelope[LogOut]) -> Response:
 
 @guarded.get("/session", operation_id="auth_who", tags=["auth"], response_model=WhoIsIn)
 async def who(door: Inbound) -> Response:
-    """Who calls, and the CSRF token of the browser's session."""
-    return Json(dumps(_who(door, door.caller)), headers={"Cache-Control": "no-store"})
+    """Who calls."""
+    return Json(dumps(_who(door.caller)), headers={"Cache-Control": "no-store"})
 
 
-def _who(door: Inbound, principal: Principal) -> WhoIsIn:
-    return WhoIsIn(
-        user_id=principal.user_id,
-        is_operator=principal.is_operator,
-        csrf_header=CSRF_HEADER,
-        csrf_token=door.server.identity.browser_sessions.csrf_token(principal),
-    )
+def _who(principal: Principal) -> WhoIsIn:
+    return WhoIsIn(user_id=principal.user_id, is_operator=principal.is_operator)
 
 
 def _sent_to(location: str, *cookies: str) -> Response:

@@ -23,7 +23,7 @@ from casekeeper.ids import new_request_id
 from casekeeper.journal.events import Failure
 from casekeeper.journal.requests import Ask, Body
 from casekeeper.server import Server
-from casekeeper.verbs import Verb
+from casekeeper.verbs.verb import Verb
 
 _CALLER = "casekeeper.caller"
 # Numbers that may be too large for a float.

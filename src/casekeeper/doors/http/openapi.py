@@ -15,7 +15,8 @@ from casekeeper.doors.http.sse import EVENT_STREAM
 from casekeeper.doors.http.verbs import envelope_of
 from casekeeper.doors.inbound import Problem
 from casekeeper.journal.events import ExecutionEvent
-from casekeeper.verbs import VERBS, Example, Verb
+from casekeeper.verbs import VERBS
+from casekeeper.verbs.verb import Example, Verb
 
 _SCHEMAS = "#/components/schemas/"
 
@@ -50,7 +51,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas.pop("ValidationError", None)
     document["components"]["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-        # Over https; docs/identity.md tells of its other name, and of the header that changes need.
+        # Over https; docs/identity.md tells of its other name.
         "browser": {"type": "apiKey", "in": "cookie", "name": "__Host-casekeeper"},
     }
     problem = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS + "Problem"}}}

@@ -19,7 +19,8 @@ from casekeeper.doors.http import browser, sessions
 from casekeeper.doors.http.dependencies import Inbound
 from casekeeper.doors.http.envelope import Envelope
 from casekeeper.doors.http.problems import answer_to
-from casekeeper.verbs import VERBS, Verb
+from casekeeper.verbs import VERBS
+from casekeeper.verbs.verb import Verb
 
 Handler = Callable[[Inbound, Envelope[Any]], Awaitable[Response]]
 

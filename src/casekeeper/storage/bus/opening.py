@@ -1,18 +1,18 @@
 """The bus between the processes of one store: Redis, where an address names one. Nothing depends on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.clock import Clock
-from casekeeper.execution.telling import Wire
+from casekeeper.execution.limits import Count, Shared
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.storage.addresses import check_redis
 
 
-class Bus(Wire, Protocol):
+class Bus(Shared, Protocol):
     """Announces to the other processes what was committed here, and to this one what was committed there."""
 
     @property
@@ -28,8 +28,10 @@ class Bus(Wire, Protocol):
         """Permissions were changed here."""
         ...
 
-    def running(self, epoch: str, back: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-        """At work for the processes of one store; `back` is called whenever it has come (back)."""
+    def running(
+        self, epoch: str, counted: Callable[[], Iterable[Count]]
+    ) -> AbstractAsyncContextManager[None]:
+        """At work for the processes of one store. `counted`: what this one has counted, should it be forgotten there."""
         ...
 
 
