@@ -18,7 +18,6 @@ from pydantic.fields import FieldInfo
 import casekeeper
 from casekeeper import errors
 from casekeeper.doors.http.app import build_app
-from casekeeper.doors.inbound import status_of
 from casekeeper.journal.events import TERMINAL, Kind
 from casekeeper.settings import CONFIG, PREFIX, Settings
 from casekeeper.verbs import VERBS
@@ -121,9 +120,9 @@ def errors_page() -> str:
     rows: list[tuple[str, ...]] = []
     cannot_start = list(leaves(errors.CannotStart))
     answered = (leaf for leaf in leaves(errors.CasekeeperError) if leaf not in cannot_start)
-    for leaf in sorted(answered, key=lambda e: (_status(e), e.code)):
+    for leaf in sorted(answered, key=lambda e: (e.status, e.code)):
         retry = "yes" if leaf.retryable else "no"
-        rows.append((f"`{leaf.code}`", str(_status(leaf)), leaf.check or "–", retry, leaf.title))
+        rows.append((f"`{leaf.code}`", str(leaf.status), leaf.check or "–", retry, leaf.title))
     return f"""\
 # Errors
 {NOTE}
@@ -149,10 +148,6 @@ With these no process begins. No call is answered with one: whichever command is
 it is, and exit code {errors.CannotStart.exit_code} ([cli.md](cli.md)).
 
 {table(("code", "meaning"), [(f"`{leaf.code}`", leaf.title) for leaf in cannot_start])}"""
-
-
-def _status(leaf: type[errors.CasekeeperError]) -> int:
-    return status_of(leaf.__new__(leaf))
 
 
 def settings_page() -> str:

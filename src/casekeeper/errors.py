@@ -1,4 +1,4 @@
-"""The one exception tree. Rooms raise; `doors/inbound.py` and the command line map by branch.
+"""The one exception tree. Rooms raise; statuses and exit codes are data of the branches, which doors only render.
 
 ```text
 CasekeeperError
@@ -59,6 +59,8 @@ class CasekeeperError(Exception):
     title: ClassVar[str] = "Something went wrong"
     check: ClassVar[Check | None] = None
     retryable: ClassVar[bool] = False
+    status: ClassVar[int] = 500
+    """Of the answer to a call that is refused with it (RFC 9110 §15)."""
     exit_code: ClassVar[int] = 1
     """Of a command that fails with it."""
 
@@ -75,7 +77,7 @@ class Unauthenticated(Refused):
     """WHO failed: there is no believable caller."""
 
     check = "who"
-    exit_code = 10
+    status, exit_code = 401, 10
 
 
 class TokenMissing(Unauthenticated):
@@ -117,7 +119,7 @@ class Denied(Refused):
     """The caller is known and a member, but may not do this."""
 
     check = "where"
-    exit_code = 11
+    status, exit_code = 403, 11
 
 
 class RoleTooLow(Denied):
@@ -184,7 +186,7 @@ class NotFound(Refused):
     """Missing, or hidden from this caller: the two are told apart nowhere."""
 
     check = "where"
-    exit_code = 12
+    status, exit_code = 404, 12
     kind: ClassVar[str] = "thing"
 
     def __init__(self, name: str | None = None) -> None:
@@ -237,7 +239,7 @@ class RouteNotFound(NotFound):
 class Gone(Refused):
     """Was here once, and is not coming back."""
 
-    exit_code = 17
+    status, exit_code = 410, 17
 
 
 class RouteGone(Gone):
@@ -260,7 +262,7 @@ class Conflict(Refused):
     """The state does not allow this now."""
 
     check = "admit"
-    exit_code = 13
+    status, exit_code = 409, 13
 
 
 class SessionClosed(Conflict):
@@ -322,7 +324,7 @@ class CasefileExists(Conflict):
 class TooLarge(Refused):
     """More than this server takes."""
 
-    exit_code = 14
+    status, exit_code = 413, 14
 
 
 class BodyTooLarge(TooLarge):
@@ -343,12 +345,13 @@ class ThingTooLarge(TooLarge):
 class HeadersTooLarge(TooLarge):
     code = "headers_too_large"
     title = "The request headers are too large"
+    status = 431
 
 
 class Invalid(Refused):
     """The request itself is wrong; `errors` names the fields."""
 
-    exit_code = 15
+    status, exit_code = 422, 15
 
     def __init__(self, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
         self.errors = errors
@@ -387,7 +390,7 @@ class Limited(Refused):
     """Too much, too fast."""
 
     check = "admit"
-    exit_code = 16
+    status, exit_code = 429, 16
     retryable = True
 
 
@@ -409,7 +412,7 @@ class Unavailable(CasekeeperError):
     """Something that casekeeper needs is away. Nothing was half done; a retry is safe."""
 
     retryable = True
-    exit_code = 18
+    status, exit_code = 503, 18
 
 
 class StoreUnavailable(Unavailable):

@@ -4,7 +4,6 @@ import pytest
 
 from casekeeper import errors
 from casekeeper.cli.exits import EPILOG
-from casekeeper.doors.inbound import STATUS, status_of
 from casekeeper.errors import CasekeeperError
 from tests.conventions.documents import generator
 from tests.conventions.tree import ROOT
@@ -12,7 +11,7 @@ from tests.conventions.tree import ROOT
 generator().import_all()
 LEAVES: list[type[CasekeeperError]] = list(generator().leaves(CasekeeperError))
 ANSWERED = [leaf for leaf in LEAVES if not issubclass(leaf, errors.CannotStart)]
-BRANCHES = {leaf.__mro__[1] for leaf in ANSWERED}
+BRANCHES: set[type[CasekeeperError]] = {leaf.__mro__[1] for leaf in ANSWERED}
 OF_THE_TREE = [leaf for leaf in LEAVES if leaf.__module__ == errors.__name__]
 
 
@@ -39,14 +38,13 @@ def test_no_two_errors_share_a_code_or_a_title():
 
 
 @pytest.mark.parametrize("leaf", ANSWERED, ids=lambda leaf: leaf.__name__)
-def test_every_error_that_answers_a_call_is_mapped_to_a_status(leaf: type[CasekeeperError]):
-    assert 400 <= status_of(leaf.__new__(leaf)) < 600
+def test_every_error_that_answers_a_call_has_a_status_of_its_branch(leaf: type[CasekeeperError]):
+    branch = leaf.__mro__[1]
 
-
-def test_statuses_are_given_by_branch():
-    assert {branch.__name__ for branch in STATUS} - {branch.__name__ for branch in BRANCHES} == {
-        "HeadersTooLarge"
-    }
+    assert issubclass(branch, errors.Refused | errors.Unavailable)
+    assert 400 <= branch.status < 600
+    assert branch.status != CasekeeperError.status
+    assert leaf.status == (431 if leaf is errors.HeadersTooLarge else branch.status)
 
 
 @pytest.mark.parametrize("leaf", OF_THE_TREE, ids=lambda leaf: leaf.__name__)
@@ -63,7 +61,7 @@ def test_the_drawing_shows_no_error_that_is_gone():
 def test_the_drawing_tells_the_statuses():
     told = dict(re.findall(r"── (\w+) +(\d{3})", errors.__doc__ or ""))
 
-    assert told == {b.__name__: str(s) for b, s in STATUS.items() if b is not errors.HeadersTooLarge}
+    assert told == {branch.__name__: str(branch.status) for branch in BRANCHES}
 
 
 def test_only_a_room_that_must_declares_errors_of_its_own():
@@ -72,7 +70,7 @@ def test_only_a_room_that_must_declares_errors_of_its_own():
 
 
 def test_every_branch_has_an_exit_code_of_its_own_that_the_command_line_documents():
-    branches: list[type[CasekeeperError]] = [*BRANCHES, errors.CannotStart]
+    branches = [*BRANCHES, errors.CannotStart]
     documented = (ROOT / "docs" / "cli.md").read_text()
 
     assert len({branch.exit_code for branch in branches}) == len(branches)
@@ -82,7 +80,7 @@ def test_every_branch_has_an_exit_code_of_its_own_that_the_command_line_document
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
 def test_every_error_is_documented(leaf: type[CasekeeperError]):
-    status = f" {status_of(leaf.__new__(leaf))} |" if leaf in ANSWERED else f" {leaf.title} |"
+    status = f" {leaf.status} |" if leaf in ANSWERED else f" {leaf.title} |"
 
     assert f"| `{leaf.code}` |{status}" in (ROOT / "docs" / "errors.md").read_text()
 

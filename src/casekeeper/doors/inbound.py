@@ -18,20 +18,6 @@ from casekeeper.ids import REQUEST_ID
 from casekeeper.kinds import KINDS
 from casekeeper.server import Server
 
-STATUS: dict[type[e.CasekeeperError], int] = {
-    e.HeadersTooLarge: 431,
-    e.Unauthenticated: 401,
-    e.Denied: 403,
-    e.NotFound: 404,
-    e.Gone: 410,
-    e.Conflict: 409,
-    e.TooLarge: 413,
-    e.Invalid: 422,
-    e.Limited: 429,
-    e.Unavailable: 503,
-}
-"""By branch of the tree; the first that fits counts."""
-
 _BEARER = "bearer "
 _REQUEST_ID = re.compile(REQUEST_ID)
 # Parts of pydantic's locations that are no fields: the body itself, and the tags of the union of operations.
@@ -126,11 +112,6 @@ def must_be_caller(user_id: str | None, caller: Principal | None) -> None:
 # Problems
 
 
-def status_of(error: e.CasekeeperError) -> int:
-    """The HTTP status of an error."""
-    return next(status for branch, status in STATUS.items() if isinstance(error, branch))
-
-
 def problem_of(error: e.CasekeeperError, instance: str, request_id: str | None) -> dict[str, Any]:
     """The problem of an error, with the members that only some have."""
     more: dict[str, Any] = {}
@@ -152,7 +133,7 @@ def problem_of(error: e.CasekeeperError, instance: str, request_id: str | None) 
         case _:
             pass
     return problem_body(
-        status_of(error),
+        error.status,
         error.code,
         error.title,
         error.detail,
