@@ -193,3 +193,18 @@ async def test_an_operator_has_no_right_in_any_casefile(house: House):
 
     assert root.is_operator
     assert await house.gate.look(root, casefile.casefile_id) is None
+
+
+async def test_a_proof_is_kept_until_it_was_overtaken_and_then_judged_anew(house: House):
+    anna = await house.caller(ANNA)
+    casefile = await house.casefile(anna)
+    await house.account(BEN)
+    await house.grant(anna, casefile.casefile_id, BEN, Role.EDITOR)
+    ben = await house.caller(BEN)
+    access = await house.gate.enter(ben, casefile.casefile_id, Action.ADD)
+    await house.grant(anna, casefile.casefile_id, BEN, Role.VIEWER)
+
+    assert await house.gate.entered(access, Action.ADD, again=False) is access
+    with pytest.raises(RoleTooLow):
+        await house.gate.entered(access, Action.ADD, again=True)
+    assert (await house.gate.entered(access, Action.READ, again=True)).role is Role.VIEWER
