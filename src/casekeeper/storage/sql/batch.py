@@ -31,6 +31,10 @@ _WRITES: Writes = (
     | sessions.WRITES
     | sweeping.WRITES
 )
+# Facts come last: so do the heads of their sessions, whose count `flush` looks at.
+_PARTS = (BatchClaims, BatchFeed, BatchThings, BatchStatuses, BatchOperations, BatchFacts)
+_FOUND_IN = {asked: (n, find) for n, part in enumerate(_PARTS) for asked, find in part.finds.items()}
+_TAKEN_BY = {record: (n, take) for n, part in enumerate(_PARTS) for record, take in part.takes.items()}
 
 
 class Batch:
@@ -44,18 +48,8 @@ class Batch:
         self._tx = tx
         self._facts = BatchFacts()
         self._feed = BatchFeed(tx, is_held=holds_feed)
-        opened = BatchOperations(tx, self._facts.newest)
-        # Facts come last: so do the heads of their sessions, whose count `flush` looks at.
-        self._parts = (
-            BatchClaims(),
-            self._feed,
-            BatchThings(tx),
-            BatchStatuses(tx),
-            opened,
-            self._facts,
-        )
-        self._finds = {asked: find for part in self._parts for asked, find in part.finds.items()}
-        self._takes = {record: take for part in self._parts for record, take in part.takes.items()}
+        operations = BatchOperations(tx, self._facts.newest)
+        self._parts = (BatchClaims(), self._feed, BatchThings(tx), BatchStatuses(tx), operations, self._facts)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
         """Read what most of these commits ask for: where sessions stand, which operations are open, and the like.
@@ -73,8 +67,11 @@ class Batch:
         """
         for condition in commit.conditions:
             kind = type(condition)
-            find = self._finds.get(kind)
-            found = find(condition) if find else _FINDS[kind](self._tx, condition)
+            if kind in _FOUND_IN:
+                part, find = _FOUND_IN[kind]
+                found = find(self._parts[part], condition)
+            else:
+                found = _FINDS[kind](self._tx, condition)
             refusal = condition.refusal(found)
             if refusal is not None:
                 raise refusal
@@ -82,10 +79,10 @@ class Batch:
         sealed = [self._facts.seal(fact) for fact in commit.facts]
         for record in commit.records:
             kind = type(record)
-            take = self._takes.get(kind)
-            if take:
-                take(record)
-            if not take or kind in _WRITES:
+            if kind in _TAKEN_BY:
+                part, take = _TAKEN_BY[kind]
+                take(self._parts[part], record)
+            if kind in _WRITES or kind not in _TAKEN_BY:
                 _WRITES[kind](self._tx, record)
         return sealed
 
