@@ -1,24 +1,29 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from casekeeper.acl import Role
+from casekeeper.acl import Effect, Role
 from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.errors import (
     RoleTooLow,
     SessionNotFound,
     StoreUnavailable,
 )
+from casekeeper.execution.outcomes import Outcome
 from casekeeper.execution.recovery import Recovery
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
+from casekeeper.operations.context import MDSContext
+from casekeeper.operations.tools import tool
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import PutSession
-from tests.unit.support import ANNA, BEN, House
+from tests.unit.support import ANNA, BEN, House, open_house
 
 
 @pytest.fixture
@@ -285,3 +290,37 @@ async def test_a_stopping_server_gives_up_on_a_store_that_stays_away(
     with pytest.raises(StoreUnavailable):
         await started.running.ended
     assert await house.kinds(started.fact.session_id) == ["opened", "started"]
+
+
+async def test_whoever_waits_for_what_is_ended_over_its_head_is_answered_when_that_is_on_the_disk(
+    directory: Path,
+):
+    returned = asyncio.Event()
+
+    @tool(effects={Effect.READ})
+    async def stubborn(call: MDSContext) -> None:
+        """Ignore its cancellation until its end is on its way."""
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await returned.wait()
+
+    async def returns(_: Commit) -> None:
+        returned.set()
+        await asyncio.sleep(0.05)
+
+    async with open_house(directory, grace=timedelta(milliseconds=20), tools=[stubborn]) as house:
+        anna = await house.caller(ANNA)
+        place = At(casefile_id=(await house.casefile(anna)).casefile_id)
+        call = replace(house.call(anna, place, "stubborn"), until="ended")
+        waiting = asyncio.create_task(house.executor.execute(call))
+        async with asyncio.timeout(5):
+            while not house.runner.all():
+                await asyncio.sleep(0.01)
+
+        house.commits.meanwhile(returns)
+        house.runner.stop("Revoked.", user_id=ANNA)
+        _, outcome = await asyncio.wait_for(waiting, 5)
+
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure is not None
+    assert (outcome.status, outcome.failure.type) == ("failed", "rights_lost")

@@ -65,9 +65,14 @@ class SqliteTx:
         return counts, None if last is None else self.one(last)
 
     def _write(self, statement: Many | Static, rows: Sequence[Parameters]) -> int:
+        count = 0
         if isinstance(statement, Static):
-            return sum(self._connection.execute(*statement.sqlite(row)).rowcount for row in rows)
-        return sum(self._connection.executemany(*one).rowcount for one in statement.sqlite(rows))
+            for row in rows:
+                count += self._connection.execute(*statement.sqlite(row)).rowcount
+        else:
+            for sql, values in statement.sqlite(rows):
+                count += self._connection.executemany(sql, values).rowcount
+        return count
 
     def text(self, sql: str, values: Any = ()) -> list[Row]:
         """A statement that only this database knows, like full-text search."""
