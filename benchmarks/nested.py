@@ -130,9 +130,9 @@ async def _calls(store: str, data: Path) -> AsyncGenerator[Chain]:
     """An operation that calls another again and again, on a server of its own."""
     settings = Settings(data=data, store=store, limit_user=0, limit_casefile=0)
     async with open_server(settings, tools=[noop, chain]) as server:
-        token = (await server.logins.mint_for(settings.operator)).access_token
-        caller = await server.authenticator.authenticate(token)
-        made, _ = await server.casefiles.create(
+        token = (await server.identity.logins.mint_for(settings.operator)).access_token
+        caller = await server.identity.authenticator.authenticate(token)
+        made, _ = await server.casefiles.commands.create(
             caller, CreateCasefile(title="Nested"), Ask(caller.user_id, "bench", "bench-nested")
         )
         operation = ToolCall(operation_type="tool", tool_name="chain", parameters={"count": CALLS})
@@ -140,7 +140,7 @@ async def _calls(store: str, data: Path) -> AsyncGenerator[Chain]:
 
         async def run() -> None:
             ask = Ask(caller.user_id, "bench", secrets.token_hex(8))
-            ended, _ = await server.sessions.execute_operation(caller, command, ask)
+            ended, _ = await server.execution.sessions.execute_operation(caller, command, ask)
             if not ended.success:
                 raise RuntimeError(f"the chain ended otherwise: {ended}")
 

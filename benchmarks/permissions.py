@@ -15,12 +15,12 @@ from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, PermissionChanged, Record
-from casekeeper.journal.events import Kind, OperationType
+from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask
-from casekeeper.policy import Ruling
-from casekeeper.server import open_server
+from casekeeper.operations.operation import EVERYWHERE
+from casekeeper.operations.policy import Ruling
+from casekeeper.server import Server, open_server
 from casekeeper.settings import Settings
-from casekeeper.wiring import Server
 
 USERS, CASEFILES = 500, 20
 """Together 10,000 grants, any of which may change."""
@@ -75,10 +75,12 @@ class _Bench:
         await server.storage.commits.commit(
             Commit(records=[PutAccount(StoredAccount(account, None)) for account in accounts])
         )
-        owner = await self._caller((await server.logins.mint_for(server.settings.operator)).access_token)
+        owner = await self._caller(
+            (await server.identity.logins.mint_for(server.settings.operator)).access_token
+        )
         for number in range(CASEFILES):
             command = CreateCasefile(title=f"Number {number}")
-            made, _ = await server.casefiles.create(
+            made, _ = await server.casefiles.commands.create(
                 owner, command, Ask(owner.user_id, "bench", f"bench-{number}")
             )
             self.pairs += [(made.casefile_id, user) for user in users]
@@ -86,28 +88,28 @@ class _Bench:
             await self._change(self.pairs[start : start + 500], Role.EDITOR)
         self.active = self._chance.sample(self.pairs, ACTIVE)
         for _, user_id in self.active:
-            self._clients[user_id] = _Client((await server.logins.mint_for(user_id)).access_token)
+            self._clients[user_id] = _Client((await server.identity.logins.mint_for(user_id)).access_token)
         for pair in self.active:
             await self._check(pair)
 
     async def cost(self) -> Row:
         """Processor time of WHO, WHERE and WHAT from the token."""
         server = self._server
-        operation = server.registry.named(OperationType.TOOL, "note_add")
+        operation = await server.execution.work.admitting.registry.named("tool", "note_add", EVERYWHERE)
         assert operation is not None
         casefile_id, user_id = self.active[0]
-        token, before = self._clients[user_id].token, server.freshness.counters.store
+        token, before = self._clients[user_id].token, server.casefiles.freshness.counters.store
         began = time.process_time()
         for _ in range(_COSTS):
-            access = await server.manager.enter(await self._caller(token), casefile_id)
-            assert server.admitting.decide(operation, access).ruling is Ruling.ALLOW
+            access = await server.sessions.manager.enter(await self._caller(token), casefile_id)
+            assert server.execution.work.admitting.decide(operation, access).ruling is Ruling.ALLOW
         took_us = (time.process_time() - began) / _COSTS * 1e6
-        reads = server.freshness.counters.store - before
+        reads = server.casefiles.freshness.counters.store - before
         return Row("who, where, what", f"{took_us:.1f} us of processor time, {reads} reads of the store")
 
     async def rain(self, changes_s: int, seconds: float, among: Sequence[_Pair]) -> tuple[float, str]:
         """Check and change at these rates; how many checks needed no read, polls counted, in per cent."""
-        counters = self._server.freshness.counters
+        counters = self._server.casefiles.freshness.counters
         before = (counters.checks, counters.store, counters.polls)
         began, checked, changed = time.monotonic(), 0, 0
         while (passed := time.monotonic() - began) < seconds:
@@ -130,12 +132,12 @@ class _Bench:
         casefile_id, user_id = pair
         client = self._clients[user_id]
         caller = await self._caller(client.token)
-        access = await self._server.manager.enter(caller, casefile_id)
+        access = await self._server.sessions.manager.enter(caller, casefile_id)
         if access.source != "token":
-            client.token = (await self._server.logins.scopes_for(caller, casefile_id)).token
+            client.token = (await self._server.identity.logins.scopes_for(caller, casefile_id)).token
 
     async def _caller(self, token: str) -> Principal:
-        return await self._server.authenticator.authenticate(token)
+        return await self._server.identity.authenticator.authenticate(token)
 
     async def _change(self, pairs: Sequence[_Pair], role: Role) -> None:
         now, records = self._server.clock(), list[Record]()

@@ -20,7 +20,7 @@ from casekeeper.settings import Settings
 
 async def work(ck: Casekeeper) -> None:
     casefile = await ck.casefiles.create("Tax 2024")
-    with as_file(files("casekeeper.documents") / "sample.mbox") as mailbox:
+    with as_file(files("casekeeper.reading") / "sample.mbox") as mailbox:
         filed = await ck.documents.import_file(casefile.casefile_id, mailbox)
     print(filed.raise_for_failure().outputs["added"], "documents filed")
 

@@ -1,6 +1,6 @@
 """Writes those pages of `docs/` that follow from the code; with `--check`, says which are out of step.
 
-What the code cannot say (what a kind of fact means, which role a route needs) is in the tables below; a kind or a
+What the code cannot say (what a kind of fact means, who may open a stream) is in the tables below; a kind or a
 route that a table lacks stops the run.
 """
 
@@ -17,10 +17,11 @@ from pydantic.fields import FieldInfo
 
 import casekeeper
 from casekeeper import errors
-from casekeeper.api.app import build_app
-from casekeeper.api.problems import status_of
+from casekeeper.doors.http.app import build_app
 from casekeeper.journal.events import TERMINAL, Kind
 from casekeeper.settings import CONFIG, PREFIX, Settings
+from casekeeper.verbs import VERBS
+from casekeeper.verbs.verb import Need, Verb
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by scripts/generate_docs.py; `make format` renews it. -->\n"
@@ -52,56 +53,33 @@ KINDS = {
 
 OF_SESSIONS = {Kind.OPENED, Kind.CLOSED}
 
-ANYBODY, TOKEN, OPERATOR = "nobody: it is open", "any account", "operator"
-VIEWER, EDITOR, ADMIN, OWNER = "viewer", "editor", "admin", "owner"
-READER = "viewer, or anybody where the casefile is public"
-SESSION = "whoever may see the session"
-
-NEEDS = {
-    "livez": ANYBODY,
-    "readyz": ANYBODY,
-    "catalog": TOKEN,
-    "auth_token": ANYBODY,
-    "auth_refresh": ANYBODY,
-    "auth_login": ANYBODY,
-    "auth_callback": "nobody; the browser that began the login",
-    "auth_session": ANYBODY,
-    "auth_who": TOKEN,
-    "auth_logout": "the account itself, or an operator",
-    "accounts_create": OPERATOR,
-    "accounts_list": OPERATOR,
-    "accounts_update": "operator; one's own password: the account itself",
-    "accounts_deactivate": OPERATOR,
-    "keys_create": "the account itself, or an operator",
-    "keys_list": "the account itself, or an operator",
-    "keys_revoke": "the account itself, or an operator",
-    "casefiles_create": "any account; operators only, where `everybody_creates` is off",
-    "casefiles_get": READER,
-    "casefiles_list": "any account; shows its own casefiles",
-    "casefiles_update": ADMIN,
-    "casefiles_delete": OWNER,
-    "permissions_grant": ADMIN,
-    "permissions_revoke": "admin; one's own role: every member but the owner",
-    "permissions_list": VIEWER,
-    "permissions_transfer": OWNER,
-    "permissions_check": "for oneself: viewer, or anybody where the casefile is public; for others: admin",
-    "documents_list": READER,
-    "documents_get": READER,
-    "documents_content": READER,
-    "documents_delete": ADMIN,
-    "documents_upload": EDITOR,
-    "sessions_create": VIEWER,
-    "sessions_execute": "what the operation needs: see `GET /v1/catalog`; in another's shared session at least editor",
-    "sessions_get": SESSION,
-    "sessions_list": "any account; shows what it may see",
-    "sessions_close": "the session's user, or admin",
-    "sessions_stream": SESSION,
-    "sessions_record": SESSION,
-    "operations_get": SESSION,
-    "operations_cancel": "the operation's user, or admin",
-    "operations_part": SESSION,
-    "events_query": "any account; shows what it may see",
+NEEDED: dict[Need, str] = {
+    "nothing": "nobody: it is open",
+    "account": "any account",
+    "oneself": "the account itself, or an operator",
+    "operator": "operator",
+    "reader": "viewer, or anybody where the casefile is public",
+    "viewer": "viewer",
+    "editor": "editor",
+    "admin": "admin",
+    "owner": "owner",
+    "session": "those who may see the session",
+    "operation": "what the operation needs: see `GET /v1/catalog`",
 }
+
+STREAMS = {
+    "livez": NEEDED["nothing"],
+    "readyz": NEEDED["nothing"],
+    "catalog": NEEDED["account"],
+    "auth_login": NEEDED["nothing"],
+    "auth_callback": "nobody; the browser that began the login",
+    "auth_who": NEEDED["account"],
+    "documents_content": NEEDED["reader"],
+    "sessions_stream": NEEDED["session"],
+    "sessions_record": NEEDED["session"],
+    "operations_part": NEEDED["session"],
+}
+"""Who may call what is no verb: streams, downloads, catalogue, health, and where a browser is sent."""
 
 UNITS = {
     "_s": "seconds",
@@ -140,9 +118,11 @@ def errors_page() -> str:
     """`docs/errors.md`."""
     import_all()
     rows: list[tuple[str, ...]] = []
-    for leaf in sorted(leaves(errors.CasekeeperError), key=lambda e: (_status(e), e.code)):
+    cannot_start = list(leaves(errors.CannotStart))
+    answered = (leaf for leaf in leaves(errors.CasekeeperError) if leaf not in cannot_start)
+    for leaf in sorted(answered, key=lambda e: (e.status, e.code)):
         retry = "yes" if leaf.retryable else "no"
-        rows.append((f"`{leaf.code}`", str(_status(leaf)), leaf.check or "–", retry, leaf.title))
+        rows.append((f"`{leaf.code}`", str(leaf.status), leaf.check or "–", retry, leaf.title))
     return f"""\
 # Errors
 {NOTE}
@@ -163,11 +143,11 @@ role would do), `approval_needed` has `rule` (null if none of the operators' ask
 
 The HTTP door itself knows three more: `method_not_allowed` (405), `bad_request` (400) and `internal_error` (500, with
 an `incident` id under which the server's log tells what happened).
-"""
 
+With these no process begins. No call is answered with one: whichever command is started ends with one line that names what
+it is, and exit code {errors.CannotStart.exit_code} ([cli.md](cli.md)).
 
-def _status(leaf: type[errors.CasekeeperError]) -> int:
-    return status_of(leaf.__new__(leaf))
+{table(("code", "meaning"), [(f"`{leaf.code}`", leaf.title) for leaf in cannot_start])}"""
 
 
 def settings_page() -> str:
@@ -228,15 +208,17 @@ admins as `record_session_id`, and so is a `denied` for which no session fits.
 
 def api_page() -> str:
     """`docs/api.md`."""
-    document = build_app(None).openapi()
-    rows: list[tuple[str, ...]] = []
-    for path, methods in document["paths"].items():
+    needs = {verb.operation_id: _needs(verb) for verb in VERBS.values()} | STREAMS
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for path, methods in build_app(None).openapi()["paths"].items():
         for method, operation in methods.items():
             said = operation["description"].split("\n\n")[0].replace("\n", " ")
             name = operation["operationId"]
-            rows.append((f"`{method.upper()} {path}`", f"`{name}`", said, NEEDS[name]))
-    if gone := NEEDS.keys() - {row[1].strip("`") for row in rows}:
-        raise LookupError(f"NEEDS has routes that are gone: {', '.join(sorted(gone))}")
+            row = (f"`{method.upper()} {path}`", f"`{name}`", said, needs.pop(name))
+            groups.setdefault(operation["tags"][0], []).append(row)
+    if needs:
+        raise LookupError(f"There are no such routes: {', '.join(sorted(needs))}")
+    rows = [row for group in groups.values() for row in group]
     return f"""\
 # Routes
 {NOTE}
@@ -248,6 +230,10 @@ see a casefile, or a session, gets the same 404 as for one that does not exist. 
 The routes of the former API, `/v1/tool-sessions…` and `/v1/chat…`, answer 410 and name their successor:
 [migration.md](migration.md).
 """
+
+
+def _needs(verb: Verb) -> str:
+    return "; ".join(filter(None, (NEEDED[verb.needs], verb.note)))
 
 
 PAGES: dict[str, Callable[[], str]] = {

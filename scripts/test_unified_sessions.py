@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from casekeeper.cli import saved
+from casekeeper.cli import saved_logins
 from casekeeper.client import ApiError, Casekeeper
 
 USER = "sam@example.com"
@@ -93,7 +93,7 @@ async def own_server() -> AsyncGenerator[Casekeeper]:
 @asynccontextmanager
 async def running_server(url: str) -> AsyncGenerator[Casekeeper]:
     """A client with the saved login of a running server."""
-    login = saved.find(saved.normal(url))
+    login = saved_logins.find(saved_logins.normal(url))
     if login is None:
         raise Wrong(f"There is no login for {url}. Make one with: casekeeper login {url}")
     async with Casekeeper(login.url, api_key=login.api_key) as ck:

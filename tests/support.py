@@ -400,7 +400,7 @@ class Api:
 
     async def token(self, user_id: str) -> str:
         """A fresh access token that carries no scopes."""
-        return (await self.server.logins.mint_for(user_id)).access_token
+        return (await self.server.identity.logins.mint_for(user_id)).access_token
 
     async def user(self, name: str) -> tuple[str, str]:
         """A new account `name@example.com` and its token."""

@@ -48,6 +48,7 @@ class Action(StrEnum):
     SUPERVISE = "read and stop others' work"
     TRANSFER = "transfer the casefile"
     DELETE = "delete the casefile"
+    EXPORT = "export the casefile"
 
 
 ROLE_FOR_ACTION: dict[Action, Role] = {
@@ -63,6 +64,8 @@ ROLE_FOR_ACTION: dict[Action, Role] = {
     Action.SUPERVISE: Role.ADMIN,
     Action.TRANSFER: Role.OWNER,
     Action.DELETE: Role.OWNER,
+    # All of it, with what is in others' private sessions.
+    Action.EXPORT: Role.OWNER,
 }
 
 
@@ -81,6 +84,11 @@ ROLE_FOR_EFFECT: dict[Effect, Role] = {
 
 
 READ_ONLY = frozenset({Effect.READ})
+
+
+def may_export(role: Role | None, *, is_operator: bool) -> bool:
+    """Whether somebody with this role in a casefile, or without one, may take it out of the store in a bundle."""
+    return is_operator or role in roles_for(Action.EXPORT)
 
 
 def role_for_effects(effects: frozenset[Effect]) -> Role:

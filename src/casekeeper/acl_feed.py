@@ -6,16 +6,17 @@ true (`asof`); whoever knows the newer changes knows whether to believe it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from casekeeper.acl import Role
+from casekeeper.values import value
 
 ANY = "*"
 """Stands for every casefile, or every user, in a change."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scope:
     """A grant as a token carries it: the role, and until when (whole seconds since 1970; None = no end)."""
 
@@ -23,7 +24,7 @@ class Scope:
     not_after: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change:
     """One permission change. `user_id` may be `*` (public role, deletion), `casefile_id` may be `*` (the account)."""
 
@@ -32,7 +33,7 @@ class Change:
     user_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FeedHead:
     """The newest number, and the feed it belongs to: a restored backup starts a new epoch."""
 
@@ -40,7 +41,7 @@ class FeedHead:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccessSnapshot:
     """All that a token needs, read in one snapshot: `asof` is true for every scope and for the account."""
 
@@ -92,7 +93,7 @@ class Pushes:
             listener(changes)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """What came of ending work that has lost its permission.
 

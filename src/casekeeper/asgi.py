@@ -5,16 +5,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from casekeeper.api.app import build_app
+from casekeeper.doors.http.app import build_app
 from casekeeper.server import Server, open_server
-from casekeeper.settings import Settings
+from casekeeper.settings import Settings, read_settings
 
 Opening = Callable[[], AbstractAsyncContextManager[Server]]
 
 
 def create_app(settings: Settings | None = None, *, opening: Opening | None = None) -> FastAPI:
     """The application of a server with these settings, or of one that is opened otherwise."""
-    opened = opening or (lambda: open_server(settings or Settings()))
+    opened = opening or (lambda: open_server(settings or read_settings()))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

@@ -1,4 +1,4 @@
-"""The one exception tree. Rooms raise; `api/problems.py` and the command line map by branch.
+"""The one exception tree. Rooms raise; doors and the command line render, by what the branches say.
 
 ```text
 CasekeeperError
@@ -6,7 +6,7 @@ CasekeeperError
 │   ├── Unauthenticated 401   TokenMissing · TokenExpired · TokenRejected · CredentialsRejected ·
 │   │                         BrowserSessionEnded · LoginStateRejected · LoginDeclined
 │   ├── Denied          403   RoleTooLow · PolicyDenies · ApprovalNeeded · SessionPrivate · UserMismatch ·
-│   │                         CsrfTokenRejected · ForeignPage · OperatorOnly
+│   │                         ForeignPage · OperatorOnly
 │   ├── NotFound        404   CasefileNotFound · SessionNotFound · OperationNotFound · DocumentNotFound ·
 │   │                         AccountNotFound · KeyNotFound · RouteNotFound
 │   ├── Gone            410   RouteGone · PositionOfAnotherEpoch
@@ -15,14 +15,14 @@ CasekeeperError
 │   ├── TooLarge        413   BodyTooLarge · CasefileFull · ThingTooLarge · HeadersTooLarge (431)
 │   ├── Invalid         422   ArgumentsInvalid · CursorInvalid · PositionInvalid · RequestIdReused
 │   └── Limited         429   RateLimited
-└── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
-                              ShuttingDown
+├── Unavailable         503   StoreUnavailable · Overloaded · IssuerUnavailable · BrowserLoginsOff · ModelUnavailable ·
+│                             ShuttingDown
+└── CannotStart     exit 20   SettingsInvalid · PackageUnusable · DirectoryUnusable · DirectoryInUse · SchemaTooNew
 ```
 
 An operation that ran and failed is no exception to its caller: it is a result with `success=false`.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
@@ -31,7 +31,7 @@ from casekeeper.values import value
 Check = Literal["who", "where", "what", "admit"]
 
 
-@dataclass(frozen=True)
+@value
 class FieldError:
     """One thing wrong with one field: a dotted path into the request and what is wrong, in plain words."""
 
@@ -50,7 +50,7 @@ class Quota:
 
 
 class CasekeeperError(Exception):
-    """Root of everything that casekeeper raises on purpose. Knows nothing of HTTP.
+    """Root of everything that casekeeper raises on purpose. Imports nothing of a door.
 
     `code` is stable and clients match on it; `detail` is for people and may change.
     """
@@ -59,6 +59,10 @@ class CasekeeperError(Exception):
     title: ClassVar[str] = "Something went wrong"
     check: ClassVar[Check | None] = None
     retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+    """Of a command that fails with it."""
+    status: ClassVar[int] = 500
+    """Of the HTTP response. Like the exit code, it is that of the branch."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.title
@@ -73,6 +77,7 @@ class Unauthenticated(Refused):
     """WHO failed: there is no believable caller."""
 
     check = "who"
+    exit_code, status = 10, 401
 
 
 class TokenMissing(Unauthenticated):
@@ -114,6 +119,7 @@ class Denied(Refused):
     """The caller is known and a member, but may not do this."""
 
     check = "where"
+    exit_code, status = 11, 403
 
 
 class RoleTooLow(Denied):
@@ -162,14 +168,6 @@ class UserMismatch(Denied):
     check = "who"
 
 
-class CsrfTokenRejected(Denied):
-    """A browser's session was used without its token, which only pages of this server can read."""
-
-    code = "csrf_token_rejected"
-    title = "The header X-CSRF-Token is missing or wrong"
-    check = "who"
-
-
 class ForeignPage(Denied):
     """A browser's session was used by a page of another site."""
 
@@ -188,6 +186,7 @@ class NotFound(Refused):
     """Missing, or hidden from this caller: the two are told apart nowhere."""
 
     check = "where"
+    exit_code, status = 12, 404
     kind: ClassVar[str] = "thing"
 
     def __init__(self, name: str | None = None) -> None:
@@ -240,6 +239,8 @@ class RouteNotFound(NotFound):
 class Gone(Refused):
     """Was here once, and is not coming back."""
 
+    exit_code, status = 17, 410
+
 
 class RouteGone(Gone):
     code = "route_gone"
@@ -261,6 +262,7 @@ class Conflict(Refused):
     """The state does not allow this now."""
 
     check = "admit"
+    exit_code, status = 13, 409
 
 
 class SessionClosed(Conflict):
@@ -322,6 +324,8 @@ class CasefileExists(Conflict):
 class TooLarge(Refused):
     """More than this server takes."""
 
+    exit_code, status = 14, 413
+
 
 class BodyTooLarge(TooLarge):
     code = "body_too_large"
@@ -340,11 +344,14 @@ class ThingTooLarge(TooLarge):
 
 class HeadersTooLarge(TooLarge):
     code = "headers_too_large"
+    status = 431  # RFC 6585 §5
     title = "The request headers are too large"
 
 
 class Invalid(Refused):
     """The request itself is wrong; `errors` names the fields."""
+
+    exit_code, status = 15, 422
 
     def __init__(self, detail: str | None = None, errors: tuple[FieldError, ...] = ()) -> None:
         self.errors = errors
@@ -383,6 +390,7 @@ class Limited(Refused):
     """Too much, too fast."""
 
     check = "admit"
+    exit_code, status = 16, 429
     retryable = True
 
 
@@ -404,6 +412,7 @@ class Unavailable(CasekeeperError):
     """Something that casekeeper needs is away. Nothing was half done; a retry is safe."""
 
     retryable = True
+    exit_code, status = 18, 503
 
 
 class StoreUnavailable(Unavailable):
@@ -439,3 +448,37 @@ class ModelUnavailable(Unavailable):
 class ShuttingDown(Unavailable):
     code = "shutting_down"
     title = "The server is stopping"
+
+
+class CannotStart(CasekeeperError):
+    """Settings, packages, data directory or store do not let a process begin: the operator must act.
+
+    `detail` is one line that names what it is and, where that is not plain, the cure; it holds no passwords.
+    """
+
+    exit_code = 20
+
+
+class SettingsInvalid(CannotStart):
+    code = "settings_invalid"
+    title = "The settings cannot be used"
+
+
+class PackageUnusable(CannotStart):
+    code = "package_unusable"
+    title = "A package is missing or cannot be loaded"
+
+
+class DirectoryUnusable(CannotStart):
+    code = "directory_unusable"
+    title = "The data directory is missing or cannot be used"
+
+
+class DirectoryInUse(CannotStart):
+    code = "directory_in_use"
+    title = "Another process holds the data directory"
+
+
+class SchemaTooNew(CannotStart):
+    code = "schema_too_new"
+    title = "The store was written by a newer casekeeper"

@@ -1,50 +1,101 @@
-"""The composition root: opens and closes everything, and has it wired. With `wiring`, the only place that names concrete classes."""
+"""The composition root, top to bottom: opens the store and each room with what it needs, and closes them in order.
+
+The only place that names concrete stores.
+"""
 
 import asyncio
-import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
+from typing import Literal
 
 from pydantic import SecretStr
 
 from casekeeper.acl_feed import Pushes
-from casekeeper.agents.registry import AgentRegistry, Budgets
-from casekeeper.agents.routes import Providers
+from casekeeper.background import Every, each, running
+from casekeeper.casefiles.freshness import Freshness
+from casekeeper.casefiles.opening import CasefileRoom, open_casefiles
 from casekeeper.clock import AgreedClock, Clock
-from casekeeper.documents.filing import UPLOAD_KEPT
-from casekeeper.documents.readers import Readers
-from casekeeper.errors import AccountExists
+from casekeeper.documents.document import INLINE_BYTES
+from casekeeper.documents.opening import DocumentOptions, DocumentRoom, open_documents
+from casekeeper.errors import PackageUnusable
 from casekeeper.execution.limits import Limits, Rates
-from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
+from casekeeper.execution.opening import Execution, open_execution, open_work, watching
+from casekeeper.execution.recovery import Erasure, Expiry, in_turn
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.stopping import Rights
-from casekeeper.execution.telling import Telling
-from casekeeper.identity.accounts import (
-    Account,
-    AccountAbsent,
-    PutAccount,
-    StoredAccount,
+from casekeeper.identity.keys import made_once
+from casekeeper.identity.opening import (
+    FirstLogin,
+    Identity,
+    IdentityOptions,
+    first_operator,
+    open_identity,
 )
 from casekeeper.identity.passwords import Passwords
-from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, ForgetExpired
 from casekeeper.journal.feed import LiveFeed
-from casekeeper.operations.registry import MANAGED_TOOLS, ToolRegistry, tools_of_packages
+from casekeeper.journal.opening import Journal
+from casekeeper.journal.requests import Requests
+from casekeeper.operations.admitting import Admitting
+from casekeeper.operations.policy import Policy
+from casekeeper.operations.registry import (
+    MANAGED_TOOLS,
+    DuplicateTool,
+    Registry,
+    ToolRegistry,
+    tools_of_packages,
+)
+from casekeeper.operations.sources import SourceParts, open_sources
 from casekeeper.operations.tools import Tool
-from casekeeper.sessions.following import Polling
+from casekeeper.paging import Cursors
+from casekeeper.reading.readers import Readers
+from casekeeper.sessions.opening import SessionRoom, open_sessions
 from casekeeper.settings import Settings
 from casekeeper.storage.bus.opening import Bus, find_bus
-from casekeeper.storage.clocks import agreeing
+from casekeeper.storage.clocks import agree
 from casekeeper.storage.opening import open_storage
-from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.store import Storage
 from casekeeper.tools import BUILT_IN
-from casekeeper.wiring import FirstLogin, Server, wire
+from casekeeper.values import value
 
-_log = logging.getLogger("casekeeper.server")
+Use = Literal["serve", "command", "prepare"]
+"""What a process opens a server for: to serve; for one command, which leaves what waits to a server; only to have the store
+made, migrated and its keys in place, for which nothing is begun in the background."""
+
+
+@value
+class Server:
+    """The store, and the rooms that the doors open to."""
+
+    settings: Settings
+    clock: Clock
+    storage: Storage
+    bus: Bus | None
+    identity: Identity
+    casefiles: CasefileRoom
+    documents: DocumentRoom
+    sessions: SessionRoom
+    execution: Execution
+    first_login: FirstLogin | None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests can be served: the store writes, and the server is not stopping."""
+        return self.storage.commits.is_writable and not self.execution.work.runner.is_leaving
+
+    async def drain(self) -> None:
+        """Stop, in order, while the doors are open: not ready, then nothing new and streams end, then what runs.
+
+        Takes `stop_delay_s` and `drain_s`, and some seconds more for what had to be interrupted.
+        """
+        runner = self.execution.work.runner
+        runner.is_leaving = True
+        await asyncio.sleep(self.settings.stop_delay_s)
+        self.sessions.reading.end()
+        await runner.drain(timedelta(seconds=self.settings.drain_s))
 
 
 @asynccontextmanager
@@ -55,146 +106,158 @@ async def open_server(
     tools: Iterable[Tool] = (),
     passwords: Passwords | None = None,
     sweep_every: timedelta = timedelta(seconds=30),
-    goes_on: bool = True,
+    use: Use = "serve",
 ) -> AsyncGenerator[Server]:
     """A server on its data directory, recovered and swept; closed in order when the context ends.
 
-    `clock`: the store's own where several processes share one (docs/decisions/0014), else the machine's. `tools` come
-    on top of the built-in ones and those of installed packages. `goes_on`: what waits is taken up here; a process that only
-    does one thing leaves that to a server.
+    `clock`: the store's own where several processes share one (docs/decisions/0015), else the machine's. `tools` come
+    on top of the built-in ones and those of installed packages.
+
+    Raises:
+        CannotStart: The settings, a package, the data directory or the store cannot be used.
+        StoreUnavailable: The store does not answer.
     """
-    agreed = AgreedClock()
+    agreed, live, pushes = AgreedClock(), LiveFeed(), Pushes()
     is_agreed, clock = clock is None, clock or agreed
-    live, pushes, runner = LiveFeed(), Pushes(), Runner()
+    is_at_work = use != "prepare"
     # Another process, or this one after a restart, is another owner: what it left open is an orphan.
-    owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-    helper = find_bus(_secret_of(settings.redis), owner, live, pushes, agreed)
-    announce, push = (helper.announce, helper.push) if helper else (live.announce, pushes)
-    telling = Telling(helper) if helper else None
-    limits = Limits(_rates(settings), clock, processes=settings.processes or settings.workers, shared=telling)
-    async with (
-        open_storage(
-            settings.store, settings.data, announce, push, store_limits(settings), owner, pushes
-        ) as storage,
-        agreeing(agreed, storage.now if is_agreed else None),
-        _helped(helper, telling, storage, limits),
-    ):
-        passwords = passwords or Passwords()
-        first = await _first_operator(settings, storage, passwords, clock)
-        registry = _tools(tools)
-        agents = _agents(settings, registry, storage)
-        readers = Readers(settings.data / "spool", document_bytes=settings.document_bytes)
-        server = wire(
-            settings,
-            storage,
-            live,
-            pushes,
-            runner,
-            passwords,
-            clock,
-            registry,
-            agents,
-            readers,
-            first,
-            owner,
-            limits,
-            helper,
+    owner = f"{os.getpid()}-{secrets.token_hex(6)}" if is_at_work else ""
+    bus = find_bus(_secret_of(settings.redis), owner, live, pushes, agreed) if is_at_work else None
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(
+            open_storage(
+                settings.store,
+                settings.data,
+                bus.announce if bus else live.announce,
+                bus.push if bus else pushes,
+                settings.store_limits,
+                owner,
+                pushes,
+            )
         )
-        recovery = Recovery(storage.events, server.others, owner=owner)
-        if not storage.is_shared:
-            # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweeper has.
-            await recovery.run()
-        # In a task of its own: a sweep may take long, and what a dead process left open is waited for.
-        recovering = asyncio.create_task(_recovering(storage, recovery, sweep_every).run())
-        recovering.add_done_callback(_tell_if_it_failed)
-        sweeper = asyncio.create_task(_sweeper(server, sweep_every).run())
-        sweeper.add_done_callback(_tell_if_it_failed)
-        rights = Rights(runner, storage.casefiles, live, clock, is_shared=storage.is_shared)
-        pushes.listen(rights.changed)
-        judging = asyncio.create_task(rights.watch())
-        judging.add_done_callback(_tell_if_it_failed)
-        heeding = asyncio.create_task(server.stopping.heed(owner))
-        heeding.add_done_callback(_tell_if_it_failed)
-        waking = asyncio.create_task(server.waker.run() if goes_on else asyncio.sleep(0))
-        waking.add_done_callback(_tell_if_it_failed)
-        polling = asyncio.create_task(_polling(storage, live))
-        polling.add_done_callback(_tell_if_it_failed)
-        try:
+        works = [await agree(agreed, storage.now)] if is_agreed and storage.now else list[Every]()
+        limits = await stack.enter_async_context(_limited(settings, clock, storage, bus))
+        registered = SourceParts(settings, storage, _tools(tools))
+        sources = await stack.enter_async_context(open_sources(registered))
+
+        keys = settings.data / "keys"
+        cursors = Cursors(made_once(keys / "cursor.secret", partial(secrets.token_bytes, 32)))
+        journal = Journal(storage.commits, Requests(storage.accounts, clock), cursors, clock, live)
+        policy = Policy(settings.policies, tainted_needs_approval=settings.agent_egress == "approval")
+        admitting, runner = Admitting(Registry(sources), policy), Runner()
+        work = open_work(
+            journal,
+            storage.events,
+            storage.blobs,
+            admitting,
+            runner,
+            owner=owner,
+            is_shared=storage.is_shared,
+        )
+        freshness = Freshness(storage.accounts, clock)
+        pushes.listen(freshness.push)
+        passwords = passwords or Passwords()
+        first_login = await first_operator(settings.operator, journal, storage.accounts, passwords)
+        identity = open_identity(
+            _identity_options(settings), journal, storage.accounts, freshness, work.stopping, passwords
+        )
+        casefiles = open_casefiles(
+            journal,
+            storage.casefiles,
+            storage.accounts,
+            freshness,
+            work.stopping,
+            with_tags=policy.is_by_tags,
+            everybody_creates=settings.everybody_creates,
+        )
+        readers = Readers(
+            settings.data / "spool", document_bytes=settings.document_bytes, inline_bytes=INLINE_BYTES
+        )
+        stack.callback(readers.close)
+        documents = open_documents(
+            DocumentOptions(settings.upload_bytes, settings.casefile_bytes, settings.record_reads),
+            journal,
+            casefiles,
+            storage.documents,
+            storage.search,
+            storage.blobs,
+            readers,
+        )
+        sessions = open_sessions(
+            journal,
+            casefiles.gate,
+            storage.sessions,
+            storage.events,
+            storage.blobs,
+            auto_idle=timedelta(hours=settings.session_idle_hours),
+        )
+        execution = open_execution(journal, work, identity, casefiles, documents, sessions, limits)
+        server = Server(
+            settings,
+            clock,
+            storage,
+            bus,
+            identity,
+            casefiles,
+            documents,
+            sessions,
+            execution,
+            first_login,
+        )
+        if not is_at_work:
             yield server
-        finally:
-            recovering.cancel()
-            sweeper.cancel()
-            judging.cancel()
-            heeding.cancel()
-            waking.cancel()
-            polling.cancel()
-            await runner.drain(timedelta(seconds=settings.drain_s))
-            await agents.close()
-            readers.close()
+            return
+        if not storage.is_shared:
+            # What is open is nobody's; elsewhere it takes some seconds to tell, which the sweep has.
+            await execution.recovery.run()
+        works += [
+            *_sweeps(server, sweep_every),
+            *watching(journal, work, casefiles, pushes, is_shared=storage.is_shared),
+        ]
+        if use == "serve":
+            works.append(execution.waker.looking)
+        stack.push_async_callback(runner.drain, timedelta(seconds=settings.drain_s))
+        await stack.enter_async_context(running(*works))
+        yield server
 
 
 @asynccontextmanager
-async def _helped(
-    helper: Bus | None, telling: Telling | None, storage: Storage, limits: Limits
-) -> AsyncGenerator[None]:
-    """Hear of the other processes by the helper, where there is one."""
-    if helper is None or telling is None:
-        yield
+async def _limited(
+    settings: Settings, clock: Clock, storage: Storage, bus: Bus | None
+) -> AsyncGenerator[Limits]:
+    """Rate limits, counted together with the other processes, which are heard of then, where there is a bus."""
+    rates = Rates(settings.limit_user, settings.limit_casefile, settings.limit_tool, settings.limit_tools)
+    processes = settings.processes or settings.workers
+    limits = Limits(rates, clock, processes=processes, shared=bus)
+    if bus is None:
+        yield limits
         return
     epoch = (await storage.accounts.head()).epoch
-    work = asyncio.create_task(telling.run(limits))
-    work.add_done_callback(_tell_if_it_failed)
-    try:
-        async with helper.running(epoch, telling.tell_all):
-            yield
-    finally:
-        work.cancel()
-
-
-async def _polling(storage: Storage, live: LiveFeed) -> None:
-    """Look for the facts of other processes, where there are any."""
-    if storage.is_shared:
-        await Polling(storage.events, live).run()
-
-
-def _rates(settings: Settings) -> Rates:
-    return Rates(settings.limit_user, settings.limit_casefile, settings.limit_tool, settings.limit_tools)
-
-
-def store_limits(settings: Settings) -> StoreLimits:
-    """What the settings grant a store."""
-    return StoreLimits(
-        settings.store_connections,
-        timedelta(seconds=settings.store_connect_s),
-        timedelta(seconds=settings.store_statement_s),
-        timedelta(seconds=settings.store_lock_s),
-        settings.firestore_channels,
-        settings.search,
-        settings.blobs,
-    )
+    async with bus.running(epoch, limits.known):
+        yield limits
 
 
 def _tools(more: Iterable[Tool]) -> ToolRegistry:
-    for tool in (*BUILT_IN, *tools_of_packages()):
-        MANAGED_TOOLS.add(tool)
-    return ToolRegistry((*MANAGED_TOOLS.values(), *more))
+    try:
+        for tool in (*BUILT_IN, *tools_of_packages()):
+            MANAGED_TOOLS.add(tool)
+        return ToolRegistry((*MANAGED_TOOLS.values(), *more))
+    except DuplicateTool as error:
+        raise PackageUnusable(f"Of the installed packages and what is added here, {error}.") from error
 
 
-def _tell_if_it_failed(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()):
-        _log.critical("a task of the server has stopped; restart the server", exc_info=error)
+def _identity_options(settings: Settings) -> IdentityOptions:
+    return IdentityOptions(
+        settings.data / "keys",
+        settings.issuer,
+        settings.issuers,
+        settings.origin,
+        timedelta(hours=settings.browser_session_hours),
+    )
 
 
-def _recovering(storage: Storage, recovery: Recovery, every: timedelta) -> Sweeper:
-    """Does every so often, and as soon as somebody has died, what `recovery` does."""
-
-    async def is_everybodys() -> bool:
-        return True
-
-    return Sweeper([recovery.run], [], is_everybodys, storage.is_sweep_due, every)
-
-
-def _sweeper(server: Server, every: timedelta) -> Sweeper:
+def _sweeps(server: Server, every: timedelta) -> Iterator[Every]:
+    """What is swept every so often, by each process or by the one whose turn it is."""
     storage, clock = server.storage, server.clock
     expiry = Expiry(storage.casefiles, storage.accounts, storage.commits, clock)
     erasure = Erasure(storage.casefiles, storage.blobs, storage.commits)
@@ -202,65 +265,15 @@ def _sweeper(server: Server, every: timedelta) -> Sweeper:
     async def forget() -> None:
         await storage.commits.commit(Commit(records=(ForgetExpired(clock()),)))
 
-    async def clear() -> None:
-        await storage.blobs.sweep(clock() - UPLOAD_KEPT)
-
-    return Sweeper(
-        [storage.tidy],
-        [expiry.sweep, erasure.sweep, server.filing.sweep, forget, clear],
-        storage.is_our_turn,
-        asyncio.Event(),
-        every,
+    shared = partial(
+        in_turn, storage.is_our_turn, expiry.sweep, erasure.sweep, server.documents.sweep, forget
     )
-
-
-async def _first_operator(
-    settings: Settings, storage: Storage, passwords: Passwords, clock: Clock
-) -> FirstLogin | None:
-    if await storage.accounts.accounts("", 1):
-        return None
-    password = secrets.token_urlsafe(12)
-    account = Account(
-        user_id=settings.operator,
-        display_name="Operator",
-        is_operator=True,
-        created_at=clock(),
-        pseudonym=new_pseudonym(),
+    # Apart from the others, which may take long: somebody waits for what a dead process left open.
+    yield Every(
+        every, server.execution.recovery.run, name="recovering operations", woken=storage.is_sweep_due
     )
-    stored = StoredAccount(account, await passwords.hash(password))
-    try:
-        await storage.commits.commit(
-            Commit(conditions=(AccountAbsent(account.user_id),), records=(PutAccount(stored),))
-        )
-    except AccountExists:
-        # Another process starts as well, was quicker, and shows its password.
-        return None
-    return FirstLogin(account.user_id, password)
+    yield Every(every, partial(each, storage.tidy, shared), name="sweeping")
 
 
 def _secret_of(value: SecretStr | None) -> str | None:
     return value.get_secret_value() if value else None
-
-
-def _agents(settings: Settings, tools: ToolRegistry, storage: Storage) -> AgentRegistry:
-    return AgentRegistry(
-        tools,
-        storage.events,
-        storage.blobs,
-        providers=Providers(
-            google_api_key=_secret_of(settings.google_api_key),
-            google_base_url=settings.google_base_url,
-            google_api_version=settings.google_api_version,
-            openai_api_key=_secret_of(settings.openai_api_key),
-            openai_base_url=settings.openai_base_url,
-            anthropic_api_key=_secret_of(settings.anthropic_api_key),
-            anthropic_base_url=settings.anthropic_base_url,
-        ),
-        aliases=settings.agent_aliases,
-        budgets=Budgets(
-            requests=settings.agent_requests,
-            tool_calls=settings.agent_tool_calls,
-            total_tokens=settings.agent_tokens,
-        ),
-        timeout=timedelta(seconds=settings.agent_timeout_s),
-    )

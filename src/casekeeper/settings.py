@@ -5,10 +5,19 @@ the working directory (or where `CASEKEEPER_CONFIG` points), the defaults here. 
 """
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,8 +25,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from casekeeper.issuer import Issuer, may_be_asked
-from casekeeper.policy import PolicyRule, read_rules
+from casekeeper.errors import SettingsInvalid
+from casekeeper.identity.issuer import Issuer, may_be_asked
+from casekeeper.operations.policy import PolicyRule, read_rules
+from casekeeper.storage.addresses import bucket_parts, check_redis, store_parts
+from casekeeper.storage.options import StoreLimits
 
 PREFIX = "CASEKEEPER_"
 CONFIG = f"{PREFIX}CONFIG"
@@ -163,7 +175,7 @@ class Settings(BaseSettings):
     agent_aliases: dict[str, str] = Field(
         default_factory=dict[str, str], description="Further agent names, as JSON: name to provider:model."
     )
-    policies: Annotated[list[PolicyRule], BeforeValidator(read_rules)] = Field(
+    policies: Annotated[list[SerializeAsAny[PolicyRule]], BeforeValidator(read_rules)] = Field(
         default_factory=list[PolicyRule],
         description="Rules that deny operations or ask for an approval, as JSON or `[[policies]]` in the file: "
         "docs/policies.md.",
@@ -182,6 +194,24 @@ class Settings(BaseSettings):
     def origin(self) -> str:
         """Where browsers reach this server: scheme, host and port."""
         return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the store is one in which several processes work at once."""
+        return bool(self.store) and not self.store.startswith("sqlite:")
+
+    @property
+    def store_limits(self) -> StoreLimits:
+        """What a store gets."""
+        return StoreLimits(
+            self.store_connections,
+            timedelta(seconds=self.store_connect_s),
+            timedelta(seconds=self.store_statement_s),
+            timedelta(seconds=self.store_lock_s),
+            self.firestore_channels,
+            self.search,
+            self.blobs,
+        )
 
     @field_validator("public_url")
     @classmethod
@@ -211,8 +241,34 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The order of the sources, the strongest first."""
-        path = os.environ.get(CONFIG, "casekeeper.toml")  # noqa: TID251
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        named = os.environ.get(CONFIG)  # noqa: TID251
+        if named is not None and not Path(named).is_file():
+            raise SettingsInvalid(f"{CONFIG}: there is no file {named}.")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, named or "casekeeper.toml")
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings of this process, with what is given on top; None counts as not given.
+
+    Raises:
+        SettingsInvalid: A file or a value cannot be used, a key is unknown, or an address names nothing that could be.
+        PackageUnusable: A library that they need is not installed.
+    """
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        found = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, e["loc"])), " ".join(e["msg"].split()))))
+            for e in error.errors()
+        )
+        raise SettingsInvalid(f"The settings do not fit: {found}.") from error
+    except (ValueError, OSError) as error:
+        raise SettingsInvalid(f"The settings cannot be read: {error}.") from error
+    store_parts(settings.store)
+    bucket_parts(settings.blobs)
+    if settings.redis is not None:
+        check_redis(settings.redis.get_secret_value())
+    return settings
 
 
 def masked(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from casekeeper.documents.document import AddDocument, Document
 from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.ids import new_document_id, new_event_id, new_pseudonym, new_session_id
 from casekeeper.journal.commits import Commit, PermissionChanged
-from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Sealed, StoredFact
+from casekeeper.journal.events import Fact, Kind, Payload, Sealed, StoredFact
 from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen, operation_of
 from casekeeper.sessions.reading import EventPage
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
@@ -117,7 +117,7 @@ class Shelf:
     def started(self, name: str = "noop", parent: Fact | None = None, **fields: Any) -> Fact:
         """The fact that opens an operation."""
         above = parent.event_id if parent else None
-        kind, type_ = Kind.STARTED, OperationType.TOOL
+        kind, type_ = Kind.STARTED, "tool"
         return self.fact(kind, operation_type=type_, operation_name=name, parent_event_id=above, **fields)
 
     def opening(self, fact: Fact, *, owner: str = "this process", **row: Any) -> Commit:
@@ -130,7 +130,7 @@ class Shelf:
             parent_event_id=fact.parent_event_id,
             root_event_id=fact.parent_event_id or fact.event_id,
             actor=fact.actor,
-            operation_type=OperationType.TOOL,
+            operation_type="tool",
             operation_name=fact.operation_name or "",
             request_id=fact.request_id,
             owner=owner,

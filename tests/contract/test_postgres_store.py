@@ -15,14 +15,13 @@ import pytest
 from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, Change
 from casekeeper.casefiles.casefile import FenceBroken
-from casekeeper.errors import Overloaded, StoreUnavailable
+from casekeeper.errors import Overloaded, SchemaTooNew, StoreUnavailable
 from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Kind, Sealed
 from casekeeper.journal.requests import Claim
 from casekeeper.storage.opening import open_storage
 from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.postgres.opening import migrate_postgres
-from casekeeper.storage.sql.migrating import SchemaTooNew
 from casekeeper.storage.store import Storage
 from tests.contract.holding import holding
 from tests.contract.shelf import GUEST, NOW, OWNER, Shelf

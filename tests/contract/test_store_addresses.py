@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from casekeeper.errors import StoreUnavailable
-from casekeeper.storage.opening import StoreAddressInvalid, open_storage
+from casekeeper.errors import SettingsInvalid, StoreUnavailable
+from casekeeper.storage.opening import open_storage
 from tests.fakes.postgres import Postgres
 
 
@@ -30,14 +30,14 @@ from tests.fakes.postgres import Postgres
     ],
 )
 async def test_an_address_that_names_no_store_is_told(address: str, says: str, tmp_path: Path):
-    with pytest.raises(StoreAddressInvalid, match=says) as told:
+    with pytest.raises(SettingsInvalid, match=says) as told:
         async with open_storage(address, tmp_path, lambda _: None):
             pass
     assert "hidden" not in str(told.value)
 
 
 async def test_an_option_that_the_server_does_not_know_is_told(database: str, tmp_path: Path):
-    with pytest.raises(StoreAddressInvalid, match="unrecognized configuration parameter"):
+    with pytest.raises(SettingsInvalid, match="unrecognized configuration parameter"):
         async with open_storage(f"{database}?conect_timeout=3", tmp_path, lambda _: None):
             pass
 

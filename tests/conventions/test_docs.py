@@ -96,7 +96,7 @@ def test_every_former_route_has_its_successor_in_the_migration():
 
 @pytest.mark.parametrize("page", documents(), ids=names)
 def test_every_module_that_is_named_exists(page: Path):
-    named = set(re.findall(r"`([a-z_]+/[a-z_]+\.py)`", page.read_text()))
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", page.read_text()))
 
     missing = {
         path

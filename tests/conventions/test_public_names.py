@@ -52,7 +52,7 @@ MISSION = [
     "journal.events:ExecutionEvent",
     "operations.registry:MANAGED_TOOLS",
     "operations.context:MDSContext",
-    "api.dependencies:get_session_service",
+    "doors.http.dependencies:get_session_service",
 ]
 """The names that the users' own design document gave to things; they stay, wherever the things move."""
 

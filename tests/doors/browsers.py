@@ -24,11 +24,10 @@ class LogsIn(Protocol):
 
 
 class Browser:
-    """One browser with its cookies; `page` is what its pages know."""
+    """One browser with its cookies."""
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
         self.http = http
-        self.csrf = ""
 
     @classmethod
     @asynccontextmanager
@@ -57,23 +56,17 @@ class Browser:
     async def by_password(self, user_id: str, password: str, **headers: str) -> httpx2.Response:
         """Log in with a password, as the page of a console does."""
         payload = {"user_id": user_id, "password": password}
-        answer = await self.http.post(
+        return await self.http.post(
             "/v1/auth/session", json={"payload": payload}, headers={**PAGE, **headers}
         )
-        if answer.status_code == 200:
-            self.csrf = answer.json()["payload"]["csrf_token"]
-        return answer
 
     async def who(self) -> httpx2.Response:
-        """Who is logged in; keeps the CSRF token, as a page does."""
-        answer = await self.http.get("/v1/auth/session", headers=PAGE)
-        if answer.status_code == 200:
-            self.csrf = answer.json()["csrf_token"]
-        return answer
+        """Who is logged in."""
+        return await self.http.get("/v1/auth/session", headers=PAGE)
 
     async def post(self, path: str, payload: Any, **headers: str) -> httpx2.Response:
         """What a page of the server sends; a header given as "" is left out."""
-        sent = {**PAGE, "X-CSRF-Token": self.csrf, **{k.replace("_", "-"): v for k, v in headers.items()}}
+        sent = {**PAGE, **{k.replace("_", "-"): v for k, v in headers.items()}}
         return await self.http.post(
             path, json={"payload": payload}, headers={k: v for k, v in sent.items() if v}
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from casekeeper import client
 
-SAMPLE = Path(str(client.__file__)).parents[1] / "documents" / "sample.mbox"
+SAMPLE = Path(str(client.__file__)).parents[1] / "reading" / "sample.mbox"
 OPERATOR = "operator@localhost"
 
 

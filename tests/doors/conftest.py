@@ -73,7 +73,7 @@ async def vera(api: Api, server: Server, network: Network) -> AsyncGenerator[Cas
     await api.account("vera@example.com")
     async with Casekeeper(
         "http://casekeeper.test",
-        token=lambda: server.logins.mint_for("vera@example.com"),
+        token=lambda: server.identity.logins.mint_for("vera@example.com"),
         transport=network,
         retry=QUICK,
     ) as ck:

@@ -26,7 +26,7 @@ def parts_of(token: str) -> tuple[Claims, Claims]:
 
 def sign(server: Server, claims: Claims | bytes, header: Claims | None = None) -> str:
     """A token with the server's own signature, whatever it says."""
-    kid, key = server.signing_keys.current
+    kid, key = server.identity.signing_keys.current
     whole = {"alg": "Ed25519", "typ": "at+jwt", "kid": kid} | (header or {})
     body = claims if isinstance(claims, bytes) else orjson.dumps(claims)
     return sign_with(key, whole, body)
@@ -39,7 +39,7 @@ def sign_with(key: OKPKey, header: Claims, body: bytes) -> str:
 
 def sign_text(server: Server, header: bytes, body: bytes) -> str:
     """A token with the server's own signature over whatever stands there, JSON or not."""
-    return _signed(server.signing_keys.current[1], header, body)
+    return _signed(server.identity.signing_keys.current[1], header, body)
 
 
 def _signed(key: OKPKey, header: bytes, body: bytes) -> str:
@@ -53,7 +53,7 @@ def _signed(key: OKPKey, header: bytes, body: bytes) -> str:
 def forged(token: str, server: Server) -> str:
     """The same token, signed by a stranger's key under the server's kid."""
     header, claims = parts_of(token)
-    assert header["kid"] == server.signing_keys.current[0]
+    assert header["kid"] == server.identity.signing_keys.current[0]
     return sign_with(OKPKey.generate_key("Ed25519"), header, orjson.dumps(claims))
 
 

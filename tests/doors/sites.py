@@ -72,7 +72,7 @@ class Site:
         if target == "foreign":
             user_id = f"not.{user_id}"
         await self.api.account(user_id, password=PASSWORD, operator=who == "operator" and target != "foreign")
-        tokens = await self.api.server.logins.log_in(Login(user_id=user_id, password=PASSWORD))
+        tokens = await self.api.server.identity.logins.log_in(Login(user_id=user_id, password=PASSWORD))
         key = await self.api.ask("/v1/keys/create", {}, token=tokens.access_token)
         refresh = tokens.refresh_token or ""
         return replace(NEVER_WAS, user_id=user_id, key_id=key["key_id"], refresh_token=refresh)

@@ -130,8 +130,7 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
             assert ended.code == 0
             continue
         assert ended.code != 0
-        told = ended.out if command == ("doctor",) else ended.err
-        [line] = [one for one in told.splitlines() if "CASEKEEPER_BLOBS: " in one]
+        [line] = [one for one in (ended.out + ended.err).splitlines() if "CASEKEEPER_BLOBS: " in one]
         assert says in line
 
 

@@ -89,7 +89,7 @@ def test_a_directory_that_a_server_holds_is_left_alone(
     try:
         for command in (("export", casefile_id), ("import-bundle", bundle)):
             ended = cli(*command, "--data", data)
-            assert (ended.code, "Stop its server first" in ended.err) == (20, True)
+            assert (ended.code, "is in use by the server at http" in ended.err) == (20, True)
     finally:
         served.stop()
         served.process.communicate()

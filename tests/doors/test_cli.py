@@ -28,6 +28,7 @@ def test_help_names_every_command_and_the_exit_codes(cli: Cli) -> None:
         "search",
         "show",
         "run",
+        "call",
         "tail",
         "verify",
         "export",
@@ -62,6 +63,10 @@ def test_help_comes_without_the_libraries_of_a_server() -> None:
         (["run", "tool", "x", "-c", "y", "-p", "a:=nonsense"], 2, "is not JSON"),
         (["run", "tool", "x", "-c", "y", "--json-params", "[1]"], 2, "JSON object"),
         (["run", "tool", "x", "-c", "y", "--json-params", "@absent"], 2, "No such file"),
+        (["call", "casefiles/paint"], 2, "no verb 'casefiles/paint'"),
+        (["call", "auth/token"], 2, "no verb 'auth/token'"),
+        (["call", "casefiles/get", "no equals sign"], 2, "A field takes key=text"),
+        (["call", "casefiles/get", "casefile_id=nonsense"], 15, "payload.casefile_id"),
         (["import", "cf_260101_000000", "absent.mbox"], 2, "no file absent.mbox"),
         (["verify", "absent.jsonl"], 2, "cannot be read"),
         (["verify", "--head", "nonsense"], 2, "ID:SEQ:HASH"),
@@ -174,6 +179,13 @@ def test_mail_is_imported_searched_recorded_exported_and_verified(
     assert cli("export", casefile_id, "--record", "-o", "-", *here).out == (
         tmp_path / "record.jsonl"
     ).read_text("utf-8")
+
+
+def test_any_verb_is_called_by_its_name(cli: Cli, data: Path) -> None:
+    create = ("call", "casefiles/create", "title=Flat 4", 'tags:=["rent"]', "--request-id", "once")
+    made = [cli(*create, "--data", data).json for _ in range(2)]
+    assert made[0] == made[1]
+    assert (made[0]["title"], made[0]["tags"]) == ("Flat 4", ["rent"])
 
 
 def test_documents_are_searched_and_shown(cli: Cli, data: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from casekeeper.cli import saved
+from casekeeper.cli import saved_logins
 from tests.doors.commands import OPERATOR, Cli, Served, a_casefile, serve
 
 # Servers are processes of their own here, and a busy machine starts them slowly.
@@ -35,7 +35,7 @@ def test_a_login_is_saved_used_and_forgotten(cli: Cli, served: Served) -> None:
     login = ("login", served.url, "--user", OPERATOR, "--password-stdin")
     assert cli(*login, stdin="wrong\n").code == 10
     assert cli(*login, stdin=f"{password}\n").code == 0
-    assert saved.place().stat().st_mode & 0o077 == 0
+    assert saved_logins.path().stat().st_mode & 0o077 == 0
     casefile_id = cli("casefile", "create", "Far away").out.strip()
     assert cli("casefile", "list", "--url", served.url, "--json").json[0]["casefile_id"] == casefile_id
     assert cli("casefile", "list", "--user", "sam@example.com").code == 10
@@ -48,7 +48,7 @@ def test_a_login_is_saved_used_and_forgotten(cli: Cli, served: Served) -> None:
 
 
 def test_a_server_that_is_away_is_told(cli: Cli) -> None:
-    saved.save(saved.SavedLogin("http://127.0.0.1:9", OPERATOR, "ck_x_y"))
+    saved_logins.save(saved_logins.SavedLogin("http://127.0.0.1:9", OPERATOR, "ck_x_y"))
     ended = cli("casefile", "list")
     assert (ended.code, "unreachable" in ended.err) == (18, True)
 

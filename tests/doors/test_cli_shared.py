@@ -96,16 +96,12 @@ def test_a_data_directory_beside_a_shared_store_is_looked_after(cli: Cli, data: 
     assert "embedded" in index.err
 
 
-@pytest.mark.parametrize(
-    ("address", "says"),
-    [("postgresql://nobody@127.0.0.1:1/none", "cannot be reached"), ("mysql://x/y", "scheme")],
-)
-def test_doctor_finds_a_shared_store_that_cannot_be_used(
-    cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch, address: str, says: str
+def test_doctor_finds_a_shared_store_that_cannot_be_reached(
+    cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CASEKEEPER_STORE", address)
+    monkeypatch.setenv("CASEKEEPER_STORE", "postgresql://nobody@127.0.0.1:1/none")
     ill = cli("doctor", "--data", data)
-    assert (ill.code, says in ill.out) == (21, True), ill.out
+    assert (ill.code, "cannot be reached" in ill.out) == (21, True), ill.out
 
 
 def test_a_database_that_is_missing_is_named(
@@ -117,28 +113,14 @@ def test_a_database_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize(
-    ("address", "code", "says"),
-    [
-        ("postgresql://nobody@127.0.0.1:1/none", 18, "cannot be reached"),
-        ("mysql://x/y", 20, "scheme"),
-        ("firestore://a/b/c", 20, "firestore://project"),
-    ],
+    "command", [["casefile", "list"], ["verify"], ["export", "cf_260101_000000"], ["migrate"]], ids=" ".join
 )
-@pytest.mark.parametrize(
-    "command", [["casefile", "list"], ["verify"], ["export", "cf_260101_000000"]], ids=" ".join
-)
-def test_a_store_that_cannot_be_used_is_one_plain_line(
-    cli: Cli,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: list[str],
-    address: str,
-    code: int,
-    says: str,
+def test_a_store_that_cannot_be_reached_is_one_plain_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    monkeypatch.setenv("CASEKEEPER_STORE", address)
+    monkeypatch.setenv("CASEKEEPER_STORE", "postgresql://nobody@127.0.0.1:1/none")
 
     ended = cli(*command, "--data", tmp_path)
 
-    assert (ended.code, ended.out, ended.err.count("\n")) == (code, "", 1), ended.err
-    assert says in ended.err
+    assert (ended.code, ended.out, ended.err.count("\n")) == (18, "", 1), ended.err
+    assert "cannot be reached" in ended.err

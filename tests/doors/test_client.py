@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from casekeeper import client
+from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.client import (
     ApiError,
     Casekeeper,
@@ -25,16 +26,16 @@ from casekeeper.client import (
     Unavailable,
     Unreachable,
     tool,
-    verbs,
 )
 from casekeeper.journal.events import ExecutionEvent
 from casekeeper.server import Server
+from casekeeper.verbs import VERBS
 from tests.doors.conftest import PASSWORD, QUICK
 from tests.doors.network import Network, answers, reply_lost, unreached
 from tests.support import SteppableClock, Workshop, open_test_server
 
-SAMPLE = Path(str(client.__file__)).parents[1] / "documents" / "sample.mbox"
-EXECUTE, TOKEN, REFRESH = verbs.EXECUTE.path, verbs.LOG_IN.path, verbs.REFRESH.path
+SAMPLE = Path(str(client.__file__)).parents[1] / "reading" / "sample.mbox"
+EXECUTE, TOKEN, REFRESH = VERBS["sessions/execute"].path, VERBS["auth/token"].path, VERBS["auth/refresh"].path
 
 
 async def a_casefile(ck: Casekeeper) -> str:
@@ -110,7 +111,7 @@ async def test_a_token_that_is_about_to_end_is_replaced_before_it_does(
     async def token() -> object:
         nonlocal asked
         asked += 1
-        minted = await server.logins.mint_for("sam@example.com")
+        minted = await server.identity.logins.mint_for("sam@example.com")
         return minted.model_copy(update={"expires_in": 0 if asked == 1 else 600})
 
     async with Casekeeper("http://t", token=token, transport=network) as ck:  # type: ignore[arg-type]
@@ -146,7 +147,7 @@ async def test_a_lost_reply_does_not_run_a_tool_twice(
 
 
 async def test_a_lost_reply_does_not_make_two_casefiles(sam: Casekeeper, network: Network) -> None:
-    network.plan(verbs.CREATE_CASEFILE.path, reply_lost)
+    network.plan(VERBS["casefiles/create"].path, reply_lost)
     made = await sam.casefiles.create("Once")
     assert [c.casefile_id for c in (await sam.casefiles.list()).items] == [made.casefile_id]
 
@@ -154,7 +155,7 @@ async def test_a_lost_reply_does_not_make_two_casefiles(sam: Casekeeper, network
 async def test_a_server_that_is_busy_or_away_for_a_moment_is_asked_again(
     sam: Casekeeper, network: Network
 ) -> None:
-    path = verbs.LIST_CASEFILES.path
+    path = VERBS["casefiles/list"].path
     network.plan(path, answers(429, retry_after="0"), answers(503), answers(502), unreached)
     assert (await sam.casefiles.list()).items == []
     assert network.count(path) == 5
@@ -164,7 +165,7 @@ async def test_a_server_that_is_busy_or_away_for_a_moment_is_asked_again(
 async def test_after_the_last_try_the_error_is_told(
     sam: Casekeeper, network: Network, status: int, error: type[ApiError]
 ) -> None:
-    path = verbs.LIST_CASEFILES.path
+    path = VERBS["casefiles/list"].path
     network.plan(path, *[answers(status, {"code": "busy", "detail": "Later."}, retry_after="0")] * 9)
     with pytest.raises(error, match=r"Later\.") as refusal:
         await sam.casefiles.list()
@@ -181,7 +182,7 @@ async def test_no_answer_at_all_is_an_error_of_its_own(sam: Casekeeper, network:
 async def test_a_server_that_wants_more_patience_than_allowed_is_not_waited_for(
     sam: Casekeeper, network: Network
 ) -> None:
-    network.plan(verbs.LIST_CASEFILES.path, answers(429, retry_after="3600"))
+    network.plan(VERBS["casefiles/list"].path, answers(429, retry_after="3600"))
     with pytest.raises(Limited) as refusal:
         await sam.casefiles.list()
     assert refusal.value.retry_after_s == 3600
@@ -371,7 +372,7 @@ async def test_all_of_a_long_list_comes_page_by_page(sam: Casekeeper, network: N
     )
     events = [e async for e in sam.events.each(casefile_id=casefile_id, operation_name="noop")]
     assert len({e.event_id for e in events}) == 210
-    assert network.count(verbs.QUERY_EVENTS.path) == 2
+    assert network.count(VERBS["events/query"].path) == 2
 
 
 async def test_an_operation_in_the_background_can_be_cancelled(sam: Casekeeper, workshop: Workshop) -> None:
@@ -387,25 +388,17 @@ async def test_an_operation_in_the_background_can_be_cancelled(sam: Casekeeper, 
 # The package
 
 
-def all_verbs() -> list[verbs.Verb[object]]:
-    return [value for value in vars(verbs).values() if isinstance(value, verbs.Verb)]
+@pytest.mark.parametrize("name", [verb.name for verb in VERBS.values() if verb.command])
+async def test_any_verb_can_be_called_by_its_name(sam: Casekeeper, name: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        await sam.call(name, {"no_such_field": 1})
+    assert "payload.no_such_field" in {error.field for error in refusal.value.errors}
 
 
-def test_every_verb_names_models_that_exist() -> None:
-    for verb in all_verbs():
-        if verb.takes and verb is not verbs.UPLOAD:
-            with pytest.raises(Invalid):
-                verb.command({"no such field": 1})
-        verb.answer({"items": []}) if verb.paged else None
-
-
-async def test_every_route_of_the_server_has_a_verb(network: Network) -> None:
-    async with httpx2.AsyncClient(transport=network, base_url="http://t") as http:
-        document = (await http.get("/openapi.json")).json()
-    posts = {path for path, methods in document["paths"].items() if "post" in methods}
-    # Cookies are for browsers; the SDK has tokens.
-    posts.remove("/v1/auth/session")
-    assert posts == {verb.path for verb in all_verbs() if verb.path != verbs.CATALOG.path}
+async def test_a_verb_that_is_called_by_its_name_gives_its_result(sam: Casekeeper) -> None:
+    made = await sam.call("casefiles/create", {"title": "Tax 2024"}, request_id="once")
+    again = await sam.call("casefiles/create", {"title": "Tax 2024"}, request_id="once")
+    assert (type(made), again) == (CasefileView, made)
 
 
 def test_importing_the_sdk_loads_neither_server_nor_models() -> None:

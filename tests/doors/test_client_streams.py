@@ -13,17 +13,17 @@ from casekeeper.client import (
     Progress,
     Unreachable,
     tool,
-    verbs,
 )
 from casekeeper.client.results import Result
 from casekeeper.journal.events import ExecutionEvent
 from casekeeper.sessions.streamed import StreamedDelta
+from casekeeper.verbs import VERBS
 from casekeeper.verify import verify
 from tests.doors.network import Network, cut_after, reply_lost, unreached
 from tests.support import Workshop
 
-SAMPLE = Path(str(client.__file__)).parents[1] / "documents" / "sample.mbox"
-EXECUTE, TOKEN, REFRESH = verbs.EXECUTE.path, verbs.LOG_IN.path, verbs.REFRESH.path
+SAMPLE = Path(str(client.__file__)).parents[1] / "reading" / "sample.mbox"
+EXECUTE, TOKEN, REFRESH = VERBS["sessions/execute"].path, VERBS["auth/token"].path, VERBS["auth/refresh"].path
 
 
 async def a_casefile(ck: Casekeeper) -> str:
@@ -158,7 +158,7 @@ async def test_files_bytes_and_streams_can_be_uploaded(sam: Casekeeper, tmp_path
 async def test_an_upload_is_sent_again_after_a_lost_reply_unless_it_can_be_read_only_once(
     sam: Casekeeper, network: Network
 ) -> None:
-    casefile_id, path = await a_casefile(sam), verbs.UPLOAD.path
+    casefile_id, path = await a_casefile(sam), VERBS["documents/upload"].path
     network.plan(path, unreached, reply_lost)
     assert (await sam.documents.upload(casefile_id, b"12345")).size == 5
     network.plan(path, reply_lost)

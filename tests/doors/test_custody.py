@@ -11,7 +11,7 @@ import pytest
 from tests.doors.problems import assert_problem
 from tests.doors.test_documents_api import file, upload
 from tests.support import Api, House, SteppableClock, bearer, open_test_server
-from tests.unit.documents.made import zipped
+from tests.unit.reading.made import zipped
 
 NOBODYS = "doc_00000000000000000000"
 SCAN = b"Heating costs 2024 " * 40_000
@@ -223,10 +223,10 @@ async def test_a_blob_that_outlived_its_document_is_swept_after_a_day(tmp_path: 
         blob.rmdir()
         blob.write_bytes(SCAN)
 
-        await server.filing.sweep()
+        await server.documents.filing.sweep()
         assert blob.exists()
         clock.now += timedelta(hours=25)
-        await server.filing.sweep()
+        await server.documents.filing.sweep()
 
         assert not blob.exists()
 
@@ -244,6 +244,6 @@ async def test_a_blob_whose_document_never_came_is_swept_after_a_day(tmp_path: P
         assert len(list(blobs.iterdir())) == 3, "both, and the upload"
 
         clock.now += timedelta(hours=25)
-        await server.filing.sweep()
+        await server.documents.filing.sweep()
 
         assert [blob.name for blob in blobs.iterdir()] == [document["document_id"]]

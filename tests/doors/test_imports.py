@@ -10,7 +10,7 @@ from dirty_equals import IsPartialDict
 
 from tests.doors.test_documents_api import file, upload
 from tests.support import Api, House, bearer
-from tests.unit.documents.made import mail, mail_with, pdf, zipped
+from tests.unit.reading.made import mail, mail_with, pdf, zipped
 
 
 async def imported(api: Api, house: House, body: bytes, filename: str) -> Any:
@@ -104,7 +104,7 @@ def children(directory: Path) -> list[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if str(directory).encode() in command and b"casekeeper.documents.worker" in command:
+            if str(directory).encode() in command and b"casekeeper.reading.worker" in command:
                 found.append(int(entry.name))
     return found
 

@@ -11,9 +11,10 @@ import pytest
 from casekeeper.clock import utc_now
 from casekeeper.errors import CredentialsRejected, IssuerUnavailable
 from casekeeper.identity.fetching import Fetcher
-from casekeeper.identity.issuer_keys import COOLDOWN_S, OLD_S, STALE_S, IssuerKeys
+from casekeeper.identity.issuer import Issuer
+from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers, user_of_subject
-from casekeeper.issuer import Issuer
+from casekeeper.identity.published import COOLDOWN_S, OLD_S, STALE_S
 from tests.doors.browsers import COOKIE, Browser, query_of
 from tests.doors.problems import assert_problem
 from tests.fakes.oauth2 import CLIENT, KeyedIssuer, running_keyed_issuer

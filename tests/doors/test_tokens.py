@@ -50,7 +50,7 @@ def unsigned(alg: str) -> Forge:
 
 def hmac_with_public_key(server: Server, claims: Claims, token: str) -> str:
     """HS256 with our public key as the secret: the classic confusion of keys."""
-    kid, key = server.signing_keys.current
+    kid, key = server.identity.signing_keys.current
     header = {"alg": "HS256", "typ": "at+jwt", "kid": kid}
     signing_input = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
     return f"{signing_input}.{b64(hmac.digest(key.as_pem(private=False), signing_input.encode(), 'sha256'))}"
@@ -191,7 +191,7 @@ async def test_without_a_bearer_token_one_is_asked_for(api: Api, header: str) ->
 
 async def test_tokens_outlive_a_rotation_of_the_key(api: Api, server: Server) -> None:
     user_id, old = await api.user("anna")
-    server.signing_keys.rotate()
+    server.identity.signing_keys.rotate()
     new = await api.token(user_id)
     statuses = [(await api.get("/v1/catalog", token=token)).status_code for token in (old, new)]
     assert statuses == [200, 200]
@@ -207,7 +207,7 @@ async def test_no_good_token_is_refused_while_keys_rotate(api: Api, server: Serv
 
     async def rotate() -> set[int]:
         for _ in range(5):
-            server.signing_keys.rotate()
+            server.identity.signing_keys.rotate()
             await asyncio.sleep(0)
         return {200}
 

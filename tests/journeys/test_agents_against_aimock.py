@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*FUNCTION_CALL.*"),
 ]
 
-SAMPLE = Path(__file__).parents[2] / "src/casekeeper/documents/sample.mbox"
+SAMPLE = Path(__file__).parents[2] / "src/casekeeper/reading/sample.mbox"
 GEMINI, CHAT, RESPONSES, OFFLINE = "gemini-2.0-flash-exp", "gpt-4o-mini", "gpt-5.6-luna", "offline-researcher"
 
 

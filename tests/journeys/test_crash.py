@@ -121,7 +121,7 @@ async def _site(data: Path) -> tuple[Site, str]:
 
 async def _lines(server: Server) -> AsyncIterator[bytes]:
     for session_id, casefile_id in await stored(server, "sessions", "session_id", "casefile_id"):
-        async for line in server.recording.of_session(casefile_id, session_id):
+        async for line in server.sessions.recording.of_session(casefile_id, session_id):
             yield line
 
 

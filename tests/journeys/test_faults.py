@@ -121,7 +121,7 @@ async def nothing_lost(load: Load, data: Path, store: str) -> None:
     lines: list[bytes] = []
     async with open_server(Settings(data=data, store=store)) as server:
         for session_id, casefile_id in await stored(server, "sessions", "session_id", "casefile_id"):
-            lines += [line async for line in server.recording.of_session(casefile_id, session_id)]
+            lines += [line async for line in server.sessions.recording.of_session(casefile_id, session_id)]
     facts = [json.loads(line) for line in lines]
     ended = {f["header"]["event_id"]: f for f in facts if "ended_at" in f["header"] and f["payload"]}
     starts = Counter(f["header"]["request_id"] for f in facts if f["header"]["kind"] == "started")

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from casekeeper.documents.contents import REMARK
-from casekeeper.documents.mail import UnreadableMail, parse_mail
-from casekeeper.documents.readers import Arrived, Readers
+from casekeeper.documents.document import INLINE_BYTES
+from casekeeper.reading.contents import REMARK
+from casekeeper.reading.mail import UnreadableMail, parse_mail
+from casekeeper.reading.readers import Arrived, Readers
 from tests.fakes.corpus import spam_assassin
 from tests.journeys.support import soaking
 from tests.support import Api, House, bearer, unavailable
-from tests.unit.documents.made import docx, mail_with, pdf, tarred, xlsx, zipped
+from tests.unit.reading.made import docx, mail_with, pdf, tarred, xlsx, zipped
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -100,7 +101,7 @@ async def test_whatever_is_damaged_is_kept_and_holds_nobody_up(tmp_path: Path) -
     chance = random.Random(seed)
     mails = [*cpythons_mails().values(), *list(spam_assassin().values())[::20]]
     others = _others()
-    readers = Readers(tmp_path / "spool", document_bytes=2**31)
+    readers = Readers(tmp_path / "spool", document_bytes=2**31, inline_bytes=INLINE_BYTES)
     ends, files = time.monotonic() + (300 if soaking() else 8), 0
     try:
         while time.monotonic() < ends:

@@ -15,7 +15,7 @@ from casekeeper.execution.facts import Asked, started_fact, terminal_fact
 from casekeeper.execution.runner import Ending
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Sealed
+from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.operations import CloseOperation, OpenOperation, OperationIsOpen, operation_of
 from casekeeper.journal.requests import KEPT, Claim, ReleaseClaim
 from casekeeper.operations.operation import Finished
@@ -54,8 +54,8 @@ class Site:
 
     async def context(self, session_id: str) -> SessionContext:
         """The proof of entry of the session's user."""
-        caller = await self.server.authenticator.authenticate(self.house["owner"])
-        return await self.server.manager.validate_and_get_session(caller, At(session_id))
+        caller = await self.server.identity.authenticator.authenticate(self.house["owner"])
+        return await self.server.sessions.manager.validate_and_get_session(caller, At(session_id))
 
     async def ask(self, verb: str, size: int, **payload: object) -> Json:
         """A call about one of the sessions."""
@@ -114,7 +114,7 @@ async def _fill(site: Site, session_id: str, operations: int) -> None:
 
 
 def _operation(context: SessionContext, now: datetime, seq: int) -> tuple[Fact, Fact]:
-    asked = Asked(OperationType.TOOL, "noop", {}, f"req-{seq}")
+    asked = Asked("tool", "noop", {}, f"req-{seq}")
     payload = Payload.of(b'{"inputs":{}}')
     started = started_fact(context.access, context.session.session_id, asked, payload, now)
     ending = Ending(Kind.SUCCEEDED, finished=Finished({}))
@@ -255,7 +255,7 @@ async def _commits(site: Site, size: int) -> dict[str, Commit]:
         root_event_id=started.event_id,
         user_id=session.user_id,
         actor=started.actor,
-        operation_type=OperationType.TOOL,
+        operation_type="tool",
         operation_name="noop",
         request_id=started.request_id,
         owner="somebody",

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from casekeeper.documents.document import AddDocument, Document
-from casekeeper.documents.mail import UnreadableMail, parse_mail
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
 from casekeeper.ids import new_document_id
 from casekeeper.journal.commits import Commit
+from casekeeper.reading.mail import UnreadableMail, parse_mail
 from casekeeper.storage.sqlite.opening import open_embedded
 from casekeeper.storage.store import Storage
 from tests.fakes.corpus import spam_assassin

@@ -124,8 +124,8 @@ async def two_servers(
 
 def is_degraded(door: Api) -> bool:
     """Whether a server knows that Redis is away."""
-    assert door.server.helper is not None
-    return not door.server.helper.is_up
+    assert door.server.bus is not None
+    return not door.server.bus.is_up
 
 
 async def test_two_servers_keep_one_limit(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ async def test_a_follower_is_woken_by_what_the_other_server_writes(tmp_path: Pat
             house = await here.house()
             session_id = await here.session(house["owner"], house.casefile_id)
             # Sooner than by looking there, which this server would do within half a second.
-            with here.server.reading.watch(session_id) as followed:
+            with here.server.sessions.reading.watch(session_id) as followed:
                 await there.run(house["owner"], "noop", session_id=session_id)
                 assert await followed.wait(30) is not None
 
@@ -192,8 +192,8 @@ async def test_followers_get_what_the_other_server_writes_and_its_other_sessions
 ) -> None:
     async with pair(tmp_path) as (here, there, house, _):
         sessions = [await here.session(house["owner"], house.casefile_id) for _ in range(3)]
-        manager, reading = here.server.manager, here.server.reading
-        caller = await here.server.authenticator.authenticate(house["owner"])
+        manager, reading = here.server.sessions.manager, here.server.sessions.reading
+        caller = await here.server.identity.authenticator.authenticate(house["owner"])
 
         async def followed(session_id: str) -> list[int]:
             context = await manager.validate_and_get_session(caller, At(session_id), Purpose.READ)

@@ -99,7 +99,7 @@ async def test_its_records_verify_and_what_it_left_open_is_closed(left: Left) ->
         lines = [
             line
             for session_id, casefile_id in session_ids
-            async for line in api.server.recording.of_session(casefile_id, session_id)
+            async for line in api.server.sessions.recording.of_session(casefile_id, session_id)
         ]
     report = verify(lines)
 

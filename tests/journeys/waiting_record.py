@@ -61,7 +61,7 @@ async def record_of(site: Site, told: Mapping[str, Json] | None = None) -> Recor
     async with open_test_server(site.data, store=site.store, search=search) as server:
         left = [row[0] for row in await stored(server, "open_operations", "event_id")]
         for session_id, casefile_id in await stored(server, "sessions", "session_id", "casefile_id"):
-            lines += [line async for line in server.recording.of_session(casefile_id, session_id)]
+            lines += [line async for line in server.sessions.recording.of_session(casefile_id, session_id)]
     read = [json.loads(line) for line in lines]
     facts = [{**one["header"], "payload": json.loads(one["payload"] or "null")} for one in read]
     sent = Counter(line[0] for line in site.lines(SENT))

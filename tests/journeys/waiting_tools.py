@@ -215,7 +215,7 @@ def _wakes(home: Home) -> Tool:
         at = _now(home, in_ms)
         await home.server.storage.commits.commit(Commit(records=[Wake(one.row.ref, at) for one in found]))
         if hint:
-            home.server.waker.hint()
+            home.server.execution.waker.hint()
         return os.getpid()
 
     return wakes

@@ -19,7 +19,8 @@ from casekeeper.casefiles.casefile import CasefileView
 from casekeeper.casefiles.changing import Changing
 from casekeeper.casefiles.commands import Casefiles, CreateCasefile, DeleteTheCasefile, UpdateCasefile
 from casekeeper.casefiles.freshness import Freshness
-from casekeeper.casefiles.grants import FreshGrants, StoredGrants
+from casekeeper.casefiles.grants import StoredGrants
+from casekeeper.casefiles.opening import open_casefiles
 from casekeeper.casefiles.permissions import (
     GrantRole,
     GrantView,
@@ -27,21 +28,18 @@ from casekeeper.casefiles.permissions import (
     RevokeRole,
     TransferCasefile,
 )
-from casekeeper.documents.casefile_documents import CasefileDocuments
-from casekeeper.documents.document import FencedWrite
-from casekeeper.documents.readers import Readers
+from casekeeper.documents.document import INLINE_BYTES
+from casekeeper.documents.opening import DocumentOptions, open_documents
 from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.corridor import Executor
 from casekeeper.execution.explain import Explain
-from casekeeper.execution.life import Life
 from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
+from casekeeper.execution.opening import open_execution, open_work
 from casekeeper.execution.others import Others
-from casekeeper.execution.outcomes import Outcome, Outcomes
-from casekeeper.execution.resuming import Resuming
+from casekeeper.execution.outcomes import Outcome
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
-from casekeeper.execution.session_changes import SessionChanges
 from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.status import Operations
 from casekeeper.execution.stopping import Stopping
@@ -49,6 +47,7 @@ from casekeeper.identity.accounts import Account, Accounts, PutAccount, StoredAc
 from casekeeper.identity.api_keys import ApiKeys
 from casekeeper.identity.keys import SigningKeys
 from casekeeper.identity.logins import Logins
+from casekeeper.identity.opening import IdentityOptions, open_identity
 from casekeeper.identity.passwords import Passwords
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import Authenticator, Tokens
@@ -56,16 +55,19 @@ from casekeeper.ids import new_pseudonym
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Sealed, StoredFact
 from casekeeper.journal.feed import LiveFeed
+from casekeeper.journal.opening import Journal
 from casekeeper.journal.operations import OpenedOperation, OpenOperation
-from casekeeper.journal.requests import Ask, Requests
+from casekeeper.journal.requests import Ask, Body, Requests
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import OperationSource, ToolCall
+from casekeeper.operations.policy import Policy
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool
 from casekeeper.paging import Cursors
-from casekeeper.policy import Policy
+from casekeeper.reading.readers import Readers
 from casekeeper.sessions.manager import At, CasefileSessionManager
+from casekeeper.sessions.opening import open_sessions
 from casekeeper.sessions.reading import EventPage, Reading
 from casekeeper.sessions.session import CreateSession, Visibility
 from casekeeper.storage.sqlite.opening import migrate, open_embedded
@@ -206,12 +208,12 @@ class House:
         return self.tokens.verify(minted.token)
 
     def ask(
-        self, caller: Principal, request_id: str | None = None, *, body: bytes = b"", route: str = "r"
+        self, caller: Principal, request_id: str | None = None, *, body: bytes = b"null", route: str = "r"
     ) -> Ask:
         """A request; one with an id can be repeated."""
         self._asked += 1
         name = request_id or f"req_{self._asked}"
-        return Ask(caller.user_id, route, name, body, is_repeatable=request_id is not None)
+        return Ask(caller.user_id, route, name, Body.of_json(body), is_repeatable=request_id is not None)
 
     # WHERE
 
@@ -326,7 +328,7 @@ def _is_due(opened: OpenedOperation, now: datetime) -> bool:
     return opened.row.wake_at is not None and opened.row.wake_at <= now
 
 
-def _wire(
+def _opened(
     storage: Storage,
     clock: StepClock,
     live: LiveFeed,
@@ -339,130 +341,68 @@ def _wire(
     *,
     everybody_creates: bool,
 ) -> House:
-    commits, blobs, cursors = Meddling(storage.commits), storage.blobs, Cursors(b"s" * 32)
-    requests, runner = Requests(storage.accounts, clock), Runner(grace)
-    keys = SigningKeys(storage.directory / "keys")
-    tokens = Tokens(keys, "casekeeper", "casekeeper", clock)
+    """The rooms as `server.py` opens them, with commits that can be meddled with and a clock that stands still."""
+    commits = Meddling(storage.commits)
+    journal = Journal(commits, Requests(storage.accounts, clock), Cursors(b"s" * 32), clock, live)
+    registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
+    admitting = Admitting(Registry([registered, *agents]), policy)
+    work = open_work(
+        journal, storage.events, storage.blobs, admitting, Runner(grace), owner="this", is_shared=False
+    )
     freshness = Freshness(storage.accounts, clock, monotonic=clock.monotonic)
     pushes.listen(freshness.push)
-    passwords = fast_passwords()
-    registered = ToolRegistry((*BUILT_IN, *ALL, *tools))
-    registry, sizes = Registry([registered, *agents]), Sizes(blobs)
-    due = asyncio.Event()
-    admitting, outcomes = Admitting(registry, policy), Outcomes(storage.events, sizes, live)
-    others = Others(runner, commits, sizes, storage.events, clock, due)
-    life = Life(
-        runner, commits, requests, sizes, storage.events, outcomes, others, clock, owner="this", due=due
-    )
-    stops = Stopping(runner, storage.events, admitting, others, commits, is_shared=False)
-    accounts = Accounts(storage.accounts, commits, requests, passwords, stops, cursors, clock)
-    api_keys = ApiKeys(storage.accounts, commits, requests, stops, clock)
-    logins = Logins(storage.accounts, commits, storage.accounts, tokens, passwords, api_keys, clock)
-    stored = StoredGrants(storage.casefiles, clock)
-    grants = FreshGrants(stored, freshness, clock, with_tags=policy.is_by_tags)
-    gate = Gate(grants, storage.casefiles, commits, clock)
-    changing = Changing(gate, storage.casefiles, commits, requests, clock)
-    casefiles = Casefiles(
-        gate,
-        changing,
+    options = IdentityOptions(storage.directory / "keys")
+    identity = open_identity(options, journal, storage.accounts, freshness, work.stopping, fast_passwords())
+    casefiles = open_casefiles(
+        journal,
         storage.casefiles,
-        commits,
-        requests,
-        stops,
-        cursors,
-        clock,
+        storage.accounts,
+        freshness,
+        work.stopping,
+        with_tags=policy.is_by_tags,
         everybody_creates=everybody_creates,
     )
-    permissions = Permissions(
-        gate, changing, casefiles, storage.casefiles, storage.accounts, stops, cursors, clock
-    )
-    manager = CasefileSessionManager(storage.sessions, gate, clock, timedelta(hours=12))
-
     # No tool here reads uploads, so no process is ever started.
-    readers = Readers(storage.directory / "spool", document_bytes=2**30)
-
-    def documents(casefile_id: str, user_id: str, event_id: str, write: FencedWrite) -> CasefileDocuments:
-        return CasefileDocuments(
-            storage.documents,
-            storage.search,
-            blobs,
-            readers,
-            cursors,
-            clock,
-            casefile_id=casefile_id,
-            user_id=user_id,
-            event_id=event_id,
-            write=write,
-        )
-
-    async def stored_user(user_id: str) -> Principal | None:
-        return await accounts.active_principal(user_id, freshness.epoch)
-
-    nesting = Nesting(
-        gate, commits, requests, sizes, live, documents, admitting, runner, outcomes, stops, clock
+    readers = Readers(storage.directory / "spool", document_bytes=2**30, inline_bytes=INLINE_BYTES)
+    documents = open_documents(
+        DocumentOptions(), journal, casefiles, storage.documents, storage.search, storage.blobs, readers
     )
-    resuming = Resuming(manager, admitting, stored_user, life, others, sizes, storage.events, clock)
-    executor = Executor(
-        manager,
-        gate,
-        requests,
-        admitting,
-        Limits(Rates(*limits), clock),
-        runner,
-        commits,
-        sizes,
-        life,
-        resuming,
-        nesting.context,
-        clock,
-    )
-    reading = Reading(storage.events, manager, gate, live, cursors, clock)
-    operations = Operations(manager, reading, runner, stops, outcomes, sizes, logins)
-    sessions = SessionService(
-        manager,
-        executor,
-        operations,
-        SessionChanges(manager, operations, commits, requests, clock),
-        reading,
-        storage.sessions,
-        requests,
-        logins,
-        cursors,
-        clock,
-    )
+    sessions = open_sessions(journal, casefiles.gate, storage.sessions, storage.events, storage.blobs)
+    counted = Limits(Rates(*limits), clock)
+    execution = open_execution(journal, work, identity, casefiles, documents, sessions, counted)
     return House(
         clock=clock,
         storage=storage,
         commits=commits,
-        requests=requests,
-        keys=keys,
-        tokens=tokens,
+        requests=journal.requests,
+        keys=identity.signing_keys,
+        tokens=identity.tokens,
         freshness=freshness,
-        authenticator=Authenticator(tokens, freshness),
-        accounts=accounts,
-        api_keys=api_keys,
-        logins=logins,
-        stored=stored,
-        gate=gate,
-        changing=changing,
-        casefiles=casefiles,
-        permissions=permissions,
-        manager=manager,
+        authenticator=identity.authenticator,
+        accounts=identity.accounts,
+        api_keys=identity.api_keys,
+        logins=identity.logins,
+        stored=casefiles.stored,
+        gate=casefiles.gate,
+        changing=casefiles.changing,
+        casefiles=casefiles.commands,
+        permissions=casefiles.permissions,
+        manager=sessions.manager,
         tools=registered,
-        registry=registry,
+        registry=admitting.registry,
         admitting=admitting,
-        others=others,
-        due=due,
-        stopping=stops,
-        runner=runner,
-        sizes=sizes,
+        others=work.others,
+        due=work.due,
+        stopping=work.stopping,
+        runner=work.runner,
+        sizes=work.sizes,
         live=live,
-        nesting=nesting,
-        executor=executor,
-        reading=reading,
-        operations=operations,
-        sessions=sessions,
-        explain=Explain(gate, storage.casefiles, accounts, admitting),
+        nesting=execution.nesting,
+        executor=execution.executor,
+        reading=sessions.reading,
+        operations=execution.operations,
+        sessions=execution.sessions,
+        explain=execution.explain,
     )
 
 
@@ -481,7 +421,7 @@ async def open_house(
     """A house on a migrated directory; what still runs in it at the end is stopped."""
     live, pushes = LiveFeed(), Pushes()
     async with open_embedded(directory, live.announce, pushes) as storage:
-        house = _wire(
+        house = _opened(
             storage,
             clock or StepClock(),
             live,

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casekeeper.acl import ROLE_FOR_ACTION, ROLE_FOR_EFFECT, Action, Effect, Grant, Role, role_for_effects
+from casekeeper.acl import (
+    ROLE_FOR_ACTION,
+    ROLE_FOR_EFFECT,
+    Action,
+    Effect,
+    Grant,
+    Role,
+    may_export,
+    role_for_effects,
+    roles_for,
+)
 
 NOW = datetime(2025, 10, 23, 12, tzinfo=UTC)
 ROLES = st.sampled_from(Role)
@@ -15,7 +25,7 @@ NEW_WITH: dict[Role, set[Action]] = {
     Role.VIEWER: {Action.READ, Action.WORK, Action.SEE_GRANTS},
     Role.EDITOR: {Action.ADD, Action.JOIN},
     Role.ADMIN: {Action.EDIT, Action.GRANT, Action.SUPERVISE, Action.DESTROY},
-    Role.OWNER: {Action.TRANSFER, Action.DELETE},
+    Role.OWNER: {Action.TRANSFER, Action.DELETE, Action.EXPORT},
 }
 
 
@@ -95,3 +105,14 @@ def test_a_grant_ends_at_its_very_instant(microseconds: int, live: bool):
     grant = a_grant(NOW + timedelta(days=1))
 
     assert grant.is_live(NOW + timedelta(days=1, microseconds=microseconds)) is live
+
+
+def test_the_roles_for_an_action_are_those_that_cover_it():
+    assert roles_for(Action.SUPERVISE) == (Role.ADMIN, Role.OWNER)
+    assert all(roles_for(action)[-1] is Role.OWNER for action in Action)
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+def test_owners_and_operators_export(role: Role | None):
+    assert may_export(role, is_operator=False) == (role is Role.OWNER)
+    assert may_export(role, is_operator=True)

@@ -147,7 +147,7 @@ def test_rules_come_from_the_file(bare: Path):
 
     (rule,) = Settings().policies
 
-    assert (rule.then, rule.tools) == ("approval", ["mail_*"])
+    assert (rule.then, rule.named) == ("approval", {"tool": ["mail_*"]})
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from casekeeper import verify as verify_module
 from casekeeper.journal.chain import canonical, commitment, genesis, link
-from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Permission
+from casekeeper.journal.events import Fact, Kind, Payload, Permission
 from casekeeper.verify import Report, main, verify
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def test_the_page_names_every_kind_every_header_field_and_every_finding() -> Non
     names = ("parent_event_id", "request_id", "error_type", "inputs_commit", "conversation")
     fields = dict.fromkeys(names, "x")
     full = replace(_fact(Kind.STARTED, "evt_1", at, b"{}", b"0" * 16), **fields, started_seq=1, ended_at=at)
-    full = replace(full, usage={}, operation_type=OperationType.TOOL, operation_name="x")
+    full = replace(full, usage={}, operation_type="tool", operation_name="x")
     full = replace(full, permission=Permission("editor", "token", at))
     words = {*full.header(1), *(kind.value for kind in Kind), *verify_module.FindingKind.__args__}
 
@@ -141,7 +141,7 @@ def _written() -> list[Fact]:
     ids = [vector["line"]["header"]["event_id"] for vector in VECTORS["facts"]]
     secrets = [(vector["payload"].encode(), bytes.fromhex(vector["salt"])) for vector in VECTORS["facts"]]
     search: dict[str, Any] = {
-        "operation_type": OperationType.TOOL,
+        "operation_type": "tool",
         "operation_name": "mail_search",
         "request_id": "req-1",
         "permission": Permission("editor", "token", at(1)),
@@ -149,7 +149,7 @@ def _written() -> list[Fact]:
     send = search | {"operation_name": "gmail_send", "request_id": "req-2"}
     send["permission"] = Permission("editor", "token", at(3))
     read: dict[str, Any] = {
-        "operation_type": OperationType.AGENT,
+        "operation_type": "agent",
         "operation_name": "letter-reader",
         "request_id": "req-3",
         "permission": Permission("editor", "token", at(5)),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pydantic import ValidationError
 from pydantic_ai.messages import (
@@ -16,11 +16,12 @@ from pydantic_ai.messages import (
 )
 from pydantic_core import PydanticSerializationError
 
-from casekeeper.agents.registry import Conversations
+from casekeeper.agents.agent import Conversations
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.journal.chain import commitment, new_salt
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import Message
+from casekeeper.values import value
 
 MESSAGES_MAX = 60
 """Messages in a snapshot: some ten to twenty turns."""
@@ -36,7 +37,7 @@ _TEXT_MAX_CHARS = 32_000
 Turn = Sequence[ModelMessage]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Memory:
     """The conversations of sessions, as blobs of their casefiles."""
 

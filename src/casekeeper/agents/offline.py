@@ -5,12 +5,14 @@ It goes through the same toolset and the same corridor as a model, and needs no 
 
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from pydantic_core import to_json
+
+from casekeeper.values import value
 
 SEARCH, GET = "mail_search", "mail_get"
 
@@ -51,7 +53,7 @@ within would written wrote year years you your"""
 _STOP_WORDS = frozenset(_COMMON.split())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Search:
     """A query in parts, so that it can be relaxed: fixed terms, dates, and words, the first ones telling most."""
 

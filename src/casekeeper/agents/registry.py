@@ -1,21 +1,26 @@
 """The agents that can be run: registered ones, aliases of models, and the rule-based one that is always there."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from casekeeper.acl import Effect, role_for_effects
+from casekeeper.agents.agent import Budgets, Conversations, Means, RegisteredAgent
 from casekeeper.agents.routes import ALIASES, RULES, AgentMisconfigured, Providers, Route, route
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.errors import ModelUnavailable
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
-from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished
-from casekeeper.operations.registry import ToolRegistry
+from casekeeper.operations.operation import (
+    EVERYWHERE,
+    AgentCall,
+    CatalogEntry,
+    Finished,
+    OperationSource,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -27,54 +32,12 @@ DEFAULT_TIMEOUT = timedelta(minutes=5)
 _EFFECTS = frozenset({Effect.READ})
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredAgent:
-    """An agent of this deployment.
-
-    Attributes:
-        instructions: What it is told besides the house rules.
-        model: An alias, or `provider:model`.
-        tools: The tools that it may call, where the caller's rights cover them; None for all.
-    """
-
-    name: str
-    description: str
-    instructions: str
-    model: str
-    tools: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What one run may spend before it is stopped as `budget_spent`. Its time is the operation's deadline.
-
-    Attributes:
-        requests: Answers of the model.
-        tool_calls: Calls of tools that entered the corridor, refused and failed ones too.
-        total_tokens: In and out, as the provider counts them.
-        cost: In US dollars, where the model's price is known; None for no limit.
-    """
-
-    requests: int = 30
-    tool_calls: int = 60
-    total_tokens: int = 500_000
-    cost: Decimal | None = None
-
-
-class Conversations(Protocol):
-    """Where a session's conversation goes on from."""
-
-    async def conversation(self, session_id: str) -> str | None:
-        """The blob of the session's newest snapshot, None before its first agent run."""
-        ...
-
-
 class AgentRegistry:
     """Agents by name. Their models are made at first use and kept until `close`."""
 
     def __init__(
         self,
-        tools: ToolRegistry,
+        tools: OperationSource,
         conversations: Conversations,
         blobs: BlobStore,
         *,
@@ -95,10 +58,8 @@ class AgentRegistry:
             AgentMisconfigured: An alias or an agent names an unknown provider or tool, or a name is taken.
         """
         self.tools = tools
-        self.conversations = conversations
-        self.blobs = blobs
+        self.means = Means(tools, conversations, blobs, budgets or Budgets())
         self.providers = providers or Providers()
-        self.budgets = budgets or Budgets()
         self.timeout = timeout
         self._models: dict[Route, Model] = {}
         self._opened = AsyncExitStack()
@@ -114,26 +75,28 @@ class AgentRegistry:
     def _register(self, agent: RegisteredAgent, aliases: Mapping[str, str]) -> None:
         if agent.name in self._operations:
             raise AgentMisconfigured(f"the agent {agent.name!r} has the name of another agent or model")
-        if unknown := sorted((agent.tools or frozenset[str]()) - set(self.tools)):
+        known = self.tools.names
+        if known is not None and (unknown := sorted((agent.tools or frozenset[str]()) - set(known))):
             raise AgentMisconfigured(f"the agent {agent.name!r} names unknown tools: {', '.join(unknown)}")
         self._operations[agent.name] = AgentOperation(agent, route(agent.model, aliases), self)
 
     @property
     def type(self) -> OperationType:
         """Always `agent`."""
-        return OperationType.AGENT
+        return "agent"
 
-    def find(self, name: str) -> "AgentOperation | None":
-        """The agent of this name."""
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all agents."""
+        return self._operations.keys()
+
+    async def find(self, name: str, scope: Scope = EVERYWHERE) -> "AgentOperation | None":
+        """The agent of this name, which is the same everywhere."""
         return self._operations.get(name)
 
-    def operations(self) -> "Sequence[AgentOperation]":
-        """All agents."""
-        return list(self._operations.values())
-
-    def catalogue(self) -> Sequence[CatalogEntry]:
+    async def catalogue(self, scope: Scope = EVERYWHERE) -> "Sequence[AgentOperation]":
         """All agents, by name; those without a key too, with the reason why they cannot run."""
-        return [self._operations[name].entry() for name in sorted(self._operations)]
+        return [self._operations[name] for name in sorted(self._operations)]
 
     async def model(self, wanted: Route) -> "Model":
         """The model, made at first use, off the event loop."""
@@ -160,7 +123,7 @@ class AgentOperation:
     @property
     def type(self) -> OperationType:
         """Always `agent`."""
-        return OperationType.AGENT
+        return "agent"
 
     @property
     def name(self) -> str:
@@ -210,7 +173,7 @@ class AgentOperation:
         """
         run_agent = await asyncio.to_thread(_load_run_agent)
         model = await self._registry.model(self.route)
-        return await run_agent(self, model, parameters, context, self._registry)
+        return await run_agent(self.agent, self.route, model, parameters, context, self._registry.means)
 
     def entry(self) -> CatalogEntry:
         """The agent in the catalogue."""
@@ -220,7 +183,7 @@ class AgentOperation:
         except ModelUnavailable as error:
             because = error.detail
         return CatalogEntry(
-            operation_type=OperationType.AGENT,
+            operation_type="agent",
             name=self.name,
             description=self.agent.description,
             effects=sorted(self.effects),

@@ -1,12 +1,13 @@
 """Which model a name stands for, and whether it can be reached with the present settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from importlib.util import find_spec
 from typing import Literal, cast, get_args
 
 from casekeeper.errors import ModelUnavailable
+from casekeeper.values import value
 
 Provider = Literal["google", "openai", "openai-chat", "anthropic", "rules"]
 """How a model is spoken to: `openai` is the Responses API, `openai-chat` the one that other servers imitate, and
@@ -31,7 +32,7 @@ class AgentMisconfigured(Exception):
     """An alias or a registered agent cannot be right: start-up stops, before anyone relies on it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Providers:
     """Keys and addresses of the model providers; an address that is None is the provider's own.
 
@@ -60,7 +61,7 @@ class Providers:
                 return None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """A model and how it is spoken to, written `provider:model`."""
 

@@ -32,8 +32,8 @@ from pydantic_ai.models import Model
 from pydantic_ai.usage import RunUsage, UsageLimits
 from pydantic_core import PydanticSerializationError
 
+from casekeeper.agents.agent import Budgets, Means, RegisteredAgent
 from casekeeper.agents.conversation import Memory
-from casekeeper.agents.registry import AgentOperation, AgentRegistry, Budgets
 from casekeeper.agents.routes import Route
 from casekeeper.agents.toolset import CasefileTools, request_id
 from casekeeper.operations.context import MDSContext, NestedFailed
@@ -57,7 +57,7 @@ _REQUEST_TIMEOUT = 408
 
 
 async def run_agent(
-    operation: AgentOperation, model: Model, call: AgentCall, context: MDSContext, registry: AgentRegistry
+    agent: RegisteredAgent, to: Route, model: Model, call: AgentCall, context: MDSContext, means: Means
 ) -> Finished:
     """Let the agent answer. It streams while it runs: text and tool calls go out as progress.
 
@@ -65,49 +65,49 @@ async def run_agent(
         NestedFailed: `budget_spent`, or `model_failed`; what the tools did stands.
         RightsLost: The caller's permission ended while it ran.
     """
-    memory = Memory(registry.conversations, registry.blobs)
+    memory = Memory(means.conversations, means.blobs)
     history = await memory.recall(context, call.message_history)
     if history:
         # It holds what tools returned in earlier runs, or what the caller took from somewhere.
         context.taint()
-    tools = CasefileTools(registry.tools, operation.agent.tools, registry.budgets.tool_calls)
-    agent = Agent(
+    tools = CasefileTools(means.tools, agent.tools, means.budgets.tool_calls)
+    running = Agent(
         model,
         deps_type=MDSContext,
-        instructions=f"{HOUSE_RULES}\n\n{operation.agent.instructions}".strip(),
+        instructions=f"{HOUSE_RULES}\n\n{agent.instructions}".strip(),
         toolsets=[tools],
         retries=_RETRIES,
-        name=operation.name,
+        name=agent.name,
     )
     usage, unreached = RunUsage(), None
     with capture_run_messages() as messages:
         try:
-            result = await agent.run(
+            result = await running.run(
                 call.prompt,
                 message_history=history,
                 deps=context,
                 run_id=context.event_id,
                 conversation_id=context.session_id,
                 usage=usage,
-                usage_limits=_limits(registry.budgets),
+                usage_limits=_limits(means.budgets),
                 event_stream_handler=_stream,
             )
         except UsageLimitExceeded as error:
             unreached = "budget_spent"
             # What follows is advice to programmers.
             said = str(error).partition(". Consider ")[0] + "."
-            used = _usage(usage, tools.entered, operation.route)
+            used = _usage(usage, tools.entered, to)
             raise NestedFailed(unreached, said, usage=used) from error
         except _MODEL_ERRORS as error:
-            used = _usage(usage, tools.entered, operation.route)
-            raise _model_failed(error, operation.route, used) from error
+            used = _usage(usage, tools.entered, to)
+            raise _model_failed(error, to, used) from error
         finally:
             await tools.note_refusals(context, messages, unreached=unreached)
     blob = await memory.keep(context, result.all_messages())
-    used = _usage(usage, tools.entered, operation.route)
+    used = _usage(usage, tools.entered, to)
     outputs = {
         "response": _clean(result.output),
-        "model": operation.route.model,
+        "model": to.model,
         "usage": used,
         "tool_events": [called.output() for called in tools.called],
     }

@@ -5,7 +5,7 @@ it only shows what the caller may use and passes calls on.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,9 +19,9 @@ from pydantic_core import PydanticSerializationError, SchemaValidator, from_json
 
 from casekeeper.acl import Effect
 from casekeeper.ids import REQUEST_ID
+from casekeeper.operations.admitting import scope_of
 from casekeeper.operations.context import MDSContext, NestedFailed
-from casekeeper.operations.operation import ToolCall
-from casekeeper.operations.registry import ToolRegistry
+from casekeeper.operations.operation import Operation, OperationSource, ToolCall
 
 RESULT_MAX_CHARS = 100_000
 """Longer results reach the model cut: some 25,000 tokens are what it can still make sense of."""
@@ -72,8 +72,9 @@ class Called:
 class CasefileTools(AbstractToolset[MDSContext]):
     """The tools of one run. Keeps what was called, so that what was not can be told afterwards."""
 
-    def __init__(self, registry: ToolRegistry, allowed: frozenset[str] | None, most_calls: int) -> None:
-        self._registry = registry
+    def __init__(self, source: OperationSource, allowed: frozenset[str] | None, most_calls: int) -> None:
+        self._source = source
+        self._found: Mapping[str, Operation] = {}
         self._allowed = allowed
         self._most_calls = most_calls
         self.called: list[Called] = []
@@ -90,7 +91,8 @@ class CasefileTools(AbstractToolset[MDSContext]):
 
     async def get_tools(self, ctx: RunContext[MDSContext]) -> dict[str, ToolsetTool[MDSContext]]:
         """What the caller's rights and the agent's own list leave, by name."""
-        return {name: self._shown(name) for name in self._registry if self._shows(name, ctx.deps)}
+        await self._find(ctx.deps)
+        return {name: self._shown(one) for name, one in self._found.items() if self._shows(name, ctx.deps)}
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[MDSContext], tool: ToolsetTool[MDSContext]
@@ -124,6 +126,7 @@ class CasefileTools(AbstractToolset[MDSContext]):
         PydanticAI answers such calls itself: of tools that do not exist or are not shown, and with arguments that are
         no JSON object. `unreached` is why a call that was right did not run; None where it simply was not its turn.
         """
+        await self._find(context)
         entered = Counter((called.tool_name, called.call_id) for called in self.called)
         for part in _calls(messages, context.event_id, whole_only=unreached is None):
             call_id = request_id(part.tool_call_id)
@@ -143,22 +146,26 @@ class CasefileTools(AbstractToolset[MDSContext]):
             )
             self.called.append(Called(name, call_id, "denied", error_type, event_id))
 
-    def _shows(self, name: str, context: MDSContext) -> bool:
-        return (self._allowed is None or name in self._allowed) and context.may(self._registry[name])
+    async def _find(self, context: MDSContext) -> None:
+        found = await self._source.catalogue(scope_of(context.access))
+        self._found = {tool.name: tool for tool in found}
 
-    def _shown(self, name: str) -> ToolsetTool[MDSContext]:
-        tool = self._registry[name]
+    def _shows(self, name: str, context: MDSContext) -> bool:
+        return (self._allowed is None or name in self._allowed) and context.may(self._found[name])
+
+    def _shown(self, tool: Operation) -> ToolsetTool[MDSContext]:
+        entry = tool.entry()
         definition = ToolDefinition(
-            name=name,
-            description=tool.description,
-            parameters_json_schema=tool.entry().parameters,
+            name=tool.name,
+            description=entry.description,
+            parameters_json_schema=entry.parameters,
             # Calls that change something run one after the other, in the order in which the model made them.
             sequential=not tool.effects <= {Effect.READ},
         )
         return ToolsetTool(toolset=self, tool_def=definition, max_retries=_RETRIES, args_validator=_OBJECT)
 
     def _fault(self, part: ToolCallPart, context: MDSContext) -> str | None:
-        if part.tool_name not in self._registry:
+        if part.tool_name not in self._found:
             return "tool_unknown"
         if not self._shows(part.tool_name, context):
             return "tool_forbidden"

@@ -1,7 +1,6 @@
 """What a bundle holds, in which order, and reading it part by part (docs/bundles.md)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
@@ -14,6 +13,7 @@ from casekeeper.clock import to_us
 from casekeeper.documents.document import Document
 from casekeeper.ids import CasefileId, UserId
 from casekeeper.sessions.session import UnifiedSession
+from casekeeper.values import value
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Counts(BaseModel):
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lists:
     """Everything but the record, the conversations and the documents."""
 
@@ -68,7 +68,7 @@ class Lists:
     sessions: list[UnifiedSession]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionRecord:
     """The record lines of one session."""
 
@@ -76,7 +76,7 @@ class SessionRecord:
     member: Member
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Conversation:
     """What agents remember in a session: the snapshot that a fact's header names."""
 
@@ -84,7 +84,7 @@ class Conversation:
     member: Member
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RawDocument:
     """A document and its raw bytes."""
 

@@ -5,7 +5,6 @@ the casefile, its grants and its people. What a try leaves behind that broke off
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
 
@@ -26,12 +25,13 @@ from casekeeper.journal.commits import Commit, PermissionChanged, Superseded
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.sessions.recording import Recording
 from casekeeper.storage.store import Storage
+from casekeeper.values import value
 from casekeeper.verify import verify
 
 _IN_MEMORY = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Imported:
     """What has come in. `is_new` is false where all of it was there already."""
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from casekeeper.bundles.archive import BundleUnfit
@@ -15,10 +14,11 @@ from casekeeper.bundles.contents import (
     parts,
 )
 from casekeeper.sessions.session import UnifiedSession
+from casekeeper.values import value
 from casekeeper.verify import Finding, Report, SessionSummary, verify
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Judged:
     """What was read of a bundle whose parts fit together. The report says whether its record is intact."""
 

@@ -1,19 +1,19 @@
 """Who is who: the people of a bundle and the accounts of the store that takes it in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from casekeeper.bundles.archive import BundleUnfit
 from casekeeper.bundles.contents import Person
 from casekeeper.identity.accounts import Account, AccountStore
+from casekeeper.values import value
 
 _PAGE = 200
 ELSEWHERE = "imported"
 """Host part of the user ids under which pseudonyms are kept that are nobody's here."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class People:
     """By user id in the bundle, the user id here; and the accounts to be made, all inactive."""
 

@@ -5,7 +5,6 @@ that the unchecked path does not type-check.
 """
 
 import logging
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +17,12 @@ from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Fact, Kind, OperationType, Payload, Permission
+from casekeeper.values import value
 
 _security = logging.getLogger("casekeeper.security")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Access:
     """Proof of entry: this caller may do this much in this casefile, as of that number of the feed.
 
@@ -119,6 +119,12 @@ class Gate:
         if not access.may(action):
             raise await self.refuse(access, action)
         return access
+
+    async def entered(self, access: Access, action: Action, *, again: bool) -> Access:
+        """The proof that there is, or a new one where it was overtaken. Raises what `enter` does."""
+        if not again:
+            return access
+        return await self.enter(access.caller, access.casefile_id, action, again=True)
 
     async def refuse(self, access: Access, action: Action, *, on_record: bool = True) -> RoleTooLow:
         """Record that a member was refused, in the casefile's own record, and say why.

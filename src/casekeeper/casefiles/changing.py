@@ -4,10 +4,10 @@ Every change of a casefile or its access list takes the next version, so two dec
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
@@ -15,28 +15,28 @@ from casekeeper.casefiles.casefile import (
     Casefile,
     CasefileIsAt,
     CasefileStore,
-    FenceBroken,
     PutCasefile,
     Status,
 )
+from casekeeper.casefiles.retrying import overtaken, retried
 from casekeeper.clock import Clock
-from casekeeper.errors import CasefileArchived, CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
+from casekeeper.errors import CasefileArchived, CasefileNotFound, RoleTooLow, StaleVersion
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, new_event_id
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask, Requests
+from casekeeper.strict import Strict
+from casekeeper.values import value
 
 T = TypeVar("T")
 
-# Each lost race means that somebody else got through; of a few who try at once nobody loses so often in a row.
+# Of a few who change the same casefile at once nobody loses so often in a row.
 _TRIES = 50
 
 
-class ChangeCommand(BaseModel):
+class ChangeCommand(Strict):
     """What all changes of a casefile carry."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     expected_version: int | None = Field(
@@ -44,7 +44,7 @@ class ChangeCommand(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Present:
     """What a decision is based on; committed only if it is still so."""
 
@@ -52,7 +52,7 @@ class Present:
     casefile: Casefile
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """What is to become of a casefile, and how its record tells it."""
 
@@ -116,9 +116,10 @@ class Changing:
     async def _commit(
         self, caller: Principal, command: ChangeCommand, action: Action, decide: Decide, ask: Ask
     ) -> None:
-        casefile_id, overtaken = command.casefile_id, False
-        for _ in range(_TRIES):
-            access = await self._gate.enter(caller, casefile_id, action, again=overtaken)
+        casefile_id = command.casefile_id
+
+        async def attempt(again: bool) -> None:
+            access = await self._gate.enter(caller, casefile_id, action, again=again)
             casefile = await self._store.casefile(casefile_id)
             if casefile is None:
                 raise CasefileNotFound(casefile_id)
@@ -131,16 +132,10 @@ class Changing:
             claim = self._requests.claim(ask, casefile_id)
             conditions = (*claim, access.fence, CasefileIsAt(casefile_id, casefile.version))
             fact = self.fact(caller, casefile, decision.kind, decision.inputs, ask)
-            try:
-                await self._commits.commit(Commit((fact,), conditions, (*claim, changed, *decision.records)))
-            except FenceBroken:
-                overtaken = True
-            except StaleVersion:
-                if command.expected_version is not None:
-                    raise
-            else:
-                return
-        raise StoreUnavailable("The casefile changed again and again; try once more.")
+            await self._commits.commit(Commit((fact,), conditions, (*claim, changed, *decision.records)))
+
+        races = (StaleVersion,) if command.expected_version is None else ()
+        await retried(attempt, races=races, tries=_TRIES, otherwise=overtaken)
 
     def fact(self, caller: Principal, casefile: Casefile, kind: Kind, inputs: Any, ask: Ask) -> Fact:
         """A fact for the casefile's own record, under an event id of its own."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Action, Grant, Role
 from casekeeper.acl_feed import ANY, Stops
@@ -28,6 +28,7 @@ from casekeeper.journal.commits import Commit, Commits, IdTaken, PermissionChang
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
+from casekeeper.strict import Strict
 
 # No control characters: titles are shown in terminals, logs and headers.
 Line = Annotated[
@@ -37,26 +38,22 @@ Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$"
 Tags = Annotated[list[Annotated[Line, StringConstraints(min_length=1)]], Field(max_length=50)]
 
 
-class _Command(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class CreateCasefile(_Command):
+class CreateCasefile(Strict):
     """Make a casefile; the caller becomes its owner."""
 
     title: Annotated[Line, StringConstraints(min_length=1)]
     description: Text = ""
-    tags: Tags = []
+    tags: Tags = Field(default=[])
     public_role: PublicRole = PublicRole.NONE
 
 
-class GetCasefile(_Command):
+class GetCasefile(Strict):
     """Read a casefile."""
 
     casefile_id: CasefileId
 
 
-class ListCasefiles(_Command):
+class ListCasefiles(Strict):
     """The casefiles of which the caller is a member, newest first."""
 
     status: Status | None = None

@@ -1,6 +1,5 @@
 """Where a permission is looked up: in the caller's token, in this worker's memory, in the store."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -11,6 +10,7 @@ from casekeeper.casefiles.freshness import Freshness
 from casekeeper.clock import Clock
 from casekeeper.errors import TokenRejected
 from casekeeper.identity.principal import Principal
+from casekeeper.values import value
 
 Source = Literal["token", "worker", "store"]
 """Where a permission was found: in the caller's token, in this worker's memory of an earlier read, in the store."""
@@ -19,7 +19,7 @@ Source = Literal["token", "worker", "store"]
 _REMEMBERED_MAX = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """A permission and where it was read.
 
@@ -38,7 +38,7 @@ class Found:
     tags: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Remembered:
     """What the store said of one user in one casefile."""
 

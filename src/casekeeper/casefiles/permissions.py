@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from casekeeper.acl import Action, EndsAt, Grant, Role
 from casekeeper.acl_feed import Receipt, Stops
@@ -20,6 +20,7 @@ from casekeeper.journal.commits import PermissionChanged, Record
 from casekeeper.journal.events import Kind
 from casekeeper.journal.requests import Ask
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
+from casekeeper.strict import Strict
 
 Wait = Annotated[
     Literal["effective", "none"],
@@ -47,10 +48,8 @@ class RevokeRole(ChangeCommand):
     wait: Wait = "effective"
 
 
-class ListGrants(BaseModel):
+class ListGrants(Strict):
     """Who has access, by user id."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     limit: Limit = DEFAULT_LIMIT

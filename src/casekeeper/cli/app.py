@@ -9,6 +9,7 @@ import typer
 from casekeeper.cli import (
     backup,
     bundles,
+    calling,
     casefiles,
     documents,
     importing,
@@ -30,6 +31,7 @@ from casekeeper.cli.exits import (
     code_of,
     line_of,
     say,
+    told,
 )
 
 app = typer.Typer(
@@ -48,6 +50,7 @@ for module in (
     importing,
     documents,
     running,
+    calling,
     verifying,
     records,
     bundles,
@@ -91,11 +94,10 @@ def _failed(error: Exception) -> int:
     if isinstance(error, ApiError):
         say(f"error: {line_of(error)}")
         return code_of(error)
+    if isinstance(error, CasekeeperError):
+        return told(error)
     if sys.flags.dev_mode:
         raise error
-    if isinstance(error, CasekeeperError):
-        say(f"error: {error.detail} ({error.code})")
-        return FAULT
     text = " ".join(str(error).split()) or "no more is known"
     say(f"error: {type(error).__name__}: {text} (python -X dev -m casekeeper.cli … shows where)")
     return FAULT

@@ -9,8 +9,8 @@ import typer
 
 from casekeeper.cli.command import data_command
 from casekeeper.cli.exits import DATA, Stop
+from casekeeper.cli.opening import existing
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import existing
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings

@@ -6,14 +6,15 @@ import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from casekeeper.cli.command import placed_command
+from casekeeper.cli.connection import Target, no_account
 from casekeeper.cli.exits import CONFLICT, DATA, DENIED, NOT_FOUND, UNAVAILABLE, USAGE, Stop
+from casekeeper.cli.opening import existing, opened_store, read_settings
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import Where, existing, no_account, read_settings
 
 if TYPE_CHECKING:
     from casekeeper.identity.accounts import Account
@@ -25,17 +26,19 @@ def add_to(app: typer.Typer) -> None:
     placed_command(app, "import-bundle")(import_bundle)
 
 
-async def export_bundle(where: Where, out: Output, casefile_id: str, path: Path) -> None:
+async def export_bundle(target: Target, out: Output, casefile_id: str, path: Path) -> None:
     """Write all of a casefile into a bundle, and verify it before it gets its name."""
+    from casekeeper.acl import Role, may_export
     from casekeeper.bundles.exporting import Exporting
     from casekeeper.bundles.judging import judge, must_be_intact
     from casekeeper.clock import utc_now
 
-    async with _opened(where) as (storage, caller):
+    async with _opened(target) as (storage, caller):
         casefile = await storage.casefiles.casefile(casefile_id)
         if casefile is None:
             raise Stop(f"There is no casefile {casefile_id} here.", NOT_FOUND)
-        if not caller.is_operator and casefile.owner != caller.user_id:
+        role = Role.OWNER if casefile.owner == caller.user_id else None
+        if not may_export(role, is_operator=caller.is_operator):
             raise Stop(
                 f"Only operators and its owner export a casefile; {caller.user_id} is neither.", DENIED
             )
@@ -50,7 +53,7 @@ async def export_bundle(where: Where, out: Output, casefile_id: str, path: Path)
 
 
 async def import_bundle(
-    where: Where,
+    target: Target,
     out: Output,
     file: Annotated[Path, typer.Argument(help="The bundle.")],
     mapped: Annotated[
@@ -70,7 +73,7 @@ async def import_bundle(
     except OSError as error:
         raise Stop(f"The bundle cannot be read: {error}.", USAGE) from error
     with bundle:
-        async with _opened(where) as (storage, caller):
+        async with _opened(target) as (storage, caller):
             if not caller.is_operator:
                 raise Stop(f"Only operators take casefiles in; {caller.user_id} is none.", DENIED)
             done = await Importing(storage, utc_now).take(bundle, caller, people)
@@ -102,38 +105,29 @@ def _mapped(given: list[str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
+async def _opened(target: Target) -> "AsyncGenerator[tuple[Storage, Account]]":
     """The store that the settings name, and the account as which the command acts; failures as lines."""
     from casekeeper.bundles.archive import BundleUnfit
     from casekeeper.clock import utc_now
     from casekeeper.errors import CasefileExists, StoreUnavailable
-    from casekeeper.server import store_limits
-    from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.opening import open_storage
-    from casekeeper.storage.sql.migrating import SchemaTooNew
-    from casekeeper.storage.sqlite.store import DirectoryInUse
-    from casekeeper.wiring import recover_alone
+    from casekeeper.execution.opening import recover_alone
 
-    if where.url:
+    if target.url:
         raise Stop("Bundles go from store to store, not through a server: use --data.", USAGE)
-    settings = read_settings(where.data)
+    settings = read_settings(target.data)
     if not settings.store:
         existing(settings)
     try:
-        async with open_storage(
-            settings.store, settings.data, _nobody, limits=store_limits(settings)
-        ) as storage:
-            user_id = (where.user or settings.operator).lower()
+        async with opened_store(settings) as storage:
+            user_id = (target.user or settings.operator).lower()
             stored = await storage.accounts.account(user_id)
             if stored is None or not stored.account.is_active:
                 raise no_account(user_id)
             if not storage.is_shared:
                 # Nobody else holds the directory, so what is open was left behind by a process that is gone.
                 owner = f"{os.getpid()}-{secrets.token_hex(6)}"
-                await recover_alone(storage, utc_now, owner)
+                await recover_alone(storage.commits, storage.events, storage.blobs, utc_now, owner)
             yield storage, stored.account
-    except DirectoryInUse as error:
-        raise Stop(f"{settings.data} is in use. Stop its server first.", DATA) from error
     except BundleUnfit as error:
         raise Stop(f"The bundle does not do: {error}.", DATA) from error
     except CasefileExists as error:
@@ -142,12 +136,8 @@ async def _opened(where: Where) -> "AsyncGenerator[tuple[Storage, Account]]":
         raise Stop(
             f"{error.detail.rstrip('.')}; nothing has changed that anybody sees.", UNAVAILABLE
         ) from error
-    except (SchemaTooNew, StoreAddressInvalid, OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error) as error:
         raise Stop(f"The store in {settings.data} cannot be used: {error}.", DATA) from error
-
-
-def _nobody(sealed: Any) -> None:
-    """Nobody in this process follows sessions."""
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeAl
 
 import typer
 
+from casekeeper.cli.connection import Target, connected
+from casekeeper.cli.opening import read_settings
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import Where, reach, read_settings
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -35,15 +36,15 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 
 def client_command(app: typer.Typer, name: str) -> "Registration[Casekeeper, ...]":
     """Register `async def command(ck, out, …)`: it gets a client for wherever the options point."""
-    return _registration(app, name, _ANYWHERE, reach)
+    return _registration(app, name, _ANYWHERE, connected)
 
 
-def placed_command(app: typer.Typer, name: str) -> "Registration[Where, ...]":
-    """Register `async def command(where, out, …)`: it finds its own way to the data."""
+def placed_command(app: typer.Typer, name: str) -> "Registration[Target, ...]":
+    """Register `async def command(target, out, …)`: it finds its own way to the data."""
 
     @asynccontextmanager
-    async def as_it_is(where: Where) -> AsyncGenerator[Where]:
-        yield where
+    async def as_it_is(target: Target) -> AsyncGenerator[Target]:
+        yield target
 
     return _registration(app, name, _ANYWHERE, as_it_is)
 
@@ -52,8 +53,8 @@ def data_command(app: typer.Typer, name: str) -> "Registration[Settings, ...]":
     """Register `async def command(settings, out, …)`: it works on the data directory itself."""
 
     @asynccontextmanager
-    async def settings(where: Where) -> "AsyncGenerator[Settings]":
-        yield read_settings(where.data)
+    async def settings(target: Target) -> "AsyncGenerator[Settings]":
+        yield read_settings(target.data)
 
     return _registration(app, name, _DIRECTORY, settings)
 
@@ -62,7 +63,7 @@ def _registration(
     app: typer.Typer,
     name: str,
     options: Sequence[str],
-    opened: Callable[[Where], AbstractAsyncContextManager[X]],
+    opened: Callable[[Target], AbstractAsyncContextManager[X]],
 ) -> Registration[X, ...]:
     """Tell typer of a command with the function's own parameters and the common options."""
     common = [
@@ -76,13 +77,13 @@ def _registration(
         _, _, *own = inspect.signature(function).parameters.values()
         parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *common]
 
-        async def work(where: Where, out: Output, own: dict[str, Any]) -> None:
-            async with opened(where) as given:
+        async def work(target: Target, out: Output, own: dict[str, Any]) -> None:
+            async with opened(target) as given:
                 await function(given, out, **own)
 
         def command(**values: Any) -> None:
             url, data, user, as_json = (values.pop(option, None) for option in _ANYWHERE)
-            asyncio.run(work(Where(url, data, user), Output(as_json=bool(as_json)), values))
+            asyncio.run(work(Target(url, data, user), Output(as_json=bool(as_json)), values))
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from casekeeper.cli.exits import DATA, FAULT, Stop
+from casekeeper.cli.opening import DATABASE, HOLDER, holder
 from casekeeper.cli.output import Column, Output, printable, table, took
-from casekeeper.cli.reach import DATABASE, HOLDER, holder
 from casekeeper.cli.serving import serving, stopping
 from casekeeper.client import ApiError, Casekeeper, Conflict, Denied, NotFound
 from casekeeper.server import Server
@@ -71,7 +71,7 @@ async def _people(server: Server, url: str) -> AsyncGenerator[tuple[dict[str, Ca
                 Casekeeper(url, **login or {"user_id": user_id, "password": password})
             )
 
-        operator = await client("", token=lambda: server.logins.mint_for(server.settings.operator))
+        operator = await client("", token=lambda: server.identity.logins.mint_for(server.settings.operator))
         for user_id in (SAM, VERA, MAX):
             name = user_id.partition("@")[0].title()
             try:
@@ -125,7 +125,7 @@ class _Story:
             print_("Done. Without --exit the server stays, with a login for Sam.", highlight=False)
 
     async def _mailbox(self, sam: Casekeeper, casefile_id: str) -> None:
-        with as_file(files("casekeeper.documents") / "sample.mbox") as path:
+        with as_file(files("casekeeper.reading") / "sample.mbox") as path:
             result = (await sam.documents.import_file(casefile_id, path)).raise_for_failure()
         found = result.outputs
         odd = len(found["problems"])

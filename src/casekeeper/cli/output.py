@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -16,7 +17,7 @@ T = TypeVar("T")
 _UNBOUNDED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Column:
     """A column of a table; `fixed` ones are never wrapped or cut."""
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from casekeeper.cli import saved
+from casekeeper.cli import saved_logins
 from casekeeper.cli.casefiles import UserId
 from casekeeper.cli.command import client_command, data_command, placed_command
+from casekeeper.cli.connection import Target, minted
 from casekeeper.cli.exits import UNAUTHENTICATED, USAGE, Stop
+from casekeeper.cli.opening import keys_of
 from casekeeper.cli.output import Column, Output, when
-from casekeeper.cli.reach import Where, keys_of, minted
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -52,7 +53,7 @@ def _add_logins(app: typer.Typer) -> None:
         """Log in to a server. An API key is made and saved for this computer user alone."""
         import asyncio
 
-        url, out = saved.normal(url), Output(as_json=as_json)
+        url, out = saved_logins.normal(url), Output(as_json=as_json)
         if api_key_stdin:
             asyncio.run(_save_key(url, _line(), out))
             return
@@ -72,7 +73,7 @@ async def _log_in(url: str, user_id: str, password: str, days: int, out: Output)
         name = f"command line on {socket.gethostname()}"[:200]
         made = await ck.keys.create(name, expires_at=utc_now() + timedelta(days=days))
     assert made.api_key is not None
-    saved.save(saved.SavedLogin(url, made.user_id, made.api_key, made.key_id))
+    saved_logins.save(saved_logins.SavedLogin(url, made.user_id, made.api_key, made.key_id))
     shown = {"url": url, "user_id": made.user_id, "key_id": made.key_id, "expires_at": made.expires_at}
     out.answer(shown, f"Logged in to {url} as {made.user_id}, until {when(made.expires_at)}.")
 
@@ -86,20 +87,20 @@ async def _save_key(url: str, api_key: str, out: Output) -> None:
     if mine is None:
         raise Stop("The server does not list this API key.", UNAUTHENTICATED)
     # Made elsewhere, so logging out here does not end it.
-    saved.save(saved.SavedLogin(url, mine.user_id, api_key))
+    saved_logins.save(saved_logins.SavedLogin(url, mine.user_id, api_key))
     out.answer(
         {"url": url, "user_id": mine.user_id, "key_id": mine.key_id}, f"Logged in to {url} as {mine.user_id}."
     )
 
 
-async def logout(where: Where, out: Output) -> None:
+async def logout(target: Target, out: Output) -> None:
     """Forget a login. The API key that was made for it ends, with all tokens of the account."""
     from casekeeper.client import ApiError, Casekeeper
 
-    login = where.login()
+    login = target.login()
     if login is None:
         raise Stop("There is no login to forget.", UNAUTHENTICATED)
-    saved.forget(login.url)
+    saved_logins.forget(login.url)
     ended = False
     if login.key_id:
         try:

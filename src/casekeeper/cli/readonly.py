@@ -1,21 +1,17 @@
 """Reads a data directory beside whoever holds it: SQLite lets readers see what is committed, and nothing else."""
 
-import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from sqlalchemy import select
 
-from casekeeper.cli.exits import DATA, Stop
-from casekeeper.cli.reach import DATABASE
+from casekeeper.cli.opening import DATABASE
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.checking import Condition, checked
 from casekeeper.documents.document import DocumentSummary
 from casekeeper.sessions.recording import Recording
-from casekeeper.storage.addresses import BlobsAddressInvalid
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.sql.blobs import SqlParts
 from casekeeper.storage.sql.casefiles import CASEFILES
@@ -23,8 +19,10 @@ from casekeeper.storage.sql.documents import SqlDocuments
 from casekeeper.storage.sql.events import SqlEvents
 from casekeeper.storage.sql.sessions import SESSIONS
 from casekeeper.storage.sql.statements import Tx
+from casekeeper.storage.sqlite.opening import usable
 from casekeeper.storage.sqlite.store import connect
 from casekeeper.storage.sqlite.transaction import SqliteTx
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -40,10 +38,9 @@ class ReadOnly:
     """Implements the store's `Reads`; changes nothing."""
 
     def __init__(self, data: Path) -> None:
-        try:
+        self._data = data
+        with usable(data):
             self._connection = connect(data / DATABASE, read_only=True)
-        except sqlite3.Error as error:
-            raise Stop(f"The store in {data} cannot be read: {error}.", DATA) from error
 
     def __enter__(self) -> Self:
         return self
@@ -58,11 +55,12 @@ class ReadOnly:
 
     async def point(self, read: Callable[[Tx], T]) -> T:
         """One snapshot."""
-        self._connection.execute("BEGIN")
-        try:
-            return read(SqliteTx(self._connection))
-        finally:
-            self._connection.execute("COMMIT")
+        with usable(self._data):
+            self._connection.execute("BEGIN")
+            try:
+                return read(SqliteTx(self._connection))
+            finally:
+                self._connection.execute("COMMIT")
 
     async def scan(self, read: Callable[[Tx], T]) -> T:
         """One snapshot; nobody else waits in this process."""
@@ -74,7 +72,7 @@ class ReadOnly:
         return [text for (text,) in rows if text != "ok"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredHead:
     """A session and the newest fact that the store says it has."""
 
@@ -85,19 +83,10 @@ class StoredHead:
 
 
 async def blobs_of(settings: "Settings", reads: ReadOnly) -> BlobStore:
-    """The blobs of a data directory, to be read only.
-
-    Raises:
-        Stop: Their address names no blob store.
-    """
-    from casekeeper.server import store_limits
-
+    """The blobs of a data directory, to be read only."""
     # Nothing will be written.
     parts = SqlParts(reads, cast(Any, None))
-    try:
-        return await open_blobs(store_limits(settings), settings.data, parts, tried=False)
-    except BlobsAddressInvalid as error:
-        raise Stop(f"{error}", DATA) from error
+    return await open_blobs(settings.store_limits, settings.data, parts, tried=False)
 
 
 class StoredRecords:

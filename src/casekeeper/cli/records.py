@@ -11,10 +11,10 @@ import typer
 
 from casekeeper.cli.casefiles import CasefileId
 from casekeeper.cli.command import placed_command
+from casekeeper.cli.connection import Target, connected
 from casekeeper.cli.exits import DATA, NOT_FOUND, USAGE, Stop
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import Where, reach
-from casekeeper.cli.recorded import records_of
+from casekeeper.cli.record_sources import records_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 async def export(
-    where: Where,
+    target: Target,
     out: Output,
     casefile_id: CasefileId,
     output: Annotated[
@@ -48,19 +48,19 @@ async def export(
     if record and documents:
         raise Stop("--record and --documents are two exports: give one of them.", USAGE)
     if documents:
-        from casekeeper.cli.originals import export_originals
+        from casekeeper.cli.document_export import export_originals
 
-        async with reach(where) as ck:
+        async with connected(target) as ck:
             await export_originals(ck, out, casefile_id, output or Path(casefile_id))
         return
     if not record:
         from casekeeper.cli.bundles import export_bundle
 
-        await export_bundle(where, out, casefile_id, output or Path(f"{casefile_id}.tar"))
+        await export_bundle(target, out, casefile_id, output or Path(f"{casefile_id}.tar"))
         return
     path = output or Path(f"{casefile_id}.jsonl")
     facts = 0
-    async with records_of(where) as records:
+    async with records_of(target) as records:
         heads = await records.heads([casefile_id], [])
         if not heads:
             raise Stop(f"There is no casefile {casefile_id} here.", NOT_FOUND)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from casekeeper.cli.calling import pairs_of
 from casekeeper.cli.command import client_command, placed_command
+from casekeeper.cli.connection import IN_PROCESS, Target, connected
 from casekeeper.cli.exits import FAILED, USAGE, Stop
 from casekeeper.cli.output import Output, printable, took, when
-from casekeeper.cli.reach import IN_PROCESS, Where, reach
 
 if TYPE_CHECKING:
     from casekeeper.client import Casekeeper
@@ -130,7 +131,7 @@ async def run_agent(
 
 
 async def tail(
-    where: Where,
+    target: Target,
     out: Output,
     session_id: Annotated[
         str, typer.Argument(metavar="SESSION", help="Id of the session, ts_…", show_default=False)
@@ -141,7 +142,7 @@ async def tail(
     """Show a session's facts as they come. Ctrl-C ends it."""
     from casekeeper.journal.events import ExecutionEvent
 
-    async with reach(where) as ck:
+    async with connected(target) as ck:
         # A directory that is open in this process has no other writers: there is nothing to wait for.
         alone = ck.url == IN_PROCESS
         if alone or not follow:
@@ -224,18 +225,7 @@ def _parameters(pairs: list[str], whole: str | None) -> dict[str, Any]:
             raise Stop(f"--json-params: {error}.", USAGE) from error
         except TypeError as error:
             raise Stop("--json-params takes a JSON object.", USAGE) from error
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key.rstrip(":"):
-            raise Stop(f"--parameter takes key=text or key:=JSON, not {pair!r}.", USAGE)
-        if key.endswith(":"):
-            try:
-                parameters[key[:-1]] = json.loads(value)
-            except ValueError as error:
-                raise Stop(f"--parameter {key[:-1]}: {value!r} is not JSON.", USAGE) from error
-        else:
-            parameters[key] = value
-    return parameters
+    return parameters | pairs_of(pairs, "--parameter")
 
 
 def _short(inputs: dict[str, Any] | None) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from casekeeper.cli.exits import USAGE, Stop
+from casekeeper.cli.opening import read_settings
 from casekeeper.cli.output import Output
-from casekeeper.cli.reach import is_shared, read_settings
 
 if TYPE_CHECKING:
-    from casekeeper.server import FirstLogin
+    from casekeeper.identity.opening import FirstLogin
     from casekeeper.settings import Settings
 
 
@@ -39,7 +39,7 @@ def serve(
 ) -> None:
     """Serve a data directory. The first start makes an operator and shows the login once."""
     settings = read_settings(data, host=host, port=port, workers=workers)
-    if settings.workers > 1 and not is_shared(settings):
+    if settings.workers > 1 and not settings.is_shared:
         raise Stop(
             "The embedded store serves one process: --workers must be 1, or the store PostgreSQL or Firestore.",
             USAGE,

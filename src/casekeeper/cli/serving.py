@@ -16,16 +16,10 @@ from typing import Any, TypeVar
 import uvicorn
 
 from casekeeper.asgi import create_app
-from casekeeper.cli.exits import DATA, INTERRUPTED, UNAVAILABLE, USAGE, Stop
-from casekeeper.cli.reach import HOLDER, holder
-from casekeeper.errors import StoreUnavailable
-from casekeeper.policy import PolicyMisfit
-from casekeeper.server import Server, open_server
+from casekeeper.cli.exits import INTERRUPTED, UNAVAILABLE, Stop
+from casekeeper.cli.opening import HOLDER, opened_server
+from casekeeper.server import Server
 from casekeeper.settings import Settings
-from casekeeper.storage.addresses import StoreAddressInvalid
-from casekeeper.storage.bus.opening import BusAddressInvalid
-from casekeeper.storage.sql.migrating import SchemaTooNew
-from casekeeper.storage.sqlite.store import DirectoryInUse
 
 T = TypeVar("T")
 
@@ -74,9 +68,10 @@ async def serving(
     `bound` is a port that is bound already, and told of, by whoever shares it out.
 
     Raises:
-        Stop: The directory is in use or too new, or the port is taken.
+        CannotStart: The directory is in use or too new, the store or the settings cannot be used.
+        Stop: The port is taken.
     """
-    async with opened(settings) as server:
+    async with opened_server(settings) as server:
         if bound is not None:
             async with _answering(server, bound):
                 yield server, url_of(settings.host, bound.getsockname()[1])
@@ -85,34 +80,6 @@ async def serving(
             async with _answering(server, own):
                 with holding(settings, own) as url:
                     yield server, url
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncGenerator[Server]:
-    """The server of a directory, behind no door yet.
-
-    Raises:
-        Stop: The directory is in use or too new, the store is away, or the settings do not fit.
-    """
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise Stop(f"The data directory {settings.data} cannot be made: {error.strerror}.", DATA) from error
-    try:
-        async with open_server(settings) as server:
-            yield server
-    except DirectoryInUse as error:
-        url = holder(settings.data)
-        where = f" by the server at {url}" if url else " by another casekeeper command"
-        raise Stop(f"{settings.data} is in use{where}.", DATA) from error
-    except SchemaTooNew as error:
-        raise Stop(f"{error}.", DATA) from error
-    except (StoreAddressInvalid, BusAddressInvalid) as error:
-        raise Stop(f"{str(error).removesuffix('.')}.", USAGE) from error
-    except PolicyMisfit as error:
-        raise Stop(f"CASEKEEPER_POLICIES: {error}.", DATA) from error
-    except StoreUnavailable as error:
-        raise Stop(str(error), UNAVAILABLE) from error
 
 
 @asynccontextmanager

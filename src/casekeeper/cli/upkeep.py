@@ -5,18 +5,17 @@ import platform
 import shutil
 import sqlite3
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
 from casekeeper.cli.command import data_command
-from casekeeper.cli.exits import DATA, UNAVAILABLE, UNHEALTHY, Stop
+from casekeeper.cli.exits import DATA, UNHEALTHY, Stop
+from casekeeper.cli.opening import DATABASE, holder, locked
 from casekeeper.cli.output import Column, Output
-from casekeeper.cli.reach import DATABASE, existing, holder, is_shared
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.settings import Settings
@@ -27,7 +26,7 @@ config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=No
 _LITTLE_SPACE = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Check:
     """One thing that doctor looked at."""
 
@@ -46,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 
 async def doctor(settings: "Settings", out: Output) -> None:
     """Check a data directory and this machine; changes nothing."""
-    shared = is_shared(settings)
+    shared = settings.is_shared
     checks = [*_machine(), _policies(settings), *_directory(settings.data, shared)]
     if shared:
         checks.append(await _shared_store(settings))
@@ -70,10 +69,12 @@ async def migrate(settings: "Settings", out: Output) -> None:
     from casekeeper.storage.sql.migrating import NEWEST
     from casekeeper.storage.sqlite.opening import migrate as bring_up
 
-    if is_shared(settings):
-        changed = await _migrate_shared(settings)
+    if settings.is_shared:
+        from casekeeper.storage.opening import migrate_shared
+
+        changed = await migrate_shared(settings.store, settings.data, settings.store_limits)
     else:
-        with _alone(settings) as database:
+        with locked(settings) as database:
             changed = bring_up(database)
     text = f"Migrated to schema {NEWEST}." if changed else f"Nothing to do: the schema is at {NEWEST}."
     if settings.store.startswith("firestore"):
@@ -81,53 +82,19 @@ async def migrate(settings: "Settings", out: Output) -> None:
     out.answer({"schema": NEWEST, "changed": changed}, text)
 
 
-async def _migrate_shared(settings: "Settings") -> bool:
-    from casekeeper.errors import StoreUnavailable
-    from casekeeper.server import store_limits
-    from casekeeper.storage.addresses import StoreAddressInvalid
-    from casekeeper.storage.opening import migrate_shared
-    from casekeeper.storage.sql.migrating import SchemaTooNew
-
-    try:
-        return await migrate_shared(settings.store, settings.data, store_limits(settings))
-    except (StoreAddressInvalid, SchemaTooNew) as error:
-        raise Stop(f"The store cannot be used: {error}.", DATA) from error
-    except StoreUnavailable as error:
-        raise Stop(error.detail, UNAVAILABLE) from error
-
-
 async def reindex(settings: "Settings", out: Output) -> None:
     """Make the search index anew from the documents. It is needed only if `doctor` finds a fault in it."""
     from casekeeper.storage.sqlite.opening import rebuild_search
 
-    if is_shared(settings):
+    if settings.is_shared:
         raise Stop(
             "This is for the embedded store. PostgreSQL keeps its index by itself; beside Firestore, delete the file "
             "that CASEKEEPER_SEARCH names (search.db in the data directory) while its server is stopped.",
             DATA,
         )
-    with _alone(settings) as database:
+    with locked(settings) as database:
         documents = rebuild_search(database)
     out.answer({"documents": documents}, f"Indexed {documents:,} documents.")
-
-
-@contextmanager
-def _alone(settings: "Settings") -> Generator[Path]:
-    """The database of a directory that nobody else uses meanwhile."""
-    from casekeeper.storage.sql.migrating import SchemaTooNew
-    from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock
-
-    data = existing(settings)
-    try:
-        lock = DirectoryLock(data)
-    except DirectoryInUse as error:
-        raise Stop(f"{data} is in use. Stop its server first.", DATA) from error
-    try:
-        yield data / DATABASE
-    except (SchemaTooNew, sqlite3.Error) as error:
-        raise Stop(f"{error}.", DATA) from error
-    finally:
-        lock.release()
 
 
 @data_command(config, "show")
@@ -191,8 +158,6 @@ def _directory(data: Path, shared: bool) -> Iterator[Check]:
 
 async def _blobs(settings: "Settings") -> Check:
     from casekeeper.errors import StoreUnavailable
-    from casekeeper.server import store_limits
-    from casekeeper.storage.addresses import BlobsAddressInvalid
     from casekeeper.storage.blobs.opening import open_blobs
 
     usual, address = settings.data / "blobs", settings.blobs
@@ -202,8 +167,8 @@ async def _blobs(settings: "Settings") -> Check:
         return Check("blobs", "ok" if there else "wrong", f"{_files(folder)} files" if there else "no folder")
     try:
         # Only whether it answers; nothing is read from it.
-        await open_blobs(store_limits(settings), settings.data, cast(Any, None))
-    except (BlobsAddressInvalid, StoreUnavailable) as error:
+        await open_blobs(settings.store_limits, settings.data, cast(Any, None))
+    except StoreUnavailable as error:
         return Check("blobs", "wrong", str(error))
     if left := _files(usual):
         return Check("blobs", "warning", f"in {address}; {left} files in {usual} are not read")
@@ -215,26 +180,25 @@ def _files(folder: Path) -> int:
 
 
 def _lock(data: Path) -> Check:
-    from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock
+    from casekeeper.errors import DirectoryInUse, DirectoryUnusable
+    from casekeeper.storage.sqlite.store import DirectoryLock
 
     try:
         DirectoryLock(data).release()
     except DirectoryInUse:
         return Check("server", "ok", f"running at {holder(data)}" if holder(data) else "in use by a command")
-    except OSError as error:
-        return Check("server", "wrong", f"the lock cannot be tried: {error.strerror}")
+    except DirectoryUnusable as error:
+        return Check("server", "wrong", f"the lock cannot be tried: {error}")
     return Check("server", "ok", "none is running")
 
 
 async def _shared_store(settings: "Settings") -> Check:
     from casekeeper.errors import StoreUnavailable
-    from casekeeper.server import store_limits
-    from casekeeper.storage.addresses import StoreAddressInvalid
     from casekeeper.storage.opening import shared_version
 
     try:
-        version, newest = await shared_version(settings.store, store_limits(settings))
-    except (StoreAddressInvalid, StoreUnavailable) as error:
+        version, newest = await shared_version(settings.store, settings.store_limits)
+    except StoreUnavailable as error:
         return Check("store", "wrong", str(error))
     if version is None:
         return Check("schema", "warning", "nothing is in the store yet (casekeeper migrate)")
@@ -251,6 +215,7 @@ def _schema(version: str | None, newest: str) -> Check:
 
 def _store(data: Path) -> Iterator[Check]:
     from casekeeper.cli.readonly import ReadOnly
+    from casekeeper.errors import DirectoryUnusable
     from casekeeper.storage.sql.migrating import NEWEST
     from casekeeper.storage.sqlite.opening import schema_version
 
@@ -261,7 +226,7 @@ def _store(data: Path) -> Iterator[Check]:
         size = (data / DATABASE).stat().st_size
         detail = "; ".join(found) if found else f"no fault in {size / 1024**2:.1f} MiB"
         yield Check("integrity", "wrong" if found else "ok", detail)
-    except (sqlite3.Error, Stop) as error:
+    except (sqlite3.Error, DirectoryUnusable) as error:
         yield Check("integrity", "wrong", f"the store cannot be read: {error}")
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from casekeeper.cli.command import placed_command
+from casekeeper.cli.connection import Target
 from casekeeper.cli.exits import NOT_FOUND, USAGE, Stop
 from casekeeper.cli.output import Column, Output, printable
-from casekeeper.cli.reach import Where
-from casekeeper.cli.recorded import Records, records_of
+from casekeeper.cli.record_sources import Records, records_of
 
 if TYPE_CHECKING:
     from casekeeper.verify import Finding, Report
@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 async def verify(
-    where: Where,
+    target: Target,
     out: Output,
     casefile: Annotated[
         list[str] | None, typer.Option(help="Only this casefile; may be repeated.", show_default=False)
@@ -63,7 +63,7 @@ async def verify(
         except OSError as error:
             raise Stop(f"The record cannot be read: {error}.", USAGE) from error
     else:
-        async with records_of(where) as records:
+        async with records_of(target) as records:
             report = await _verify(records, casefile or [], session or [], kept)
             if documents and (casefile or not session):
                 documents_checked, findings = await _documents(records, casefile or [])

@@ -17,14 +17,16 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from casekeeper.cli.exits import FAULT, INTERRUPTED, UNAVAILABLE, Stop, say
-from casekeeper.cli.serving import bind, holding, opened, run_loop, serving, stopping
+from casekeeper.cli.exits import FAULT, INTERRUPTED, UNAVAILABLE, Stop, say, told
+from casekeeper.cli.opening import opened_server
+from casekeeper.cli.serving import bind, holding, run_loop, serving, stopping
+from casekeeper.errors import CasekeeperError
 from casekeeper.values import value
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-    from casekeeper.server import FirstLogin
+    from casekeeper.identity.opening import FirstLogin
     from casekeeper.settings import Settings
 
 # A worker that stood so long was a good one.
@@ -62,7 +64,8 @@ async def supervise(
     every worker answers.
 
     Raises:
-        Stop: The store cannot be opened, the port is taken, or workers end again and again.
+        CannotStart: The store cannot be opened.
+        Stop: The port is taken, or workers end again and again.
     """
     living: dict[int, SpawnProcess] = {}
 
@@ -73,7 +76,7 @@ async def supervise(
 
     with stopping(leave) as stop:
         bound = bind(settings.host, settings.port)
-        async with opened(settings) as server:
+        async with opened_server(settings, use="prepare") as server:
             first = server.first_login
         prepared(first)
         with holding(settings, bound) as url:
@@ -201,6 +204,8 @@ def _work(settings: "Settings", bound: socket.socket, ready: Connection) -> None
     except Stop as stop:
         say(f"error: {stop}")
         sys.exit(stop.code)
+    except CasekeeperError as error:
+        sys.exit(told(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(INTERRUPTED)
 

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
-from casekeeper.client import verbs
+from casekeeper.client.accounts import Accounts, Keys
+from casekeeper.client.casefiles import Casefiles, Permissions
 from casekeeper.client.connection import Connection, Retry, new_request_id
+from casekeeper.client.documents import Documents
 from casekeeper.client.errors import (
     ApiError,
     Conflict,
@@ -37,11 +39,8 @@ from casekeeper.client.errors import (
     Unreachable,
     unreachable,
 )
-from casekeeper.client.people import Accounts, Keys
-from casekeeper.client.places import Casefiles, Documents, Permissions
-from casekeeper.client.tokens import TokenSource
-from casekeeper.client.uploads import Progress
-from casekeeper.client.work import (
+from casekeeper.client.payloads import read
+from casekeeper.client.sessions import (
     Events,
     Operation,
     Operations,
@@ -50,6 +49,8 @@ from casekeeper.client.work import (
     stream_execute,
     tool,
 )
+from casekeeper.client.tokens import TokenSource
+from casekeeper.client.uploads import Progress
 
 if TYPE_CHECKING:
     from casekeeper.client.results import Result
@@ -195,6 +196,16 @@ class Casekeeper:
             request_id=request_id,
         )
 
+    async def call(
+        self, verb: str, fields: Mapping[str, Any] | None = None, *, request_id: str | None = None
+    ) -> Any:
+        """The result of any verb (docs/api.md), such as `casefiles/create`; `fields` are those of its command.
+
+        Raises:
+            KeyError: There is no such verb.
+        """
+        return await self._connection.ask(verb, fields or {}, request_id)
+
     async def record(self, session_id: str) -> AsyncGenerator[bytes]:
         """The lines of a session's record, as `casekeeper verify` and `verify.py` check them.
 
@@ -217,4 +228,5 @@ class Casekeeper:
 
     async def catalog(self) -> "list[CatalogEntry]":
         """All operations: what they do, take and need."""
-        return verbs.CATALOG.answer(await self._connection.json(verbs.CATALOG.path)).items
+        found = await self._connection.json("/v1/catalog")
+        return read("operations.operation:CatalogEntry", found, is_page=True).items

@@ -5,9 +5,8 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -23,13 +22,13 @@ from casekeeper.client.errors import (
     error_of_response,
     unreachable,
 )
+from casekeeper.client.payloads import command_of, result_of
 from casekeeper.client.tokens import Held, Tokens, TokenSource
-from casekeeper.client.verbs import LOG_IN, REFRESH, Verb
+from casekeeper.values import value
+from casekeeper.verbs import VERBS
 
 if TYPE_CHECKING:
     from casekeeper.identity.logins import TokenSet
-
-T = TypeVar("T")
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # A missing key for a model does not appear while one waits.
@@ -37,7 +36,7 @@ _LASTING = {"model_unavailable"}
 _STILL_RUNNING = "still_running"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retry:
     """How often and how patiently a call is tried again.
 
@@ -75,8 +74,8 @@ class Connection:
         self.tokens = Tokens(
             token=token,
             credentials=credentials,
-            log_in=self._ask_open(LOG_IN),
-            refresh=self._ask_open(REFRESH),
+            log_in=self._ask_open("auth/token"),
+            refresh=self._ask_open("auth/refresh"),
         )
         # A connection that is answered at all is not cut: how long an operation takes is the server's business,
         # and a call that outlives the timeout is taken up again under its request_id.
@@ -89,17 +88,18 @@ class Connection:
             headers={"User-Agent": "casekeeper-python"},
         )
 
-    async def ask(self, verb: Verb[T], fields: Mapping[str, Any], request_id: str | None = None) -> T:
-        """The answer to a call.
+    async def ask(self, name: str, fields: Mapping[str, Any], request_id: str | None = None) -> Any:
+        """The result of the verb of this name.
 
         Raises:
             ApiError: The branch says why there is none.
         """
-        body: dict[str, Any] = {"payload": verb.command(fields)}
+        verb = VERBS[name]
+        body: dict[str, Any] = {"payload": command_of(verb, fields)}
         if verb.changes:
             body["request_id"] = request_id or new_request_id()
         payload = await self.payload(lambda: self.http.build_request("POST", verb.path, json=body))
-        return verb.answer(payload)
+        return result_of(verb, payload)
 
     async def payload(self, make: Callable[[], httpx2.Request], *, repeatable: bool = True) -> Any:
         """The payload inside the envelope of an answer, as JSON."""
@@ -186,13 +186,15 @@ class Connection:
             return failure.retry_after_s
         return self.retry.wait_s(tried)
 
-    def _ask_open(self, verb: "Verb[TokenSet]") -> Callable[[dict[str, Any]], Any]:
+    def _ask_open(self, name: str) -> Callable[[dict[str, Any]], Any]:
+        verb = VERBS[name]
+
         async def ask(fields: dict[str, Any]) -> "TokenSet":
-            body = {"payload": verb.command(fields)}
+            body = {"payload": command_of(verb, fields)}
             response = await self.send(
                 lambda: self.http.build_request("POST", verb.path, json=body), known=False
             )
-            return verb.answer(_json(response)["payload"])
+            return result_of(verb, _json(response)["payload"])
 
         return ask
 

@@ -10,7 +10,7 @@ ApiError                     code, detail, status, request_id, problem (the whol
 ├── TooLarge           413   more than the server takes (also 431)
 ├── Invalid            422   the request does not fit; `errors` names the fields
 ├── Limited            429   too much, too fast; `retry_after_s`
-├── Unavailable        503   store, model or server away; also 502 and 504 of a proxy
+├── Unavailable        503   store, model or server unavailable; also 502 and 504 of a proxy
 │   └── Unreachable     —    no answer came: refused, cut off, timed out
 ├── ServerFault        500   a fault of the server; `problem["incident"]` says where to look
 └── OperationFailed     —    raised by `Result.raise_for_failure()` alone: it ran, and failed
@@ -20,14 +20,15 @@ ApiError                     code, detail, status, request_id, problem (the whol
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from pydantic import ValidationError
 
+from casekeeper.values import value
+
 if TYPE_CHECKING:
-    from casekeeper.client.results import Result
+    from casekeeper.execution.status import Executed
 
 
 class ApiError(Exception):
@@ -79,7 +80,7 @@ class TooLarge(ApiError):
     """More than the server takes."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FieldProblem:
     """One thing wrong with one field."""
 
@@ -101,7 +102,7 @@ class Limited(ApiError):
 
 
 class Unavailable(ApiError):
-    """Something that the call needs is away. Nothing was half done."""
+    """Something that the call needs is unavailable. Nothing was half done."""
 
 
 class Unreachable(Unavailable):
@@ -115,7 +116,7 @@ class ServerFault(ApiError):
 class OperationFailed(ApiError):
     """An operation ran and failed; `result` is all that is known of it."""
 
-    def __init__(self, result: "Result") -> None:
+    def __init__(self, result: "Executed") -> None:
         error = result.error
         super().__init__(
             error.type if error else "failed", error.message if error else f"It is {result.status}."

@@ -1,20 +1,14 @@
 """Lists that are longer than a page."""
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from casekeeper.client.connection import Connection
-from casekeeper.client.verbs import Verb
-
-if TYPE_CHECKING:
-    from casekeeper.paging import Page
-
-T = TypeVar("T")
 
 _PAGE = 200
 
 
-async def each(connection: Connection, verb: "Verb[Page[T]]", fields: Mapping[str, Any]) -> AsyncGenerator[T]:
+async def each(connection: Connection, verb: str, fields: Mapping[str, Any]) -> AsyncGenerator[Any]:
     """All items of a list, page by page as they are asked for."""
     cursor = None
     while True:

@@ -13,13 +13,15 @@ from pydantic_core import from_json
 
 from casekeeper.client.connection import Connection, new_request_id
 from casekeeper.client.errors import ServerFault, error_of, unreachable
-from casekeeper.client.verbs import EXECUTE, GET_OPERATION, read
+from casekeeper.client.payloads import command_of, read, result_of
+from casekeeper.verbs import VERBS
 
 if TYPE_CHECKING:
     from casekeeper.client.results import Result
     from casekeeper.journal.events import ExecutionEvent
     from casekeeper.sessions.streamed import StreamedDelta
 
+_EXECUTE = VERBS["sessions/execute"]
 # A heartbeat comes every 15 s: three missing ones mean that nobody is there.
 _SILENCE_S = 45.0
 # A connection that stood this long was a good one, even if nothing happened on it.
@@ -62,20 +64,20 @@ async def execute(
     connection: Connection, fields: dict[str, Any], request_id: str | None
 ) -> "AsyncGenerator[ExecutionEvent | StreamedDelta | Result]":
     """Run an operation: its facts and its children's, progress in between, last the result."""
-    body = {"request_id": request_id or new_request_id(), "payload": EXECUTE.command(fields)}
+    body = {"request_id": request_id or new_request_id(), "payload": command_of(_EXECUTE, fields)}
     started: ExecutionEvent | None = None
     family: set[str] = set()
     seen, cuts = 0, 0
     # Until its `started` has come, nothing is known of the run: the same request_id finds it, or begins it.
     while started is None:
-        request = partial(_request, connection, "POST", EXECUTE.path, json=body)
+        request = partial(_request, connection, "POST", _EXECUTE.path, json=body)
         async with aclosing(_frames(connection, request)) as frames:
             async for frame in frames:
                 if frame is None:
                     break
                 match frame.event:
                     case "finished":
-                        yield EXECUTE.answer(from_json(frame.data)["payload"])
+                        yield result_of(_EXECUTE, from_json(frame.data)["payload"])
                         return
                     case "end":
                         raise ServerFault("stream_ended", "The stream ended without a result.")
@@ -91,7 +93,7 @@ async def execute(
     async with aclosing(_rest(connection, started, family, seen)) as rest:
         async for item in rest:
             yield item
-    yield await connection.ask(GET_OPERATION, {"event_id": started.event_id})
+    yield await connection.ask("operations/get", {"event_id": started.event_id})
 
 
 async def _rest(

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from casekeeper.client.errors import Unauthenticated
+from casekeeper.values import value
 
 if TYPE_CHECKING:
     from casekeeper.identity.logins import TokenSet
@@ -20,7 +21,7 @@ _MARGIN_S = 30.0
 _SCOPES_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Held:
     """An access token in use. `number` counts the renewals, so that late news of an old token is not believed."""
 

@@ -3,25 +3,27 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from casekeeper.client import streams
 from casekeeper.client.connection import Connection, new_request_id
 from casekeeper.client.errors import ApiError, ServerFault
-from casekeeper.client.verbs import CANCEL_OPERATION, QUERY_EVENTS, UPLOAD
+from casekeeper.client.payloads import result_of
+from casekeeper.values import value
+from casekeeper.verbs import VERBS
 
 if TYPE_CHECKING:
     from casekeeper.client.results import Result
     from casekeeper.documents.filing import Uploaded
 
+_UPLOAD = VERBS["documents/upload"]
 _CHUNK = 256 * 1024
 _SEPARATOR = b"\nFrom "
 _NAME_MAX = 255
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Progress:
     """How far an import is. `total` of documents is an estimate; None where there is none."""
 
@@ -147,27 +149,27 @@ async def _upload(
     payload = await connection.payload(
         lambda: connection.http.build_request(
             "POST",
-            UPLOAD.path,
+            _UPLOAD.path,
             params={"casefile_id": casefile_id, "filename": filename},
             headers=headers,
             content=source.chunks(),
         ),
         repeatable=source.is_repeatable,
     )
-    return UPLOAD.answer(payload)
+    return result_of(_UPLOAD, payload)
 
 
 async def _cancel(connection: Connection, casefile_id: str, request_id: str) -> None:
     """Cancel the operation of a request, if it has begun."""
     try:
         wanted = {"casefile_id": casefile_id, "request_id": request_id, "view": "journal", "limit": 1}
-        found = await connection.ask(QUERY_EVENTS, wanted)
+        found = await connection.ask("events/query", wanted)
         for event in found.items:
             await connection.ask(
-                CANCEL_OPERATION, {"event_id": event.event_id, "reason": "The import was stopped."}
+                "operations/cancel", {"event_id": event.event_id, "reason": "The import was stopped."}
             )
     except ApiError:
-        # Who stops an import should not wait for a server that is away; its deadline ends the operation.
+        # Whoever stops an import does not wait for a server that is unavailable; the operation's deadline ends it.
         pass
 
 

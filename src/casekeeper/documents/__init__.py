@@ -1,1 +1,1 @@
-"""What a casefile holds: mails and other documents, how they are read in and how they are searched."""
+"""Documents: what a casefile holds, how it is filed, kept and found."""

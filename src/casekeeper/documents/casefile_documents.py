@@ -20,13 +20,13 @@ from casekeeper.documents.document import (
     Upload,
     page_of_documents,
 )
-from casekeeper.documents.readers import Arrived, Readers
 from casekeeper.documents.search import Found, Search, SearchDocuments, find
 from casekeeper.documents.threads import thread_of
 from casekeeper.errors import CasefileFull, DocumentNotFound
 from casekeeper.ids import DocumentId, new_document_id
 from casekeeper.journal.commits import Record
 from casekeeper.paging import Cursors, Page
+from casekeeper.reading.readers import Arrived, Readers
 
 _AT_A_TIME = 10
 

@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
-from casekeeper.casefiles.casefile import CasefileStore, FenceBroken
+from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import (
@@ -32,15 +33,14 @@ from casekeeper.ids import CasefileId, DocumentId, new_event_id
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask
+from casekeeper.strict import Strict
 
 # What every store writes in one commit.
 _AT_ONCE = 200
 
 
-class DeleteTheDocuments(BaseModel):
+class DeleteTheDocuments(Strict):
     """Delete documents and what was attached to them, for good. The record keeps that they were there."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     document_ids: Annotated[list[DocumentId], Field(min_length=1, max_length=100)]
@@ -190,25 +190,23 @@ class Custody:
         casefile = await self._casefiles.casefile(access.casefile_id)
         if casefile is None or casefile.record_session_id is None:
             raise CasefileNotFound(access.casefile_id)
-        try:
-            await self._tell(access, casefile.record_session_id, document)
-        except FenceBroken:
-            access = await self._gate.enter(access.caller, access.casefile_id, Action.READ, again=True)
-            await self._tell(access, casefile.record_session_id, document)
+        session_id, caller = casefile.record_session_id, access.caller
 
-    async def _tell(self, access: Access, session_id: str, document: DocumentSummary) -> None:
-        now = self._clock()
-        fact = Fact(
-            casefile_id=access.casefile_id,
-            session_id=session_id,
-            event_id=new_event_id(now),
-            kind=Kind.DOCUMENT_READ,
-            actor=access.caller.pseudonym,
-            started_at=now,
-            permission=access.permission,
-            payload=Payload.of_fields(inputs=_told(document)),
-        )
-        await self._commits.commit(Commit((fact,), (access.fence,)))
+        async def attempt(again: bool) -> None:
+            at, now = await self._gate.entered(access, Action.READ, again=again), self._clock()
+            fact = Fact(
+                casefile_id=at.casefile_id,
+                session_id=session_id,
+                event_id=new_event_id(now),
+                kind=Kind.DOCUMENT_READ,
+                actor=caller.pseudonym,
+                started_at=now,
+                permission=at.permission,
+                payload=Payload.of_fields(inputs=_told(document)),
+            )
+            await self._commits.commit(Commit((fact,), (at.fence,)))
+
+        await retried(attempt)
 
 
 async def _whole(raw: bytes) -> AsyncGenerator[bytes]:

@@ -1,7 +1,6 @@
 """Documents: what a casefile holds, and the one handle through which operations reach them."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from casekeeper.clock import to_us
 from casekeeper.ids import CasefileId, DocumentId, UserId
 from casekeeper.journal.commits import About, Record
 from casekeeper.paging import Cursors, Page
+from casekeeper.values import value
 
 INLINE_BYTES = 256 * 1024
 """Raw bytes up to this size are kept in the database, in the commit of their document; larger ones as blobs.
@@ -68,7 +68,7 @@ class CasefileCounts(BaseModel):
     top_senders: list[tuple[str, int]] = []
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Upload:
     """Bytes that were brought in and not filed yet."""
 
@@ -81,7 +81,7 @@ class Upload:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddDocument(Record):
     """A document with its raw bytes, unless these are a blob. The same bytes twice in a casefile add nothing."""
 
@@ -93,7 +93,7 @@ class AddDocument(Record):
         return (About("casefile", self.document.casefile_id, alone=True),)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeleteDocuments(Record):
     """What these documents say is gone for good; that they were there stays. Those that are gone already are left."""
 
@@ -106,7 +106,7 @@ class DeleteDocuments(Record):
         return (About("casefile", self.casefile_id, alone=True),)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutUpload(Record):
     """An upload that waits to be filed."""
 
@@ -121,7 +121,7 @@ class PutUpload(Record):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DropUpload(Record):
     """The upload is not needed any more."""
 
@@ -168,7 +168,7 @@ FencedWrite = Callable[[Sequence[Record]], Awaitable[None]]
 """Writes records for a running operation, while it is open and its caller's permission stands."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewDocument:
     """A document to be filed. Where `raw` is None, its bytes are a blob already, named by `document_id`."""
 

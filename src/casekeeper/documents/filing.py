@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
-from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
+from casekeeper.casefiles.casefile import CasefileIsActive
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import (
@@ -26,14 +27,13 @@ from casekeeper.ids import CasefileId, DocumentId, new_upload_id
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
+from casekeeper.strict import Strict
 
 UPLOAD_KEPT = timedelta(hours=24)
 
 
-class ListDocuments(BaseModel):
+class ListDocuments(Strict):
     """Documents of a casefile, newest filed first."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     kind: Annotated[str, StringConstraints(max_length=40)] | None = None
@@ -41,10 +41,8 @@ class ListDocuments(BaseModel):
     cursor: str | None = None
 
 
-class GetDocument(BaseModel):
+class GetDocument(Strict):
     """One document with its text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     document_id: DocumentId
@@ -134,11 +132,12 @@ class Filing:
     async def _commit(self, access: Access, record: PutUpload, ask: Ask) -> None:
         claim = self._requests.claim(ask, record.upload.upload_id)
         active = CasefileIsActive(access.casefile_id)
-        try:
-            await self._commits.commit(Commit((), (*claim, access.fence, active), (*claim, record)))
-        except FenceBroken:
-            access = await self._gate.enter(access.caller, access.casefile_id, Action.ADD, again=True)
-            await self._commits.commit(Commit((), (*claim, access.fence, active), (*claim, record)))
+
+        async def attempt(again: bool) -> None:
+            at = await self._gate.entered(access, Action.ADD, again=again)
+            await self._commits.commit(Commit((), (*claim, at.fence, active), (*claim, record)))
+
+        await retried(attempt)
 
     async def _uploaded(self, upload_id: str) -> Uploaded:
         upload = await self._store.upload(upload_id)

@@ -5,9 +5,10 @@ The language is Gmail's (`docs/search.md`); `query_parser.py` reads it. A furthe
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
+
+from casekeeper.values import value
 
 QUERY_MAX_CHARS: Final = 2_000
 TERMS_MAX: Final = 100
@@ -16,21 +17,21 @@ DEPTH_MAX: Final = 10
 FieldName: TypeAlias = Literal["from", "to", "cc", "bcc", "subject", "filename"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Word:
     """A word as typed, without spaces; upper and lower case mean the same. Holds at least a letter or a digit."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Phrase:
     """Words in this order, next to each other. Holds at least a letter or a digit."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Near:
     """Both within so many words of each other, in either order."""
 
@@ -39,7 +40,7 @@ class Near:
     words: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Field:
     """The term must be in this field; `to` includes those in copy and blind copy, as in Gmail."""
 
@@ -47,7 +48,7 @@ class Field:
     term: Word | Phrase
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mark:
     """What a document is, not what it says: a label, a message id … (`marks.py`)."""
 
@@ -55,7 +56,7 @@ class Mark:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sent:
     """Sent at this instant or later, or before it. A document without a date is neither."""
 
@@ -63,7 +64,7 @@ class Sent:
     instant: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Size:
     """Larger than so many bytes, or smaller."""
 
@@ -71,21 +72,21 @@ class Size:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class And:
     """All must match, in any order; without terms everything does."""
 
     terms: "tuple[Term, ...]" = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Or:
     """One of them must match."""
 
     terms: "tuple[Term, ...]"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Not:
     """The term must not match."""
 

@@ -1,7 +1,6 @@
 """Finding documents: what a search asks, what it answers, and its pages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final, Protocol
 
@@ -13,6 +12,7 @@ from casekeeper.documents.marks import KIND
 from casekeeper.documents.query import QUERY_MAX_CHARS, And, Mark, Sent, Size, Term, leaves
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
+from casekeeper.values import value
 
 FACETED_MAX: Final = 20_000
 """Facets count so many documents at most."""
@@ -67,7 +67,7 @@ class Found(Page[Hit]):
     facets: Facets | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Behind which hit a page starts: so many of the best ones, or the keys of the last one by date."""
 
@@ -75,7 +75,7 @@ class Place:
     behind: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ranked:
     """A hit and the keys by which it is sorted by date."""
 

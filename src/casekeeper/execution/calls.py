@@ -9,7 +9,7 @@ from casekeeper.errors import Quota
 from casekeeper.execution.facts import Asked
 from casekeeper.execution.runner import Running
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.events import Fact, OperationType
+from casekeeper.journal.events import Fact
 from casekeeper.journal.operations import Held, OperationRef, OwnedBy
 from casekeeper.journal.requests import Ask
 from casekeeper.operations.admitting import Admitted
@@ -63,7 +63,7 @@ class Call:
     @property
     def asked(self) -> Asked:
         """What it asks for, as facts tell it."""
-        type_ = OperationType(self.operation.operation_type)
+        type_ = self.operation.operation_type
         parent, name, inputs = self.parent, self.operation.name, self.operation.inputs
         return Asked(
             type_,

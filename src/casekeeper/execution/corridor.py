@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 
 from casekeeper.casefiles.access import Gate
-from casekeeper.casefiles.casefile import FenceBroken
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
-from casekeeper.errors import Denied, ShuttingDown, StoreUnavailable
+from casekeeper.errors import Denied, ShuttingDown
 from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.facts import Asked, denied_fact
 from casekeeper.execution.life import Life
@@ -29,8 +29,7 @@ from casekeeper.operations.operation import Operation
 from casekeeper.sessions.manager import CasefileSessionManager, SessionContext
 from casekeeper.sessions.session import AutoSessionExists
 
-# Each lost race means that another call got through; a handful of tries is plenty.
-TRIES = 8
+_RACES = (IdTaken, AutoSessionExists, AlreadyClaimed)
 
 Contexts = Callable[["Executor", Started], MDSContext]
 """Makes what a started operation may see and do; nested calls in it come back to the executor."""
@@ -77,10 +76,12 @@ class Executor:
         # What runs still gets its time, and what it calls with it.
         if self._runner.is_ending or (self._runner.is_draining and call.parent is None):
             raise ShuttingDown
-        overtaken = spent = False
-        for _ in range(TRIES):
+        spent = False
+
+        async def attempt(again: bool) -> tuple[SessionContext, Started | Outcome | str]:
+            nonlocal spent
             context = await self._manager.validate_and_get_session(  # where
-                call.caller, call.place, again=overtaken, on_record=call.parent is None
+                call.caller, call.place, again=again, on_record=call.parent is None
             )
             if earlier := await self._requests.find(call.ask):  # replay?
                 return context, earlier
@@ -88,14 +89,10 @@ class Executor:
             if not spent:
                 await self._spend(call, context, admitted.operation)  # limits
                 spent = True
-            try:
-                # started, one commit; run, ended
-                return context, await self._life.begin(context, call, admitted, self._open_context)
-            except FenceBroken:
-                overtaken = True
-            except (IdTaken, AutoSessionExists, AlreadyClaimed):
-                pass
-        raise StoreUnavailable("The permission or the session changed again and again; try once more.")
+            # started, one commit; run, ended
+            return context, await self._life.begin(context, call, admitted, self._open_context)
+
+        return await retried(attempt, races=_RACES)
 
     async def resume(self, opened: OpenedOperation) -> Started | None:
         """Take up a waiting operation; None where it is not: `Resuming.take_up` says why.
@@ -109,7 +106,7 @@ class Executor:
 
     async def _admit(self, context: SessionContext, call: Call) -> Admitted:
         try:
-            return self._admitting.admit(call.operation, context.access, tainted=call.is_tainted)
+            return await self._admitting.admit(call.operation, context.access, tainted=call.is_tainted)
         except Denied as refusal:
             if call.parent is None:
                 await self._deny(context, call.asked, refusal)

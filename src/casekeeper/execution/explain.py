@@ -1,9 +1,8 @@
 """`permissions/check`: may somebody do something, and if not, which check fails and what would do."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import READ_ONLY, ROLE_FOR_ACTION, Action, Role
 from casekeeper.casefiles.access import Access, Gate
@@ -12,15 +11,15 @@ from casekeeper.errors import CasefileNotFound, Invalid, Unavailable
 from casekeeper.identity.accounts import Accounts
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import CasefileId, UserId
-from casekeeper.operations.admitting import Admitting
+from casekeeper.operations.admitting import Admitting, scope_of
 from casekeeper.operations.operation import OperationCall
-from casekeeper.policy import Decision, Ruling
+from casekeeper.operations.policy import Decision, Ruling
+from casekeeper.strict import Strict
+from casekeeper.values import value
 
 
-class CheckPermission(BaseModel):
+class CheckPermission(Strict):
     """A dry run: nothing is executed and nothing recorded. For another user only by admins of the casefile."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId
     user_id: UserId | None = Field(default=None, description="Whose permission; the caller's own if absent.")
@@ -33,7 +32,7 @@ class CheckPermission(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """May or may not, and why.
 
@@ -82,9 +81,9 @@ class Explain:
         casefile = await self._store.casefile(command.casefile_id)
         if casefile is None:
             raise CasefileNotFound(command.casefile_id)
-        return self._judge(user_id, command, access, casefile.status)
+        return await self._judge(user_id, command, access, casefile.status)
 
-    def _judge(
+    async def _judge(
         self, user_id: str, command: CheckPermission, access: Access | None, status: Status
     ) -> Verdict:
         call = command.operation
@@ -112,12 +111,12 @@ class Explain:
         if call is None:
             return verdict(None, f"The role {role} reads.", ROLE_FOR_ACTION[Action.READ])
         try:
-            operation = self._admitting.registry.find(call)
+            operation = await self._admitting.registry.find(call, scope_of(access))
         except Invalid as error:
             return verdict("what", error.detail, None)
         decision = self._admitting.decide(operation, access, tainted=command.tainted)
         if decision.ruling is not Ruling.ALLOW:
-            return verdict("what", decision.reason, decision.needed, decision)
+            return verdict("what", decision.reason(operation.name), decision.needed, decision)
         if status is Status.ARCHIVED and not operation.effects <= READ_ONLY:
             return verdict("admit", "The casefile is archived: it can be read, not changed.", decision.needed)
         try:

@@ -21,7 +21,7 @@ from casekeeper.execution.outcomes import Outcome, Outcomes, OutcomeStore, Statu
 from casekeeper.execution.runner import Ending, Runner, Running
 from casekeeper.execution.sizes import Sizes
 from casekeeper.journal.commits import Commit, Commits, Condition
-from casekeeper.journal.events import Fact, Failure, Kind, OperationType
+from casekeeper.journal.events import Fact, Failure, Kind
 from casekeeper.journal.operations import (
     Held,
     OpenedOperation,
@@ -300,7 +300,7 @@ class Life:
             root_event_id=call.parent.root_event_id if call.parent else fact.event_id,
             user_id=call.caller.user_id,
             actor=fact.actor,
-            operation_type=OperationType(call.operation.operation_type),
+            operation_type=call.operation.operation_type,
             operation_name=call.operation.name,
             request_id=fact.request_id,
             owner=self._owner,

@@ -1,7 +1,7 @@
 """Rate limits per user, casefile and tool, over a minute that slides. Replays cost nothing.
 
-Each process counts for itself. Where several serve one store, they tell each other through `Shared` counts; as long as
-those are away, each admits its own part of a limit, and stops sooner where it knows that the others have spent it.
+Where several processes serve one store, Redis counts for all of them. While it is unavailable, each admits its own part
+of a limit, by what it has counted itself.
 """
 
 import math
@@ -12,13 +12,11 @@ from typing import Final, Protocol
 
 from casekeeper.clock import Clock
 from casekeeper.errors import Quota, RateLimited
-from casekeeper.journal.events import OperationType
+from casekeeper.kinds import KINDS
 from casekeeper.operations.operation import Operation
 from casekeeper.values import value
 
 WINDOW_S: Final = 60
-# What a refused caller makes us look at is at most this old.
-_STALE_S: Final = 1
 
 
 @value
@@ -37,7 +35,7 @@ class Rates:
 
     def of(self, operation: Operation) -> int:
         """The operation's own limit."""
-        if operation.type is not OperationType.TOOL:
+        if not KINDS[operation.type].is_rated:
             return 0
         declared = self.tool if operation.limit is None else operation.limit
         return self.tools.get(operation.name, declared)
@@ -45,11 +43,7 @@ class Rates:
 
 @dataclass(slots=True, eq=False)
 class Count:
-    """Operations of one key in this minute and in the one before: of this process, and of the others as it knows them.
-
-    A sliding window out of two fixed ones: of the last minute's operations the share counts that is still inside.
-    The approximation and its small error are described in Cloudflare's "Counting things, a lot of different things".
-    """
+    """Operations of one key that this process has started, in this minute and in the one before."""
 
     name: str
     key: str
@@ -57,54 +51,58 @@ class Count:
     minute: int
     now: int = 0
     before: int = 0
-    others_now: int = 0
-    others_before: int = 0
-    told: int = 0
-    """How many of `now` the others have been told of."""
-    heard_s: float = 0
-    """When the others were last heard of."""
 
     def turn(self, minute: int) -> None:
         """Be in this minute."""
         if minute != self.minute:
-            follows = minute == self.minute + 1
-            self.before, self.others_before = (self.now, self.others_now) if follows else (0, 0)
-            self.now = self.others_now = self.told = 0
-            self.minute = minute
+            self.before = self.now if minute == self.minute + 1 else 0
+            self.now, self.minute = 0, minute
 
-    def left(self, inside: float, share: int) -> float:
-        """How many may still start; a part of one counts as one. `share`: what this process may take alone."""
-        alone = share - self.now - self.before * inside
-        others = self.amount - share - self.others_now - self.others_before * inside
-        return alone if others >= 0 else alone + others
 
-    def full_s(self, passed_s: float, share: int) -> float:
-        """For how many seconds there is no room, where there is none now."""
-        together = _full_s(
-            self.amount, self.now + self.others_now, self.before + self.others_before, passed_s
-        )
-        return max(_full_s(share, self.now, self.before, passed_s), together)
+@value
+class Spent:
+    """What was spent of an amount before this operation, in this minute and in the one before.
+
+    A sliding window out of two fixed ones: of the last minute's operations the share counts that is still inside.
+    The approximation and its small error are described in Cloudflare's "Counting things, a lot of different things".
+    """
+
+    amount: int
+    now: int
+    before: int
+
+    def left(self, inside: float) -> int:
+        """How many may still start; a part of one counts as one."""
+        return math.ceil(self.amount - self.now - self.before * inside)
+
+    def full_s(self, passed_s: float) -> float:
+        """For how many seconds there is no room: until enough of the last minute is gone, or until the next."""
+        if self.now >= self.amount:
+            return WINDOW_S - passed_s
+        return max(0.0, WINDOW_S * (1 - (self.amount - self.now) / self.before) - passed_s)
+
+
+@value
+class Taken:
+    """What all processes together had spent of each count, and whether each had room for one more, which is counted."""
+
+    is_granted: bool
+    spent: Sequence[Spent]
 
 
 class Shared(Protocol):
-    """Counts that several processes share. It may be away at any time."""
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether what it says of the others can be relied on."""
-        ...
+    """Counts that several processes share. It may be unavailable at any time."""
 
     @property
     def offset_s(self) -> float:
         """How far the clock of all is ahead of this process's, in seconds."""
         ...
 
-    async def ask(self, counts: Sequence[Count]) -> bool | None:
-        """Count one more of each, if all have room by the newest count; None if that could not be learnt in time."""
-        ...
+    async def take(self, counts: Sequence[Count], inside: float) -> Taken | None:
+        """Count one more of each, if all have room; None if that cannot be learnt in time.
 
-    def tell(self, counts: Sequence[Count]) -> None:
-        """Tell the others of these soon, and hear of theirs."""
+        `inside`: how much of the last minute still counts.
+        """
         ...
 
 
@@ -114,7 +112,7 @@ class Limits:
     def __init__(
         self, rates: Rates, clock: Clock, *, processes: int = 1, shared: Shared | None = None
     ) -> None:
-        """`processes`: how many serve the store; without word of the others each takes its part of a limit."""
+        """`processes`: how many serve the store; where nobody counts for all, each takes its part of a limit."""
         self._rates = rates
         self._clock = clock
         self._processes = processes
@@ -125,50 +123,38 @@ class Limits:
     async def spend(self, user_id: str, casefile_id: str, operation: Operation) -> tuple[Quota, ...]:
         """Count one operation; where its limits stand afterwards.
 
-        Waits for others only where what they do not know yet could exceed a limit by more than a few percent.
-
         Raises:
             RateLimited: The user's, the casefile's or the tool's minute is full; says when to come back. Nothing
                 was counted.
         """
-        counts = self._of(user_id, casefile_id, operation)
-        shared = self._shared
-        is_alone = shared is None or not shared.is_settled
-        quotas = self._admit(counts, is_alone=is_alone)
-        if shared is not None:
-            if not is_alone and any(c.now - c.told >= self.slack(c.amount) for c in counts):
-                granted = await shared.ask(counts)
-                if granted:
-                    return quotas
-                is_alone = granted is None
-                quotas = self._admit(counts, is_alone=is_alone, is_refused=not is_alone)
-            shared.tell(counts)
+        now_s = self._clock().timestamp() + (self._shared.offset_s if self._shared else 0)
+        counts = self._of(user_id, casefile_id, operation, int(now_s // WINDOW_S))
+        if not counts:
+            return ()
+        passed_s = now_s - self._minute * WINDOW_S
+        inside = _inside(passed_s)
+        taken = await self._shared.take(counts, inside) if self._shared else None
+        taken = taken or self._alone(counts, inside)
+        if not taken.is_granted:
+            raise self._refusal(counts, taken.spent, passed_s)
+        reset_s = _whole(WINDOW_S - passed_s)
         for count in counts:
             count.now += 1
-        return quotas
-
-    def slack(self, amount: int) -> int:
-        """How many operations this process admits before the others know of them.
-
-        All processes together exceed a limit by twice that each at most: what was on its way when the limit was
-        reached, and what is admitted before word of that comes back. So 4 % in all.
-        """
-        return amount // (50 * self._processes)
+        return tuple(
+            Quota(count.name, count.amount, spent.left(inside) - 1, reset_s)
+            for count, spent in zip(counts, taken.spent, strict=True)
+        )
 
     def known(self) -> list[Count]:
         """All counts that still count."""
         return list(self._counts.values())
 
-    def now_s(self) -> float:
-        """Seconds since 1970 by the clock that all count by."""
-        return self._clock().timestamp() + (self._shared.offset_s if self._shared else 0)
+    def _alone(self, counts: Sequence[Count], inside: float) -> Taken:
+        """By what this process knows: its part of each limit, which is never nothing."""
+        spent = [Spent(max(1, count.amount // self._processes), count.now, count.before) for count in counts]
+        return Taken(all(one.left(inside) > 0 for one in spent), spent)
 
-    def _share(self, amount: int, is_alone: bool) -> int:
-        """What this process may take: with no word of the others its part, which is never nothing."""
-        return max(1, amount // self._processes) if is_alone else amount
-
-    def _of(self, user_id: str, casefile_id: str, operation: Operation) -> list[Count]:
-        minute = int(self.now_s() // WINDOW_S)
+    def _of(self, user_id: str, casefile_id: str, operation: Operation, minute: int) -> list[Count]:
         if minute != self._minute:
             self._minute = minute
             # Once a minute: whoever was not here in this one or the last starts from nothing.
@@ -188,35 +174,14 @@ class Limits:
             counts.append(count)
         return counts
 
-    def _admit(
-        self, counts: Sequence[Count], *, is_alone: bool, is_refused: bool = False
-    ) -> tuple[Quota, ...]:
-        """Where the limits will stand when one more of each is counted.
-
-        Raises:
-            RateLimited: One is full, or `is_refused`: others have said so, whatever it looks like here.
-        """
-        passed_s = self.now_s() - self._minute * WINDOW_S
-        inside, reset_s = _inside(passed_s), _whole(WINDOW_S - passed_s)
-        quotas: list[Quota] = []
-        for count in counts:
-            left = math.ceil(count.left(inside, self._share(count.amount, is_alone)))
-            if left <= 0 or is_refused:
-                raise self._refusal(counts, passed_s, is_alone=is_alone)
-            quotas.append(Quota(count.name, count.amount, left - 1, reset_s))
-        return tuple(quotas)
-
-    def _refusal(self, counts: Sequence[Count], passed_s: float, *, is_alone: bool) -> RateLimited:
+    def _refusal(self, counts: Sequence[Count], spent: Sequence[Spent], passed_s: float) -> RateLimited:
         inside, quotas = _inside(passed_s), list[Quota]()
         fullest, wait_s = counts[0], 0.0
-        for count in counts:
-            share = self._share(count.amount, is_alone)
-            left, reset_s = math.ceil(count.left(inside, share)), WINDOW_S - passed_s
-            if left <= 0 and (reset_s := count.full_s(passed_s, share)) > wait_s:
+        for count, one in zip(counts, spent, strict=True):
+            left, reset_s = one.left(inside), WINDOW_S - passed_s
+            if left <= 0 and (reset_s := one.full_s(passed_s)) > wait_s:
                 fullest, wait_s = count, reset_s
             quotas.append(Quota(count.name, count.amount, max(0, left), _whole(reset_s)))
-        if self._shared is not None and self.now_s() - fullest.heard_s >= _STALE_S:
-            self._shared.tell(counts)
         retry_s = _whole(wait_s)
         policy = f"{fullest.amount} a minute per {fullest.name}"
         return RateLimited(policy, self._clock() + timedelta(seconds=retry_s), retry_s, tuple(quotas))
@@ -225,13 +190,6 @@ class Limits:
 def _inside(passed_s: float) -> float:
     """How much of the last minute is still inside the window."""
     return max(0.0, 1 - passed_s / WINDOW_S)
-
-
-def _full_s(amount: int, now: int, before: int, passed_s: float) -> float:
-    """For how many seconds there is no room: until enough of the last minute is gone, or until the next; 0 if there is."""
-    if now >= amount:
-        return WINDOW_S - passed_s
-    return max(0.0, WINDOW_S * (1 - (amount - now) / before) - passed_s) if before else 0.0
 
 
 def _whole(seconds: float) -> int:

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from casekeeper.casefiles.access import Access, Gate
-from casekeeper.casefiles.casefile import CasefileIsActive, FenceBroken
+from casekeeper.casefiles.casefile import CasefileIsActive
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.documents.casefile_documents import CasefileDocuments
 from casekeeper.documents.document import FencedWrite
@@ -29,11 +30,11 @@ from casekeeper.execution.sizes import Sizes, parsed
 from casekeeper.execution.stopping import Stopping
 from casekeeper.execution.taint import answer_taints
 from casekeeper.journal.commits import Commit, Commits, Record
-from casekeeper.journal.events import Kind, OperationType
+from casekeeper.journal.events import Kind
 from casekeeper.journal.feed import Delta, LiveFeed
 from casekeeper.journal.operations import AT_ONCE, OperationEnded
-from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
-from casekeeper.operations.admitting import Admitting
+from casekeeper.journal.requests import AlreadyClaimed, Ask, Body, Requests
+from casekeeper.operations.admitting import Admitting, scope_of
 from casekeeper.operations.context import (
     MDSContext,
     NestedFailed,
@@ -111,7 +112,7 @@ class Nesting:
 
         async def note_refusal(*, name: str, inputs: Any, error_type: str, message: str, call_id: str) -> str:
             tainted = started.running.is_tainted
-            asked = Asked(OperationType.TOOL, name, inputs, call_id, fact.event_id, is_tainted=tainted)
+            asked = Asked("tool", name, inputs, call_id, fact.event_id, is_tainted=tainted)
             return await self._deny(started, asked, error_type, message)
 
         async def write(records: Sequence[Record]) -> None:
@@ -174,10 +175,10 @@ class Nesting:
             raise NestedFailed(refusal.code, refusal.detail, retryable=refusal.retryable) from refusal
         if isinstance(started, str):
             begun(started)
-            return self._answer(outer, await self._earlier(outer, started))
+            return await self._answer(outer, await self._earlier(outer, started))
         assert isinstance(started, Started)
         begun(started.fact.event_id)
-        return self._answer(outer, await self._ended(outer, started))
+        return await self._answer(outer, await self._ended(outer, started))
 
     async def _ended(self, outer: Started, started: Started) -> Outcome:
         """How a nested call that runs here ends; one that parks is waited for by those that do not park themselves."""
@@ -205,13 +206,14 @@ class Nesting:
             await self._stopping.operation(outcome.event_id, "The operation around this one was stopped.")
             raise
 
-    def _answer(self, outer: Started, outcome: Outcome) -> Any:
+    async def _answer(self, outer: Started, outcome: Outcome) -> Any:
         """What comes back into the operation around it, taint included."""
         if not outcome.has_ended:
             # Another process runs it. One that was only taken for lost ends it without waking what has gone on elsewhere.
             until = self._clock() + LOOK_AGAIN if outcome.status == "running" else None
             raise NestedWaits(outcome.event_id, outcome.waiting_for, until)
-        nested = self._admitting.registry.named(outcome.operation_type, outcome.operation_name)
+        scope = scope_of(outer.context.access)
+        nested = await self._admitting.registry.named(outcome.operation_type, outcome.operation_name, scope)
         effects = nested.effects if nested else None
         if answer_taints(
             outer.operation.type, outcome.operation_type, effects, is_tainted=outcome.is_tainted
@@ -234,16 +236,13 @@ class Nesting:
 
     async def _write(self, started: Started, records: Sequence[Record]) -> None:
         """Write for a running operation: while this process has it, its casefile is active and its caller allowed."""
-        access = started.context.access
-        conditions = (started.ownership, CasefileIsActive(access.casefile_id))
-        try:
+        conditions = (started.ownership, CasefileIsActive(started.fact.casefile_id))
+
+        async def attempt(again: bool) -> None:
+            access = await self._look_again(started) if again else started.context.access
             await self._commits.commit(Commit((), (access.fence, *conditions), records))
-        except FenceBroken:
-            access = await self._look_again(started)
-            try:
-                await self._commits.commit(Commit((), (access.fence, *conditions), records))
-            except FenceBroken as error:
-                raise RightsLost from error
+
+        await retried(attempt, otherwise=RightsLost)
 
     async def _look_again(self, started: Started) -> Access:
         access = await self._gate.look(started.call.caller, started.fact.casefile_id, again=True)
@@ -259,7 +258,8 @@ def _ask(outer: Started, call: OperationCall, call_id: str | None, key: str | No
     if not 0 < len(key) <= _KEY_MAX:
         raise NestedFailed("key_unfit", f"The key of a nested call has 1 to {_KEY_MAX} characters.")
     body = to_json([call.operation_type, call.name, call.inputs], inf_nan_mode="null")
-    return Ask(user_id, "nested", request_id, body, is_repeatable=True, within=(outer.fact.event_id, key))
+    within = (outer.fact.event_id, key)
+    return Ask(user_id, "nested", request_id, Body.of_json(body), is_repeatable=True, within=within)
 
 
 def _unheard(event_id: str) -> None:

@@ -79,7 +79,7 @@ class Outcomes:
             failure = Failure(type=header.get("error_type", kind.value), message=message, retryable=retryable)
         return Outcome(
             event_id=header["event_id"],
-            operation_type=OperationType(header.get("operation_type", OperationType.TOOL)),
+            operation_type=header.get("operation_type", "tool"),
             operation_name=header.get("operation_name", ""),
             session_id=last.session_id,
             status=_status(kind, is_waiting=waiting_for is not None),

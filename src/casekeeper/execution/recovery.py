@@ -8,13 +8,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
 
 from casekeeper.acl import Grant
+from casekeeper.background import each
 from casekeeper.casefiles.casefile import Casefile, CasefileStore, EraseContents, GrantEndsAt, RemoveGrant
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.errors import Unavailable
 from casekeeper.execution.others import Others
 from casekeeper.execution.runner import Ending
 from casekeeper.execution.trees import trees
@@ -24,14 +23,9 @@ from casekeeper.journal.commits import Commit, Commits, PermissionChanged, Recor
 from casekeeper.journal.events import Fact, Failure, Kind, Payload
 from casekeeper.journal.operations import OpenedOperation, OpenOperations
 
-EVERY = timedelta(seconds=30)
-# Nobody waits long for what an outage has left behind.
-_AGAIN_S = 1.0
 _BATCH = 200
 CRASHES_MAX = 20
 """An operation that loses so many processes in a row, without parking in between, is closed: it may be what ends them."""
-
-Sweep = Callable[[], Awaitable[object]]
 
 _PROCESS_GONE = Ending(
     Kind.INTERRUPTED,
@@ -139,52 +133,15 @@ class Erasure:
         return len(deleted)
 
 
-class Sweeper:
-    """Calls the sweeps every half minute, and says when one fails."""
+async def in_turn(
+    is_our_turn: Callable[[], Awaitable[bool]], *sweeps: Callable[[], Awaitable[object]]
+) -> None:
+    """Sweep what all processes share, if it is the turn of this one.
 
-    def __init__(
-        self,
-        own: Sequence[Sweep],
-        shared: Sequence[Sweep],
-        is_our_turn: Callable[[], Awaitable[bool]],
-        due: asyncio.Event,
-        every: timedelta = EVERY,
-    ) -> None:
-        """`own` are for every process, `shared` for the one whose turn it is; `due` says that there is no time to lose.
+    Should two take it for theirs for a while, nothing is wrong: what a sweep writes is conditional or can be repeated.
 
-        Should two take it for theirs for a while, nothing is wrong: what a sweep writes is conditional or can be repeated.
-        """
-        self._own = own
-        self._shared = shared
-        self._is_our_turn = is_our_turn
-        self._due = due
-        self._every_s = every.total_seconds()
-        self._is_away = False
-
-    async def run(self) -> None:
-        """Sweep until cancelled, at once for the first time."""
-        while True:
-            self._due.clear()
-            self._is_away = not await self._swept()
-            # What an outage kept from being swept is swept as soon as it is over.
-            pause_s = min(self._every_s, _AGAIN_S) if self._is_away else self._every_s
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), pause_s)
-
-    async def _swept(self) -> bool:
-        """Whether every sweep reached the store."""
-        reached = [await self._sweep(sweep) for sweep in self._own]
-        try:
-            turn = await self._is_our_turn()
-        except Unavailable:
-            return False
-        return all(reached + [await self._sweep(sweep) for sweep in self._shared if turn])
-
-    async def _sweep(self, sweep: Sweep) -> bool:
-        try:
-            await sweep()
-        except Unavailable as error:
-            if not self._is_away:
-                _log.warning("a sweep could not reach the store (%s); it will be tried again", error)
-            return False
-        return True
+    Raises:
+        Unavailable: Whose turn it is is not known, or one of the sweeps did not reach what it needs; the others are done.
+    """
+    if await is_our_turn():
+        await each(*sweeps)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json
 
-from casekeeper.casefiles.casefile import FenceBroken
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.errors import (
     CasefileArchived,
@@ -29,15 +29,14 @@ from casekeeper.execution.runner import Ending
 from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.taint import answer_taints
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.events import TERMINAL, Fact, Failure, Kind, OperationType, StoredFact
+from casekeeper.journal.events import TERMINAL, Fact, Failure, Kind, StoredFact
 from casekeeper.journal.operations import NOBODY, Held, OpenedOperation, OperationEnded, WaitingFor
 from casekeeper.journal.requests import Ask
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.context import Resumed, RightsLost
-from casekeeper.operations.operation import Operation, OperationCall, call_of
+from casekeeper.operations.operation import Operation, OperationCall, Scope, call_of
 from casekeeper.sessions.manager import At, CasefileSessionManager
 
-_TRIES = 8
 # How soon it is looked again for what is missing here (an operation, a model's key, a newer casekeeper): after a quarter
 # of the time for which it has been waiting already, within these bounds.
 SOONEST, LATEST = timedelta(minutes=1), timedelta(minutes=10)
@@ -134,16 +133,20 @@ class Resuming:
         caller = await self._accounts(row.user_id)
         if caller is None:
             raise RightsLost("The account is not active any more.")
-        place, recorded, resumed = At(session_id=row.session_id), None, None
-        for _ in range(_TRIES):
+        place = At(session_id=row.session_id)
+        recorded: _Recorded | None = None
+        resumed: Resumed | None = None
+
+        async def attempt(_: bool) -> Started:
+            nonlocal opened, recorded, resumed
             context = await self._manager.validate_and_get_session(caller, place, again=True, on_record=False)
             if recorded is None or resumed is None:
-                operation = self._operation(opened)
+                operation = await self._operation(opened)
                 recorded = await self._recorded(opened)
                 resumed = await self._resumed(opened, held, operation)
                 opened = await self._with_taint_of_children(opened, held, operation)
             try:
-                admitted = self._admitting.admit(
+                admitted = await self._admitting.admit(
                     recorded.call, context.access, tainted=row.is_tainted, approved=row.is_approved
                 )
             except Invalid as error:
@@ -155,17 +158,14 @@ class Resuming:
             ask = Ask(row.user_id, "resumed", row.request_id or "")
             parent = self._parent(opened, held)
             call = Call(caller, place, recorded.call, ask, parent=parent, outlives_caller=True)
-            try:
-                return await self._life.go_on(
-                    context, call, admitted, open_context, opened, recorded.fact, resumed
-                )
-            except FenceBroken:
-                pass
-        raise StoreUnavailable("The permission changed again and again; try once more.")
+            return await self._life.go_on(
+                context, call, admitted, open_context, opened, recorded.fact, resumed
+            )
 
-    def _operation(self, opened: OpenedOperation) -> Operation:
-        row = opened.row
-        operation = self._admitting.registry.named(row.operation_type, row.operation_name)
+        return await retried(attempt)
+
+    async def _operation(self, opened: OpenedOperation) -> Operation:
+        operation = await self._admitting.of_row(opened.row)
         if operation is None or not operation.parks:
             raise _Missing("this server does not have it")
         return operation
@@ -196,12 +196,13 @@ class Resuming:
         """The operation with the taint that a lost process could not write down any more: its children tell."""
         if held.is_tainted or not held.crashes:
             return opened
+        scope = Scope(opened.row.casefile_id, opened.row.user_id)
         for fact in await self._store.children(opened.row.event_id):
             header = from_json(fact.header)
             if Kind(header["kind"]) not in TERMINAL:
                 continue
-            type_ = OperationType(header["operation_type"])
-            child = self._admitting.registry.named(type_, header["operation_name"])
+            type_ = header["operation_type"]
+            child = await self._admitting.registry.named(type_, header["operation_name"], scope)
             effects = child.effects if child else None
             if answer_taints(operation.type, type_, effects, is_tainted="tainted" in header):
                 return replace(opened, row=replace(opened.row, held=replace(held, is_tainted=True)))

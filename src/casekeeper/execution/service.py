@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 from pydantic_core import to_json
 
 from casekeeper.clock import Clock, to_us
@@ -40,15 +40,14 @@ from casekeeper.sessions.session import (
 )
 from casekeeper.sessions.statistics import statistics
 from casekeeper.sessions.streamed import StreamedDelta, StreamedFact
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 _OF_THE_SESSION = [f.name for f in fields(UnifiedSession) if f.name != "metadata"]
 
 
-class Execute(BaseModel):
+class Execute(Strict):
     """Run an operation in a session, or in a casefile, whose auto session is then used."""
-
-    model_config = ConfigDict(extra="forbid")
 
     casefile_id: CasefileId | None = None
     session_id: SessionId | None = None
@@ -59,10 +58,8 @@ class Execute(BaseModel):
     )
 
 
-class GetSession(BaseModel):
+class GetSession(Strict):
     """Read a session and a page of its record."""
-
-    model_config = ConfigDict(extra="forbid")
 
     session_id: SessionId
     casefile_id: CasefileId | None = None

@@ -1,8 +1,10 @@
 """How sessions are opened and closed: under the permission of the moment, anew where that changed meanwhile."""
 
-from casekeeper.casefiles.casefile import FenceBroken
+from contextlib import suppress
+
+from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
-from casekeeper.errors import SessionBusy, SessionClosed, StoreUnavailable
+from casekeeper.errors import SessionBusy, SessionClosed
 from casekeeper.execution.status import Operations
 from casekeeper.identity.principal import Principal
 from casekeeper.ids import new_event_id
@@ -11,8 +13,6 @@ from casekeeper.journal.events import Fact, Kind, Payload
 from casekeeper.journal.requests import Ask, Requests
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.session import CloseSession, CreateSession, EndSession, SessionIsIdle, SessionIsOpen
-
-_TRIES = 8
 
 
 class SessionChanges:
@@ -38,17 +38,18 @@ class SessionChanges:
         Raises:
             StoreUnavailable: It was overtaken again and again.
         """
-        for _ in range(_TRIES):
-            opening, claim = context.opening, self._requests.claim(ask, context.session.session_id)
-            conditions = (*claim, context.access.fence, *opening.conditions)
-            try:
-                await self._commits.commit(Commit(opening.facts, conditions, (*claim, *opening.records)))
-            except (FenceBroken, IdTaken) as lost:
-                overtaken = isinstance(lost, FenceBroken)
-                context = await self._manager.plan(context.caller, command, again=overtaken)
-            else:
-                return context
-        raise StoreUnavailable("The permission changed again and again; try once more.")
+        planned: SessionContext | None = context
+
+        async def attempt(again: bool) -> SessionContext:
+            nonlocal planned
+            now = planned or await self._manager.plan(context.caller, command, again=again)
+            planned, opening = None, now.opening
+            claim = self._requests.claim(ask, now.session.session_id)
+            conditions = (*claim, now.access.fence, *opening.conditions)
+            await self._commits.commit(Commit(opening.facts, conditions, (*claim, *opening.records)))
+            return now
+
+        return await retried(attempt, races=(IdTaken,))
 
     async def close(self, caller: Principal, place: At, command: CloseSession, ask: Ask) -> None:
         """Close a session, after what runs in it was stopped if the command says so; one that is closed is left.
@@ -57,11 +58,9 @@ class SessionChanges:
             SessionBusy: Operations have not ended.
             StoreUnavailable: The permission changed again and again.
         """
-        overtaken = False
-        for attempt in range(_TRIES):
-            context = await self._manager.validate_and_get_session(
-                caller, place, Purpose.CLOSE, again=overtaken
-            )
+
+        async def attempt(again: bool) -> None:
+            context = await self._manager.validate_and_get_session(caller, place, Purpose.CLOSE, again=again)
             if command.cancel:
                 await self._operations.stop_all(context, command.reason or "The session was closed.")
             session, claim = context.session, self._requests.claim(ask, context.session.session_id)
@@ -79,16 +78,9 @@ class SessionChanges:
                 payload=Payload.of_fields(inputs={"reason": command.reason} if command.reason else {}),
             )
             records = (*claim, EndSession(session.session_id, now))
-            try:
+            # That another call closed it meanwhile is what this one wanted.
+            with suppress(SessionClosed):
                 await self._commits.commit(Commit((fact,), (*claim, context.access.fence, *idle), records))
-            except FenceBroken:
-                overtaken = True
-            except SessionBusy:
-                if not command.cancel or attempt == _TRIES - 1:
-                    raise
-            except SessionClosed:
-                # Another call closed it meanwhile, which is what this one wanted.
-                return
-            else:
-                return
-        raise StoreUnavailable("The permission changed again and again; try once more.")
+
+        # Something may have been started between the stopping and the commit.
+        await retried(attempt, races=(SessionBusy,) if command.cancel else ())

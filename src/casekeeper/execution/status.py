@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 from pydantic_core import from_json, to_json
 
 from casekeeper.acl_feed import Scope
@@ -23,6 +23,7 @@ from casekeeper.ids import EventId
 from casekeeper.journal.events import Failure, StoredFact
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.reading import Reading, WaitingForView, waiting_view
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 REPLAY_WAIT = timedelta(seconds=10)
@@ -31,18 +32,14 @@ REPLAY_WAIT = timedelta(seconds=10)
 _CANCEL_WAIT_S = 15.0
 
 
-class GetOperation(BaseModel):
+class GetOperation(Strict):
     """One operation, wherever it is in its life."""
-
-    model_config = ConfigDict(extra="forbid")
 
     event_id: EventId
 
 
-class CancelOperation(BaseModel):
+class CancelOperation(Strict):
     """Stop an operation: its own user, or an admin of the casefile."""
-
-    model_config = ConfigDict(extra="forbid")
 
     event_id: EventId
     reason: str | None = Field(default=None, max_length=1000, pattern=r"^[^\x00]*$")

@@ -5,14 +5,15 @@ what waits belongs to nobody and is ended here, at once.
 """
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 
 from casekeeper.acl import READ_ONLY, Role
 from casekeeper.acl_feed import ANY, Change, Receipt
+from casekeeper.background import Every, each
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.casefiles.freshness import LEASE_S
 from casekeeper.clock import Clock
@@ -44,9 +45,7 @@ _LOOK_S = 0.02
 # Names in a receipt.
 _TOLD_MAX = 1_000
 
-_log = logging.getLogger("casekeeper.stopping")
-
-_Judge = Callable[[OpenOperation], bool]
+_Judge = Callable[[OpenOperation], Awaitable[bool]]
 _Pair = tuple[str, str]
 
 
@@ -82,7 +81,7 @@ class Stopping:
             StoreUnavailable: What is open cannot be read; the change stands.
         """
         self._runner.stop(reason, casefile_id=casefile_id, user_id=user_id)
-        return await self._seen(reason, casefile_id, user_id, lambda _: True, waits=waits)
+        return await self._seen(reason, casefile_id, user_id, _all, waits=waits)
 
     async def lowered(
         self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
@@ -93,8 +92,8 @@ class Stopping:
             StoreUnavailable: What is open cannot be read; the change stands.
         """
 
-        def is_lost(row: OpenOperation) -> bool:
-            return not self._admitting.covers(row, role, tags)
+        async def is_lost(row: OpenOperation) -> bool:
+            return not await self._admitting.covers(row, role, tags)
 
         reason = "The permission for it was lost."
         return await self._seen(reason, casefile_id, user_id, is_lost, waits=waits)
@@ -106,8 +105,8 @@ class Stopping:
             StoreUnavailable: What waits cannot be read; the change stands.
         """
 
-        def would_change(row: OpenOperation) -> bool:
-            operation = self._admitting.registry.named(row.operation_type, row.operation_name)
+        async def would_change(row: OpenOperation) -> bool:
+            operation = await self._admitting.of_row(row)
             return operation is None or not operation.effects <= READ_ONLY
 
         ending = _cancelled("casefile_archived", "The casefile was archived.")
@@ -152,24 +151,16 @@ class Stopping:
                 await self.operation(one.row.event_id, reason)
         return bool(found)
 
-    async def heed(self, owner: str) -> None:
-        """Stop what runs here and was asked to through the store, until cancelled."""
-        is_unavailable = False
-        while True:
-            await asyncio.sleep(HEEDED_EVERY.total_seconds())
-            if not self._runner.all():
-                continue
-            try:
-                asked = await self._store.asked_to_stop(owner)
-            except Unavailable as error:
-                if not is_unavailable:
-                    _log.warning("what was asked to stop could not be looked up (%s); trying again", error)
-                is_unavailable = True
-                continue
-            is_unavailable = False
-            for event_id, reason in asked:
-                if running := self._runner.find(event_id):
-                    running.stop(Kind.CANCELLED, "cancelled", reason)
+    def heeding(self, owner: str) -> Every:
+        """Stops what runs here, at this owner's, and was asked to through the store."""
+        return Every(HEEDED_EVERY, partial(self._heed, owner), name="stopping what others ask for")
+
+    async def _heed(self, owner: str) -> None:
+        if not self._runner.all():
+            return
+        for event_id, reason in await self._store.asked_to_stop(owner):
+            if running := self._runner.find(event_id):
+                running.stop(Kind.CANCELLED, "cancelled", reason)
 
     async def _ask(self, opened: OpenedOperation, reason: str) -> None:
         ref = opened.row.ref
@@ -203,7 +194,7 @@ class Stopping:
         ended = list[str]()
         while True:
             found = await self._store.open_of(casefile_id, user_id)
-            lost = [one for one in found if is_lost(one.row)]
+            lost = [one for one in found if await is_lost(one.row)]
             waiting = [one for one in lost if one.row.owner == NOBODY]
             done = await self._others.end(waiting, ending, waits=False)
             ended += done.ended
@@ -232,7 +223,7 @@ class Rights:
         self._is_shared = is_shared
         self._due: set[_Pair] = set()
         self._woken = asyncio.Event()
-        self._is_unavailable = False
+        self.judging = Every(JUDGED_EVERY, self._judge_all, name="looking up permissions", woken=self._woken)
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Look at those whom these changes are about."""
@@ -245,26 +236,9 @@ class Rights:
         self._live.wake()
         self._woken.set()
 
-    async def watch(self) -> None:
-        """Judge until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(JUDGED_EVERY.total_seconds()):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
-            self._woken.clear()
-            for pair in self._due | self._ended() | (self._pairs() if self._is_shared else set[_Pair]()):
-                try:
-                    await self._judge(*pair)
-                    self._due.discard(pair)
-                    self._is_unavailable = False
-                except Unavailable as error:
-                    # It stays due; meanwhile nothing that it does can be written.
-                    self._due.add(pair)
-                    if not self._is_unavailable:
-                        _log.warning("a permission could not be looked up (%s); trying again", error)
-                    self._is_unavailable = True
+    async def _judge_all(self) -> None:
+        self._due |= self._ended() | (self._pairs() if self._is_shared else set[_Pair]())
+        await each(*(partial(self._judge, *pair) for pair in self._due))
 
     def _pairs(self) -> set[_Pair]:
         return {(running.fact.casefile_id, running.user_id) for running in self._runner.all()}
@@ -278,7 +252,14 @@ class Rights:
         }
 
     async def _judge(self, casefile_id: str, user_id: str) -> None:
-        stored = await self._store.access(user_id, casefile_id)
+        # Before it is looked up, so that a change in between makes it due again.
+        self._due.discard((casefile_id, user_id))
+        try:
+            stored = await self._store.access(user_id, casefile_id)
+        except Unavailable:
+            # Meanwhile nothing that it does can be written.
+            self._due.add((casefile_id, user_id))
+            raise
         grant = stored.grant if stored and stored.grant and stored.grant.is_live(self._clock()) else None
         tags = stored.tags if stored else frozenset[str]()
         for running in self._runner.all():
@@ -288,6 +269,10 @@ class Rights:
                 running.stop(Kind.CANCELLED, "rights_lost", "The permission for it was lost.")
             else:
                 running.ends_at = grant.expires_at
+
+
+async def _all(_: OpenOperation) -> bool:
+    return True
 
 
 def _cancelled(type_: str, reason: str) -> Ending:

@@ -7,7 +7,7 @@ through answers, and is kept on the record; where it matters, the policy asks fo
 from collections.abc import Collection
 
 from casekeeper.acl import Effect
-from casekeeper.journal.events import OperationType
+from casekeeper.kinds import KINDS, OperationType
 
 # What comes back from any other operation may hold what somebody else has written.
 _TELL_NOTHING = frozenset({Effect.WRITE, Effect.DESTRUCTIVE})
@@ -18,9 +18,9 @@ def answer_taints(
 ) -> bool:
     """Whether an operation is tainted by the answer of a nested one.
 
-    An agent is by whatever it reads; any other operation by an agent's answer, or one that is tainted itself. `effects` None:
-    it is not known what the nested operation does.
+    One that is steered by what it reads, such as an agent, is by whatever it reads; any other by the answer of one that is
+    steered, or that is tainted itself. `effects` None: it is not known what the nested operation does.
     """
-    if around is OperationType.AGENT:
+    if KINDS[around].is_steered:
         return is_tainted or effects is None or not _TELL_NOTHING.issuperset(effects)
-    return is_tainted or nested is OperationType.AGENT
+    return is_tainted or nested not in KINDS or KINDS[nested].is_steered

@@ -6,11 +6,11 @@ processes may find the same row: the commit that takes it up lets one of them ha
 
 import asyncio
 import logging
-from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from typing import Protocol
 
+from casekeeper.background import Every
 from casekeeper.clock import Clock
 from casekeeper.errors import Overloaded, StoreUnavailable
 from casekeeper.execution.calls import Started
@@ -38,7 +38,7 @@ class Takes(Protocol):
 
 
 class Waker:
-    """Takes up what is due, until it is cancelled or the server stops."""
+    """Takes up what is due while `looking` runs, until the server stops."""
 
     def __init__(
         self,
@@ -54,45 +54,29 @@ class Waker:
         self._takes = takes
         self._runner = runner
         self._clock = clock
-        self._every_s = every.total_seconds()
+        self._every = every
         self._hinted = due
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, float] = {}
-        self._is_unavailable = False
+        self.looking = Every(every, self._look, name="taking up what is due", woken=due)
 
     def hint(self) -> None:
         """Look at once: something may be due."""
         self._hinted.set()
 
-    async def run(self) -> None:
-        """Take up what is due, until cancelled."""
-        while True:
-            self._hinted.clear()
-            pause_s = await self._look()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._hinted.wait(), pause_s)
-
-    async def _look(self) -> float:
-        """Take up what is due now; returns after how many seconds to look again."""
+    async def _look(self) -> timedelta | None:
+        """Take up what is due now; returns when the next is, if that is known."""
         if self._runner.is_leaving:
-            return self._every_s
-        try:
-            # What is under way, or set aside, must not hide what is behind it.
-            found = await self._store.due(_PAGE + len(self._tasks) + len(self._failed))
-            self._is_unavailable = False
-        except (StoreUnavailable, Overloaded) as error:
-            if not self._is_unavailable:
-                _log.warning("what is due could not be looked up (%s); trying again", error)
-            self._is_unavailable = True
-            return self._every_s
+            return None
+        # What is under way, or set aside, must not hide what is behind it.
+        found = await self._store.due(_PAGE + len(self._tasks) + len(self._failed))
         now = self._clock()
         due = [one for one in found if one.row.wake_at is not None and one.row.wake_at <= now]
         for one in due:
             if len(self._tasks) < _AT_ONCE and self._is_free(one.row.event_id):
                 self._begin(one)
         later = [one.row.wake_at for one in found if one.row.wake_at is not None and one.row.wake_at > now]
-        until_next_s = (later[0] - now).total_seconds() if later else self._every_s
-        return min(self._every_s, until_next_s)
+        return later[0] - now if later else None
 
     def _is_free(self, event_id: str) -> bool:
         failed_s = self._failed.get(event_id)
@@ -120,7 +104,7 @@ class Waker:
             started = await self._takes.resume(opened)
         except (StoreUnavailable, Overloaded):
             # It is due still; the pause keeps an outage from being hammered at.
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self._every.total_seconds())
             return
         if started is not None:
             # It counts among those that are under way until it has ended or waits again.

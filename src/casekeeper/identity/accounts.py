@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -26,6 +25,7 @@ from casekeeper.journal.commits import (
 )
 from casekeeper.journal.requests import AlreadyClaimed, Ask, Requests
 from casekeeper.paging import Cursors, Page
+from casekeeper.values import value
 
 
 class Account(BaseModel):
@@ -41,7 +41,7 @@ class Account(BaseModel):
     pseudonym: str = Field(description="How the record's headers name this account.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredAccount:
     """An account with its password's hash (argon2id, PHC string); None: it has no password."""
 
@@ -49,7 +49,7 @@ class StoredAccount:
     password_hash: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccountAbsent(Condition):
     """No account has this user id yet."""
 
@@ -63,7 +63,7 @@ class AccountAbsent(Condition):
         return AccountExists() if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccountStands(Condition):
     """No user-wide change came after this number: what was decided on an older state gets nothing that outlives it."""
 
@@ -78,7 +78,7 @@ class AccountStands(Condition):
         return Superseded() if found > self.asof else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutAccount(Record):
     """The account as it is from now on."""
 
@@ -89,7 +89,7 @@ class PutAccount(Record):
         return (About("account", self.stored.account.user_id, alone=True),)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndRefreshFamilies(Record):
     """No refresh token of this user works any more."""
 

@@ -2,9 +2,8 @@
 
 import hmac
 import secrets
-from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from casekeeper.acl import EndsAt
 from casekeeper.acl_feed import ANY, Stops
@@ -17,6 +16,8 @@ from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import KeyId, UserId, new_key_id
 from casekeeper.journal.commits import Commit, Commits, PermissionChanged
 from casekeeper.journal.requests import Ask, Requests
+from casekeeper.paging import Page
+from casekeeper.strict import Strict
 
 
 class NewApiKey(ApiKey):
@@ -27,28 +28,22 @@ class NewApiKey(ApiKey):
     )
 
 
-class CreateKey(BaseModel):
+class CreateKey(Strict):
     """Make an API key for oneself, or, as an operator, for another account."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name = ""
     user_id: UserId | None = None
     expires_at: EndsAt | None = None
 
 
-class ListKeys(BaseModel):
+class ListKeys(Strict):
     """The keys of oneself, or, as an operator, of another account."""
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: UserId | None = None
 
 
-class RevokeKey(BaseModel):
+class RevokeKey(Strict):
     """End a key. As tokens may have been made with it, all tokens of its account end too."""
-
-    model_config = ConfigDict(extra="forbid")
 
     key_id: KeyId
 
@@ -87,12 +82,12 @@ class ApiKeys:
         await self._commits.commit(Commit(conditions=claim, records=(*claim, PutKey(key, digest_of(secret)))))
         return NewApiKey(**key.model_dump(), api_key=f"ck_{key_id.removeprefix('key_')}_{secret}")
 
-    async def of_account(self, caller: Principal, command: ListKeys) -> Sequence[ApiKey]:
+    async def page(self, caller: Principal, command: ListKeys) -> Page[ApiKey]:
         """All keys of an account, oldest first, without their secrets."""
         user_id = own_or_operator(caller, command.user_id)
         if await self._store.account(user_id) is None:
             raise AccountNotFound(user_id)
-        return await self._store.keys(user_id)
+        return Page[ApiKey](items=list(await self._store.keys(user_id)))
 
     async def revoke(self, caller: Principal, command: RevokeKey, ask: Ask) -> tuple[ApiKey, bool]:
         """End a key and every token of its account; repeating it changes nothing."""

@@ -4,10 +4,8 @@ The secret is not a token and never changes, so that any number of tabs may use 
 is gone, which holds for every worker at once. It is kept among the refresh tokens, so whatever ends those ends it.
 """
 
-import hmac
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from casekeeper.acl_feed import AclFeed
@@ -20,12 +18,13 @@ from casekeeper.identity.principal import Principal
 from casekeeper.identity.seals import Seals
 from casekeeper.identity.tokens import LIFETIME, Standing
 from casekeeper.journal.commits import Commit, Commits, Record, Superseded
+from casekeeper.values import value
 
 _RENEW = LIFETIME / 2
 _CACHE_SIZE = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenedSession:
     """A session that has just begun; `secret` goes into the cookie and nowhere else."""
 
@@ -97,17 +96,6 @@ class BrowserSessions:
         while len(self._principals) > self._cache_size:
             self._principals.popitem(last=False)
         return principal
-
-    def csrf_token(self, principal: Principal) -> str | None:
-        """What a page sends along to prove that it is one of this server's; None for who came by a token."""
-        if principal.browser_session is None:
-            return None
-        return self._seals.mac("csrf token", principal.browser_session)
-
-    def is_csrf_token(self, principal: Principal, given: str) -> bool:
-        """Whether it is this session's, compared in constant time."""
-        wanted = self.csrf_token(principal)
-        return wanted is not None and hmac.compare_digest(wanted.encode(), given.encode())
 
     async def _afresh(self, row: StoredRefresh, now: datetime) -> Principal:
         # The snapshot comes first: whatever changes the account after it is newer than its `asof`.

@@ -10,7 +10,6 @@ import hmac
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 from urllib.parse import quote, urlencode
@@ -27,11 +26,13 @@ from casekeeper.errors import (
     LoginStateRejected,
     Overloaded,
 )
-from casekeeper.identity.discovery import Endpoints, FetchFailed, json_object
+from casekeeper.identity.discovery import Endpoints, json_object
+from casekeeper.identity.issuer import Issuer
 from casekeeper.identity.issuers import Issuers
 from casekeeper.identity.logins import Known, Logins
+from casekeeper.identity.published import FetchFailed
 from casekeeper.identity.seals import Seals
-from casekeeper.issuer import Issuer
+from casekeeper.values import value
 
 LOGIN_LIFETIME = timedelta(minutes=10)
 
@@ -71,7 +72,7 @@ class _Begun(BaseModel):
     ends: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Start:
     """Where the browser is sent, and what it keeps meanwhile."""
 
@@ -80,7 +81,7 @@ class Start:
     sealed: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Return:
     """What the browser came back with. `error` and `code` exclude each other (RFC 6749 §4.1.2)."""
 

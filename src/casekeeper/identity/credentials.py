@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from casekeeper.identity.accounts import AccountStore
 from casekeeper.ids import KeyId, UserId
 from casekeeper.journal.commits import About, Condition, Record, Superseded
+from casekeeper.values import value
 
 
 class ApiKey(BaseModel):
@@ -26,7 +26,7 @@ class ApiKey(BaseModel):
     revoked_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutKey(Record):
     """The key as it is from now on; `digest` is the SHA-256 of its secret."""
 
@@ -38,7 +38,7 @@ class PutKey(Record):
         return (About("key", self.key.key_id, alone=True),)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutRefresh(Record):
     """A refresh token that may be used once."""
 
@@ -56,7 +56,7 @@ class PutRefresh(Record):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UseRefresh(Record):
     """Marks the first use of a refresh token."""
 
@@ -68,7 +68,7 @@ class UseRefresh(Record):
         return (About("token", self.digest, alone=True),)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndFamily(Record):
     """No token of this family works any more."""
 
@@ -79,7 +79,7 @@ class EndFamily(Record):
         return (About("family", self.family, alone=True),)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FamilyLives(Condition):
     """The refresh token has not been ended by a logout or deactivation."""
 
@@ -94,7 +94,7 @@ class FamilyLives(Condition):
         return None if found else Superseded()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredRefresh:
     """A refresh token as stored."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import httpx2
 
-from casekeeper.identity.discovery import FetchFailed
+from casekeeper.identity.published import FetchFailed
 
 DEADLINE_S = 5.0
 BYTES_MAX = 256 * 1024

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -20,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from casekeeper.clock import Clock
 from casekeeper.errors import CredentialsRejected
+from casekeeper.identity.issuer import Family, Issuer
 from casekeeper.identity.issuer_keys import Keys, PublicKey
 from casekeeper.identity.strict_json import loads_once
 from casekeeper.ids import UserId
-from casekeeper.issuer import Family, Issuer
+from casekeeper.values import value
 
 TOKEN_BYTES_MAX = 16_384
 
@@ -72,7 +72,7 @@ class _Claims(BaseModel):
     name: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExternalUser:
     """Whom an issuer's token stands for; `may_be_made`: the account is made where there is none."""
 

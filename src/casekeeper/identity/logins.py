@@ -3,11 +3,10 @@
 import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from casekeeper.acl_feed import AccessSnapshot, AclFeed, Scope
 from casekeeper.clock import Clock, to_us
@@ -39,6 +38,8 @@ from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import MAX_SCOPES, Minted, Tokens
 from casekeeper.ids import CasefileId, UserId, new_pseudonym
 from casekeeper.journal.commits import Commit, Commits, Superseded
+from casekeeper.strict import Strict
+from casekeeper.values import value
 
 REFRESH_LIFETIME = timedelta(days=14)
 REPLY_LOST = timedelta(seconds=10)
@@ -53,10 +54,8 @@ WantedScopes = Annotated[
 ]
 
 
-class Login(BaseModel):
+class Login(Strict):
     """Ask for tokens with a password (`user_id` and `password`), an `api_key`, or an issuer's `id_token`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: UserId | None = None
     password: Secret | None = None
@@ -64,7 +63,7 @@ class Login(BaseModel):
     id_token: Annotated[str, StringConstraints(min_length=1, max_length=TOKEN_BYTES_MAX)] | None = Field(
         default=None, description="A token of an issuer in the settings: docs/identity.md."
     )
-    casefile_ids: WantedScopes = []
+    casefile_ids: WantedScopes = Field(default=[])
 
     @model_validator(mode="after")
     def _one_way(self) -> "Login":
@@ -74,13 +73,11 @@ class Login(BaseModel):
         return self
 
 
-class Refresh(BaseModel):
+class Refresh(Strict):
     """Ask for the next tokens. Each refresh token is good once (and ten seconds more, for a lost reply)."""
 
-    model_config = ConfigDict(extra="forbid")
-
     refresh_token: Secret
-    casefile_ids: WantedScopes = []
+    casefile_ids: WantedScopes = Field(default=[])
 
 
 class TokenSet(BaseModel):
@@ -94,7 +91,7 @@ class TokenSet(BaseModel):
     casefile_scopes: dict[str, str] = Field(description="Role by casefile, as the access token carries it.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Known:
     """An account whose credentials were right, and the state of the permission feed on which that was judged."""
 

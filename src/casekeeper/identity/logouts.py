@@ -1,6 +1,6 @@
 """Logging out: one login, or an account everywhere at once."""
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, Field, SecretStr, model_validator
 
 from casekeeper.acl_feed import ANY, Stops
 from casekeeper.clock import Clock
@@ -11,12 +11,11 @@ from casekeeper.identity.principal import Principal, own_or_operator
 from casekeeper.ids import UserId
 from casekeeper.journal.commits import Commit, Commits, PermissionChanged, Record
 from casekeeper.journal.requests import Ask, Requests
+from casekeeper.strict import Strict
 
 
-class LogOut(BaseModel):
+class LogOut(Strict):
     """End a login, or everything that an account is logged in with; operators end another's, too."""
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: UserId | None = Field(default=None, description="Whose; one's own if not given.")
     refresh_token: SecretStr | None = Field(

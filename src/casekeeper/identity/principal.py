@@ -1,14 +1,15 @@
 """The authenticated caller, and for whom it may act."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from casekeeper.acl_feed import Scope
 from casekeeper.errors import OperatorOnly
+from casekeeper.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Principal:
     """Who calls. Made by the authenticator from a verified token, or from a stored account for work without one.
 

@@ -9,7 +9,6 @@ import secrets
 from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ from casekeeper.errors import TokenExpired, TokenMissing, TokenRejected
 from casekeeper.identity.keys import SigningKeys
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.strict_json import loads_once
+from casekeeper.values import value
 
 LIFETIME = timedelta(minutes=10)
 MAX_SCOPES = 64
@@ -58,7 +58,7 @@ class Claims(BaseModel):
     casefile_scopes: dict[str, tuple[str, int | None]] = Field(max_length=MAX_SCOPES)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Minted:
     """A new access token, what it carries, and which casefiles had to leave."""
 

@@ -14,14 +14,8 @@ from pydantic_core import to_json
 
 from casekeeper.clock import rfc3339, to_us
 from casekeeper.journal.chain import commitment, new_salt
+from casekeeper.kinds import OperationType
 from casekeeper.values import value
-
-
-class OperationType(StrEnum):
-    """What can be asked for."""
-
-    TOOL = "tool"
-    AGENT = "agent"
 
 
 class Kind(StrEnum):
@@ -195,7 +189,7 @@ def fact_of(header: Mapping[str, Any], payload: Payload) -> Fact:
         actor=header["actor"],
         started_at=datetime.fromisoformat(header["started_at"]),
         ended_at=datetime.fromisoformat(ended_at) if ended_at else None,
-        operation_type=OperationType(type_) if type_ else None,
+        operation_type=type_ or None,
         permission=_permission_of(permission) if permission else None,
         is_tainted=header.get("tainted") == 1,
         payload=payload,

@@ -6,16 +6,16 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from casekeeper.journal.events import Sealed
+from casekeeper.values import value
 
 DELTAS_KEPT = 1_000
 """A reader this far behind loses the oldest deltas (never facts): progress is worth nothing late."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delta:
     """A piece of a running operation's progress."""
 

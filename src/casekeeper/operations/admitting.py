@@ -12,9 +12,9 @@ from casekeeper.acl import READ_ONLY, Role
 from casekeeper.casefiles.access import Access
 from casekeeper.errors import ApprovalNeeded, PolicyDenies, RoleTooLow
 from casekeeper.journal.operations import OpenOperation
-from casekeeper.operations.operation import Operation, OperationCall
+from casekeeper.operations.operation import Operation, OperationCall, Scope
+from casekeeper.operations.policy import Decision, Policy, Ruling
 from casekeeper.operations.registry import Registry
-from casekeeper.policy import Decision, Policy, Ruling
 from casekeeper.values import value
 
 
@@ -68,16 +68,16 @@ class Admitting:
     """Lets operations in, by the one table of the policy."""
 
     def __init__(self, registry: Registry, policy: Policy) -> None:
-        """Load the policy with the operations.
+        """Check the policy against the operations that there are.
 
         Raises:
-            PolicyMisfit: A rule names an operation that there is not.
+            SettingsInvalid: A rule names an operation that there is not.
         """
         self.registry = registry
         self._policy = policy
-        policy.load(registry.operations())
+        policy.check(registry.names)
 
-    def admit(
+    async def admit(
         self, call: OperationCall, access: Access, *, tainted: bool = False, approved: bool = False
     ) -> Admitted:
         """The proof for a call.
@@ -87,9 +87,9 @@ class Admitting:
             RoleTooLow: The operation needs a higher role.
             PolicyDenies: A rule of the operators forbids it.
             ApprovalNeeded: It would need an approval.
-            Unavailable: What the operation needs cannot be had now.
+            Unavailable: What the operation needs cannot be had now, or it is not known whether there is one.
         """
-        operation = self.registry.find(call)
+        operation = await self.registry.find(call, scope_of(access))
         decision = self.decide(operation, access, tainted=tainted, approved=approved)
         if decision.ruling is not _ALLOW:
             raise _refusal(operation, access, decision)
@@ -105,12 +105,15 @@ class Admitting:
         """Whether it would be let in, if need be with an approval."""
         return self.decide(operation, access, tainted=tainted).ruling in (_ALLOW, Ruling.APPROVAL)
 
-    def covers(self, row: OpenOperation, role: Role, tags: Iterable[str]) -> bool:
+    async def covers(self, row: OpenOperation, role: Role, tags: Iterable[str]) -> bool:
         """Whether an open operation, in whichever process, would still be let in under this role and these tags.
 
         One that this server does not have is judged where it is known.
+
+        Raises:
+            StoreUnavailable: It is not known which operation it is.
         """
-        operation = self.registry.named(row.operation_type, row.operation_name)
+        operation = await self.of_row(row)
         if operation is None:
             return True
         decision = self._policy.decide(
@@ -118,14 +121,28 @@ class Admitting:
         )
         return decision.ruling is _ALLOW
 
+    async def of_row(self, row: OpenOperation) -> Operation | None:
+        """The operation that an open row is of, if this server has it.
+
+        Raises:
+            StoreUnavailable: It is not known whether it has.
+        """
+        scope = Scope(row.casefile_id, row.user_id)
+        return await self.registry.named(row.operation_type, row.operation_name, scope)
+
+
+def scope_of(access: Access) -> Scope:
+    """Where operations are looked for under this access."""
+    return Scope(access.casefile_id, access.caller.user_id)
+
 
 def _refusal(
     operation: Operation, access: Access, decision: Decision
 ) -> RoleTooLow | PolicyDenies | ApprovalNeeded:
     needed = decision.needed and decision.needed.value
     if decision.ruling is Ruling.APPROVAL:
-        return ApprovalNeeded(decision.rule, decision.reason)
+        return ApprovalNeeded(decision.rule, decision.reason(operation.name))
     if decision.ruling is Ruling.DENY or needed is None:
-        return PolicyDenies(decision.rule, needed, decision.reason)
+        return PolicyDenies(decision.rule, needed, decision.reason(operation.name))
     has = access.role.value if access.role else None
     return RoleTooLow(needed, has, f"{operation.name} needs the role {needed}; yours is {access.role_name}.")

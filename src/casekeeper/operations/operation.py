@@ -1,16 +1,17 @@
 """Operations: what is asked for, what answers it, and where they come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.acl import Effect, Role
 from casekeeper.journal.commits import Record
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 OperationName = Annotated[
@@ -19,14 +20,17 @@ OperationName = Annotated[
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=200_000)]
 
 
-class ToolCall(BaseModel):
+class ToolCall(Strict):
     """Run a tool."""
-
-    model_config = ConfigDict(extra="forbid")
 
     operation_type: Literal["tool"]
     tool_name: OperationName
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
+
+    @classmethod
+    def of(cls, name: str, inputs: Any) -> "ToolCall":
+        """The call that was recorded with these inputs."""
+        return cls(operation_type="tool", tool_name=name, parameters=inputs)
 
     @property
     def name(self) -> str:
@@ -39,24 +43,25 @@ class ToolCall(BaseModel):
         return self.parameters
 
 
-class Message(BaseModel):
+class Message(Strict):
     """One earlier message of a conversation: text of the user or the assistant, nothing else."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["user", "assistant"]
     content: Annotated[str, StringConstraints(max_length=200_000)]
 
 
-class AgentCall(BaseModel):
+class AgentCall(Strict):
     """Run an agent. Without `message_history` the session's own conversation continues; `[]` starts a new one."""
-
-    model_config = ConfigDict(extra="forbid")
 
     operation_type: Literal["agent"]
     agent_name: OperationName
     prompt: Prompt
     message_history: Annotated[list[Message], Field(max_length=1000)] | None = None
+
+    @classmethod
+    def of(cls, name: str, inputs: Any) -> "AgentCall":
+        """The call that was recorded with these inputs."""
+        return cls.model_validate({"operation_type": "agent", "agent_name": name, **inputs})
 
     @property
     def name(self) -> str:
@@ -70,6 +75,7 @@ class AgentCall(BaseModel):
 
 
 OperationCall = Annotated[ToolCall | AgentCall, Field(discriminator="operation_type")]
+_CALLS: Mapping[str, type[ToolCall | AgentCall]] = {"tool": ToolCall, "agent": AgentCall}
 
 
 def call_of(type_: OperationType, name: str, inputs: Any) -> OperationCall:
@@ -78,11 +84,9 @@ def call_of(type_: OperationType, name: str, inputs: Any) -> OperationCall:
     Raises:
         ValueError: They are no inputs of such a call.
     """
-    match type_:
-        case OperationType.TOOL:
-            return ToolCall(operation_type="tool", tool_name=name, parameters=inputs)
-        case OperationType.AGENT:
-            return AgentCall.model_validate({"operation_type": "agent", "agent_name": name, **inputs})
+    if (kind := _CALLS.get(type_)) is None:
+        raise ValueError(f"there is no kind of operation {type_!r}")
+    return kind.of(name, inputs)
 
 
 class CatalogEntry(BaseModel):
@@ -170,25 +174,45 @@ class Operation(Protocol):
         ...
 
 
+@value
+class Scope:
+    """For whom and where operations are looked for; both None: those that are everywhere and for everybody."""
+
+    casefile_id: str | None = None
+    user_id: str | None = None
+
+
+EVERYWHERE = Scope()
+
+
 class OperationSource(Protocol):
-    """Where the operations of one type come from."""
+    """Where the operations of one kind come from. Which there are may depend on the casefile and change at any time.
+
+    Whether a caller may run one is not decided here.
+    """
 
     @property
     def type(self) -> OperationType:
-        """Which type it brings."""
+        """Which kind it brings."""
         ...
 
-    def find(self, name: str) -> Operation | None:
-        """The operation of this name."""
+    @property
+    def names(self) -> Collection[str] | None:
+        """The names of all operations that there will be while the server runs; None where that cannot be said."""
         ...
 
-    def operations(self) -> Sequence[Operation]:
-        """All of them."""
+    async def find(self, name: str, scope: Scope) -> Operation | None:
+        """The operation of this name.
+
+        Raises:
+            StoreUnavailable: It is not known whether there is one.
+        """
         ...
 
-    def catalogue(self) -> Sequence[CatalogEntry]:
-        """All of them, by name, as others see them."""
+    async def catalogue(self, scope: Scope) -> Sequence[Operation]:
+        """All operations of the scope, by name.
+
+        Raises:
+            StoreUnavailable: They cannot be read.
+        """
         ...
-
-
-Sources = Mapping[OperationType, OperationSource]

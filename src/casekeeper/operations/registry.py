@@ -1,13 +1,20 @@
 """`MANAGED_TOOLS`: the registry of tools, as data. Catalogue, agents and doors all read it."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from casekeeper.errors import ArgumentsInvalid, FieldError
+from casekeeper.errors import ArgumentsInvalid, FieldError, PackageUnusable
 from casekeeper.journal.events import OperationType
-from casekeeper.operations.operation import CatalogEntry, Operation, OperationCall, OperationSource
+from casekeeper.operations.operation import (
+    EVERYWHERE,
+    CatalogEntry,
+    Operation,
+    OperationCall,
+    OperationSource,
+    Scope,
+)
 from casekeeper.operations.tools import Tool
 
 ENTRY_POINT = "casekeeper.tools"
@@ -47,19 +54,20 @@ class ToolRegistry(Mapping[str, Tool]):
     @property
     def type(self) -> OperationType:
         """Always `tool`."""
-        return OperationType.TOOL
+        return "tool"
 
-    def find(self, name: str) -> Tool | None:
-        """The tool of this name."""
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all tools."""
+        return self._tools.keys()
+
+    async def find(self, name: str, scope: Scope = EVERYWHERE) -> Tool | None:
+        """The tool of this name, which is the same everywhere."""
         return self._tools.get(name)
 
-    def operations(self) -> Sequence[Tool]:
-        """All tools."""
-        return list(self._tools.values())
-
-    def catalogue(self) -> Sequence[CatalogEntry]:
+    async def catalogue(self, scope: Scope = EVERYWHERE) -> Sequence[Tool]:
         """All tools, by name."""
-        return [self[name].entry() for name in self]
+        return [self[name] for name in self]
 
 
 MANAGED_TOOLS = ToolRegistry()
@@ -67,9 +75,17 @@ MANAGED_TOOLS = ToolRegistry()
 
 
 def tools_of_packages() -> Iterator[Tool]:
-    """What installed packages bring through the entry point, in the order of their names."""
+    """What installed packages bring through the entry point, in the order of their names.
+
+    Raises:
+        PackageUnusable: One of them cannot be imported, or brings no tools there.
+    """
     for entry in _entries(tuple(sys.path)):
-        yield from entry.load()
+        try:
+            yield from tuple(entry.load())
+        except (ImportError, AttributeError, TypeError) as error:
+            package = entry.dist.name if entry.dist else entry.value
+            raise PackageUnusable(f"The tools of {package} cannot be loaded: {error}.") from error
 
 
 @lru_cache(maxsize=1)
@@ -79,22 +95,24 @@ def _entries(_path: tuple[str, ...]) -> list[EntryPoint]:
 
 
 class Registry:
-    """All operations, whatever their type."""
+    """All operations, whatever their kind."""
 
     def __init__(self, sources: Iterable[OperationSource]) -> None:
         self._sources = {source.type: source for source in sources}
 
-    def operations(self) -> Iterator[Operation]:
-        """All of them, in no order that counts."""
-        return (operation for source in self._sources.values() for operation in source.operations())
+    @property
+    def names(self) -> Mapping[str, Collection[str] | None]:
+        """By kind, the names of all operations that there will be while the server runs; None where there may be more."""
+        return {type_: source.names for type_, source in self._sources.items()}
 
-    def find(self, call: OperationCall) -> Operation:
+    async def find(self, call: OperationCall, scope: Scope) -> Operation:
         """The operation that a call names.
 
         Raises:
             ArgumentsInvalid: There is none of this name; the field is named.
+            StoreUnavailable: It is not known whether there is one.
         """
-        operation = self.named(OperationType(call.operation_type), call.name)
+        operation = await self.named(call.operation_type, call.name, scope)
         if operation is None:
             field = f"payload.operation.{call.operation_type}_name"
             raise ArgumentsInvalid(
@@ -102,11 +120,23 @@ class Registry:
             )
         return operation
 
-    def named(self, type_: OperationType, name: str) -> Operation | None:
-        """The operation of this name, if there is one."""
-        source = self._sources.get(type_)
-        return source.find(name) if source else None
+    async def named(self, type_: OperationType, name: str, scope: Scope) -> Operation | None:
+        """The operation of this name, if there is one.
 
-    def catalogue(self) -> list[CatalogEntry]:
-        """All of them: by type, then by name."""
-        return [entry for source in self._sources.values() for entry in source.catalogue()]
+        Raises:
+            StoreUnavailable: It is not known whether there is one.
+        """
+        source = self._sources.get(type_)
+        return await source.find(name, scope) if source else None
+
+    async def catalogue(self, scope: Scope = EVERYWHERE) -> list[CatalogEntry]:
+        """All operations of the scope: by kind, then by name.
+
+        Raises:
+            StoreUnavailable: They cannot be read.
+        """
+        return [
+            operation.entry()
+            for source in self._sources.values()
+            for operation in await source.catalogue(scope)
+        ]

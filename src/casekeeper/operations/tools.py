@@ -2,11 +2,10 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from casekeeper.acl import Effect, role_for_effects
@@ -14,6 +13,8 @@ from casekeeper.errors import ArgumentsInvalid, FieldError
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.operation import CatalogEntry, Finished
+from casekeeper.strict import Strict
+from casekeeper.values import value
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 
@@ -22,7 +23,7 @@ Function = Callable[..., Awaitable[Any]]
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tool:
     """A tool: a function, what it takes, and what it does to the world."""
 
@@ -39,7 +40,7 @@ class Tool:
     @property
     def type(self) -> OperationType:
         """Always `tool`."""
-        return OperationType.TOOL
+        return "tool"
 
     def parse(self, call: Any) -> dict[str, Any]:
         """The function's keyword arguments out of a `ToolCall`.
@@ -60,7 +61,7 @@ class Tool:
     def entry(self) -> CatalogEntry:
         """The tool in the catalogue."""
         return CatalogEntry(
-            operation_type=OperationType.TOOL,
+            operation_type="tool",
             name=self.name,
             description=self.description,
             effects=sorted(self.effects),
@@ -131,4 +132,4 @@ def _parameters(function: Function) -> type[BaseModel]:
         default: Any = FieldInfo() if required else parameter.default
         fields[parameter.name] = (hints[parameter.name], default)
     title = "".join(part.capitalize() for part in function.__name__.split("_"))
-    return create_model(title, __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(title, __base__=Strict, **fields)

@@ -6,13 +6,13 @@ otherwise from one poll for all followers of the process (`Polling`).
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Protocol
 
-from casekeeper.errors import Refused, Unavailable
+from casekeeper.background import Every
+from casekeeper.errors import Refused
 from casekeeper.journal.events import StoredFact
 from casekeeper.journal.feed import LiveFeed, Watch
 from casekeeper.sessions.manager import CasefileSessionManager, SessionContext
@@ -23,8 +23,6 @@ POLL = timedelta(milliseconds=500)
 """How late a follower gets what another process wrote, at most, as long as the store answers at once."""
 PAGE = 200
 """How many facts are read at a time."""
-
-_log = logging.getLogger("casekeeper.following")
 
 Streamed = StreamedFact | StreamedDelta | StreamedBreak | StreamedRefusal | None
 
@@ -125,15 +123,12 @@ class Polling:
     def __init__(self, store: Heads, live: LiveFeed, every: timedelta = POLL) -> None:
         self._store = store
         self._live = live
-        self._every = every
+        self.looking = Every(every, self._look, name="reading facts of other processes", at_once=False)
 
-    async def run(self) -> None:
-        """Poll until cancelled, while there are followers."""
-        while True:
-            await self._live.is_followed.wait()
-            await asyncio.sleep(self._every.total_seconds())
-            try:
-                self._live.reached(await self._store.heads(self._live.session_ids))
-            except Unavailable as error:
-                _log.info("facts of other processes cannot be read: %s", error)
+    async def _look(self) -> None:
+        if not self._live.is_followed.is_set():
+            return
+        try:
+            self._live.reached(await self._store.heads(self._live.session_ids))
+        finally:
             self._live.wake()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AwareDatetime, Field, StringConstraints, WithJsonSchema
 
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Gate
@@ -22,20 +22,19 @@ from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit
 from casekeeper.sessions.following import HEARTBEAT, PAGE, Following, Heads
 from casekeeper.sessions.manager import At, CasefileSessionManager, Purpose, SessionContext
 from casekeeper.sessions.streamed import StreamedBreak, StreamedDelta, StreamedFact, StreamedRefusal
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 # Stored JSON is passed on as it is; this says what it looks like.
 _EVENTS = {"type": "array", "items": {"x-schema": "ExecutionEvent"}}
 
 
-class EventFilter(BaseModel):
+class EventFilter(Strict):
     """Which facts are wanted; what is not given does not restrict."""
-
-    model_config = ConfigDict(extra="forbid")
 
     operation_type: OperationType | None = None
     operation_name: Annotated[str, StringConstraints(max_length=200)] | None = None
-    kinds: Annotated[list[Kind], Field(max_length=len(Kind))] = []
+    kinds: Annotated[list[Kind], Field(max_length=len(Kind))] = Field(default=[])
     actor: UserId | None = Field(default=None, description="User id of the account whose rights were used.")
     parent_event_id: EventId | None = None
     request_id: Annotated[str, StringConstraints(max_length=128)] | None = None
@@ -71,9 +70,9 @@ class EventPage(EventFilter):
 class QueryEvents(EventPage):
     """Events by their ids, or by filters, across all sessions that the caller may read. Ordered by time."""
 
-    event_ids: Annotated[list[EventId], Field(max_length=200)] = []
+    event_ids: Annotated[list[EventId], Field(max_length=200)] = Field(default=[])
     casefile_id: CasefileId | None = None
-    session_ids: Annotated[list[SessionId], Field(max_length=100)] = []
+    session_ids: Annotated[list[SessionId], Field(max_length=100)] = Field(default=[])
     order: Literal["asc", "desc"] = "desc"
 
 

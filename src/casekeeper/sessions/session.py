@@ -6,12 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from casekeeper.errors import SessionBusy, SessionClosed, SessionNotFound
 from casekeeper.ids import CasefileId, SessionId, UserId
 from casekeeper.journal.commits import About, Condition, IdTaken, Record, Superseded
 from casekeeper.paging import DEFAULT_LIMIT, Limit
+from casekeeper.strict import Strict
 from casekeeper.values import value
 
 SessionTitle = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -65,21 +66,17 @@ class UnifiedSession:
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-class _Command(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class CreateSession(_Command):
+class CreateSession(Strict):
     """Open a session in a casefile."""
 
     casefile_id: CasefileId
     session_type: Literal["interactive", "batch", "workflow"] = "interactive"
     title: SessionTitle | None = None
     visibility: Visibility = Visibility.PRIVATE
-    metadata: Annotated[dict[str, Any], Field(max_length=100)] = {}
+    metadata: Annotated[dict[str, Any], Field(max_length=100)] = Field(default={})
 
 
-class ListSessions(_Command):
+class ListSessions(Strict):
     """Sessions that the caller may see, newest first."""
 
     casefile_id: CasefileId | None = None
@@ -95,7 +92,7 @@ class ListSessions(_Command):
     cursor: str | None = None
 
 
-class CloseSession(_Command):
+class CloseSession(Strict):
     """Close a session for good."""
 
     session_id: SessionId

@@ -1,20 +1,18 @@
 """Opens the store that an address names."""
 
-import re
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
-from casekeeper.storage.addresses import StoreAddressInvalid
+from casekeeper.storage.addresses import store_parts
 from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.sql.migrating import NEWEST
-from casekeeper.storage.sqlite.opening import open_embedded
+from casekeeper.storage.sqlite.opening import open_embedded, usable
 from casekeeper.storage.store import Storage, nobody
-
-_EMULATOR = re.compile(r"(emulator=[^:&]+:[0-9]+)?")
+from casekeeper.storage.threads import in_thread
 
 
 @asynccontextmanager
@@ -35,42 +33,28 @@ async def open_storage(
     store itself tells what other processes changed, `heard` is called (or `push`, without it).
 
     Raises:
-        StoreAddressInvalid: There is no such store (BlobsAddressInvalid: for blobs), or its library is not installed.
-        DirectoryInUse: Another process holds the embedded store.
-        SchemaTooNew: The store belongs to a newer version.
+        CannotStart: There is no such store or place for blobs, its library is not installed, another process holds its
+            directory, which cannot be used, or it belongs to a newer version.
         StoreUnavailable: It does not answer.
     """
     limits = limits or StoreLimits()
-    parts = _parts(address)
+    parts = store_parts(address)
+    with usable(directory):
+        await in_thread(partial(directory.mkdir, parents=True, exist_ok=True, mode=0o700))
     match parts.scheme:
-        case "":
-            if address:
-                raise StoreAddressInvalid(f"The store “{address}” has no scheme; write sqlite:///{address}.")
-            opened = open_embedded(directory, announce, push, limits)
-        case "sqlite":
-            if parts.netloc or not parts.path.strip("/"):
-                raise StoreAddressInvalid("The store's address must be sqlite:///path of a directory.")
-            # sqlite:///a is a relative path, sqlite:////a an absolute one, as SQLAlchemy has it.
-            opened = open_embedded(Path(parts.path[1:]), announce, push, limits)
-        case "postgresql" | "postgres":
-            try:
-                from casekeeper.storage.postgres.opening import open_postgres
-            except ModuleNotFoundError as error:
-                raise StoreAddressInvalid(
-                    f"PostgreSQL needs {error.name}: pip install 'casekeeper[postgres]'."
-                ) from error
+        case "postgresql":
+            from casekeeper.storage.postgres.opening import open_postgres
+
             opened = open_postgres(address, directory, announce, push, limits, owner, heard or push)
         case "firestore":
-            _check_firestore(parts)
-            try:
-                from casekeeper.storage.firestore.opening import open_firestore
-            except ModuleNotFoundError as error:
-                raise StoreAddressInvalid(
-                    f"Firestore needs {error.name}: pip install 'casekeeper[firestore]'."
-                ) from error
+            from casekeeper.storage.firestore.opening import open_firestore
+
             opened = open_firestore(address, directory, announce, push, limits, owner)
-        case scheme:
-            raise _unknown(scheme)
+        case "sqlite":
+            # sqlite:///a is a relative path, sqlite:////a an absolute one, as SQLAlchemy has it.
+            opened = open_embedded(Path(parts.path[1:]), announce, push, limits)
+        case _:
+            opened = open_embedded(directory, announce, push, limits)
     async with opened as storage:
         yield storage
 
@@ -81,12 +65,10 @@ async def migrate_shared(address: str, directory: Path, limits: StoreLimits) -> 
     Raises what `open_storage` does.
     """
     changed = False
-    if address.startswith("postgres"):
-        # Opening tells of a library that is missing.
-        with suppress(ModuleNotFoundError):
-            from casekeeper.storage.postgres.opening import migrate_postgres
+    if store_parts(address).scheme == "postgresql":
+        from casekeeper.storage.postgres.opening import migrate_postgres
 
-            changed = await migrate_postgres(address, limits)
+        changed = await migrate_postgres(address, limits)
     async with open_storage(address, directory, lambda _: None, limits=limits):
         return changed
 
@@ -97,45 +79,15 @@ async def shared_version(address: str, limits: StoreLimits) -> tuple[str | None,
     It changes nothing.
 
     Raises:
-        StoreAddressInvalid: There is no such store, or its library is not installed.
+        SettingsInvalid: There is no such store.
+        PackageUnusable: Its library is not installed.
         StoreUnavailable: It does not answer.
     """
-    parts = _parts(address)
-    try:
-        match parts.scheme:
-            case "postgresql" | "postgres":
-                from casekeeper.storage.postgres.opening import postgres_version
+    if store_parts(address).scheme == "postgresql":
+        from casekeeper.storage.postgres.opening import postgres_version
 
-                return await postgres_version(address, limits), NEWEST
-            case "firestore":
-                _check_firestore(parts)
-                from casekeeper.storage.firestore.opening import firestore_layout
+        return await postgres_version(address, limits), NEWEST
+    from casekeeper.storage.firestore.opening import firestore_layout
 
-                layout, newest = await firestore_layout(address, limits)
-                return None if layout is None else str(layout), str(newest)
-            case scheme:
-                raise _unknown(scheme)
-    except ModuleNotFoundError as error:
-        raise StoreAddressInvalid(f"Its library {error.name} is not installed.") from error
-
-
-def _parts(address: str) -> SplitResult:
-    try:
-        return urlsplit(address)
-    except ValueError as error:
-        # Not its own words, which may hold the password.
-        raise StoreAddressInvalid("The store's address cannot be read.") from error
-
-
-def _check_firestore(parts: SplitResult) -> None:
-    if not parts.netloc or parts.path.count("/") > 1:
-        raise StoreAddressInvalid("The store's address must be firestore://project[/database].")
-    # A slip of the pen must not lead from the emulator to what is real.
-    if not _EMULATOR.fullmatch(parts.query):
-        raise StoreAddressInvalid("Behind a ? the store's address may only say emulator=host:port.")
-
-
-def _unknown(scheme: str) -> StoreAddressInvalid:
-    return StoreAddressInvalid(
-        f"The store's scheme “{scheme}” is not known; sqlite, postgresql and firestore are."
-    )
+    layout, newest = await firestore_layout(address, limits)
+    return None if layout is None else str(layout), str(newest)

@@ -1,11 +1,12 @@
 """How much time and how many connections a store gets, and where its files are."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from casekeeper.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class StoreLimits:
     """For a store that is a server of its own."""
 

@@ -18,9 +18,10 @@ from casekeeper.clock import from_us, to_us
 from casekeeper.documents.document import Upload
 from casekeeper.identity.accounts import Account, StoredAccount
 from casekeeper.identity.credentials import ApiKey, PutKey
-from casekeeper.journal.events import Fact, OperationType, Payload, Sealed
+from casekeeper.journal.events import Fact, Payload, Sealed
 from casekeeper.journal.operations import Held, OpenedOperation, OpenOperation
 from casekeeper.journal.things import Put, Thing, body_of, topic_of
+from casekeeper.kinds import OperationType
 from casekeeper.sessions.session import Head, SessionType, UnifiedSession, Visibility
 
 Values = Sequence[Any]
@@ -272,7 +273,7 @@ def opened_row(operation: OpenOperation, started: Sealed) -> dict[str, Any]:
         "root_event_id": operation.root_event_id,
         "user_id": operation.user_id,
         "actor": operation.actor,
-        "operation_type": operation.operation_type.value,
+        "operation_type": operation.operation_type,
         "operation_name": operation.operation_name,
         "request_id": operation.request_id,
         "owner": operation.owner,
@@ -302,7 +303,7 @@ def opened_of(values: Values) -> OpenedOperation:
         root_event_id=root_event_id,
         user_id=user_id,
         actor=actor,
-        operation_type=OperationType(type_),
+        operation_type=type_,
         operation_name=name,
         request_id=request_id,
         owner=owner,
@@ -326,7 +327,7 @@ def event_row(fact: Fact, seq: int, at_us: int, header: bytes, hash_: bytes) -> 
         "event_id": fact.event_id,
         "parent_event_id": fact.parent_event_id,
         "kind": fact.kind.value,
-        "operation_type": fact.operation_type and fact.operation_type.value,
+        "operation_type": fact.operation_type,
         "operation_name": fact.operation_name,
         "actor": fact.actor,
         "request_id": fact.request_id,
@@ -352,7 +353,7 @@ def totals_of(fact: Fact, type_: OperationType) -> tuple[tuple[str, str, str], t
     busy_ms = fact.busy_ms if fact.parent_event_id is None else 0
     tokens = int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0))
     cost_micros = int(Decimal(str(usage.get("cost", 0))) * 1_000_000)
-    return (type_.value, fact.operation_name or "", fact.kind.value), (1, busy_ms, tokens, cost_micros)
+    return (type_, fact.operation_name or "", fact.kind.value), (1, busy_ms, tokens, cost_micros)
 
 
 UPLOAD = _names("upload_id casefile_id user_id filename sha256 size created_us")

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from casekeeper.acl_feed import AclFeed, Change
-from casekeeper.agents.registry import Conversations
+from casekeeper.agents.agent import Conversations
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import DocumentStore
@@ -22,6 +22,7 @@ from casekeeper.journal.things import Things
 from casekeeper.sessions.reading import EventStore
 from casekeeper.sessions.recording import RecordStore
 from casekeeper.sessions.session import SessionStore
+from casekeeper.values import value
 
 
 class Writing(Commits, Protocol):
@@ -49,7 +50,7 @@ async def _nothing() -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Storage:
     """All that the rooms need of the store."""
 

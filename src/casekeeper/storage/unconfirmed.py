@@ -6,17 +6,17 @@ it has to be treated like one whose process is gone.
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from time import monotonic
 
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.operations import OpenOperation, OwnedBy, TakeOver
+from casekeeper.values import value
 
 # A write whose answer was lost may still be under way; what is not there by then never comes.
 _LATEST_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Taken:
     """Who would have an operation, and by which attempt, if the write has come through."""
 

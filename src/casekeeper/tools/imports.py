@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from casekeeper.acl import Effect
-from casekeeper.documents.contents import REMARK
 from casekeeper.documents.document import NewDocument
-from casekeeper.documents.readers import Arrived
 from casekeeper.ids import UploadId
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.tools import tool
+from casekeeper.reading.contents import REMARK
+from casekeeper.reading.readers import Arrived
 
 _PROBLEMS_TOLD: Final = 100
 

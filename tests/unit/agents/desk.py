@@ -10,7 +10,9 @@ from pydantic_ai.models import Model
 from pydantic_core import from_json, to_json
 
 from casekeeper.acl import Effect, Role, role_for_effects
-from casekeeper.agents.registry import AgentRegistry, Budgets, Providers, RegisteredAgent
+from casekeeper.agents.agent import Budgets, RegisteredAgent
+from casekeeper.agents.registry import AgentRegistry
+from casekeeper.agents.routes import Providers
 from casekeeper.agents.runs import run_agent
 from casekeeper.casefiles.access import Access
 from casekeeper.errors import ArgumentsInvalid
@@ -134,12 +136,14 @@ class Desk:
     ) -> Finished:
         """Run an agent, with this model in the place of its own; a finished run's conversation is kept."""
         call = AgentCall(operation_type="agent", agent_name=agent, prompt=prompt, message_history=history)
-        operation = self.registry.find(agent)
+        operation = await self.registry.find(agent)
         assert operation is not None
         if model is None:
             finished = await operation.run(self.context(), operation.parse(call))
         else:
-            finished = await run_agent(operation, model, call, self.context(), self.registry)
+            finished = await run_agent(
+                operation.agent, operation.route, model, call, self.context(), self.registry.means
+            )
         (record,) = finished.records
         assert isinstance(record, PutConversation)
         self.snapshot = record.blob

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from casekeeper.agents.registry import Budgets, RegisteredAgent
+from casekeeper.agents.agent import Budgets, RegisteredAgent
 from casekeeper.agents.routes import Providers
 from casekeeper.operations.context import NestedFailed
 from tests.unit.agents.desk import Desk

@@ -6,7 +6,8 @@ import sys
 import pytest
 from inline_snapshot import snapshot
 
-from casekeeper.agents.registry import AgentRegistry, RegisteredAgent
+from casekeeper.agents.agent import RegisteredAgent
+from casekeeper.agents.registry import AgentRegistry
 from casekeeper.agents.routes import ALIASES, AgentMisconfigured, Providers, Route, route
 from casekeeper.errors import ModelUnavailable
 from casekeeper.operations.operation import AgentCall
@@ -21,7 +22,7 @@ def registry(desk: Desk, **options: object) -> AgentRegistry:
 
 
 async def test_without_any_key_the_catalogue_says_what_is_missing(desk: Desk) -> None:
-    entries = {entry.name: entry for entry in desk.registry.catalogue()}
+    entries = {agent.name: agent.entry() for agent in await desk.registry.catalogue()}
     assert list(entries) == sorted(entries)
     shown = entries["gpt-4o-mini"].model_dump(mode="json", exclude={"parameters"})
     assert shown == snapshot(
@@ -42,7 +43,7 @@ async def test_without_any_key_the_catalogue_says_what_is_missing(desk: Desk) ->
 
 
 async def test_the_catalogue_shows_what_a_call_takes(desk: Desk) -> None:
-    entry = Registry([desk.registry]).catalogue()[0]
+    entry = (await Registry([desk.registry]).catalogue())[0]
     assert set(entry.parameters["properties"]) == {"prompt", "message_history"}
     assert entry.parameters["required"] == ["prompt"]
 
@@ -58,7 +59,7 @@ async def test_the_catalogue_shows_what_a_call_takes(desk: Desk) -> None:
 async def test_without_a_key_nothing_starts_and_the_setting_is_named(
     desk: Desk, name: str, setting: str
 ) -> None:
-    operation = desk.registry.find(name)
+    operation = await desk.registry.find(name)
     assert operation is not None
     with pytest.raises(ModelUnavailable, match=setting):
         operation.parse(CALL)
@@ -93,7 +94,7 @@ The model gpt-4o-mini needs a package: pip install casekeeper[openai].
     "providers", [Providers(openai_api_key="k"), Providers(openai_base_url="http://127.0.0.1:1/v1")]
 )
 async def test_a_key_or_a_server_of_ones_own_opens_the_way(desk: Desk, providers: Providers) -> None:
-    operation = registry(desk, providers=providers).find("gpt-4o-mini")
+    operation = await registry(desk, providers=providers).find("gpt-4o-mini")
     assert operation is not None
     assert operation.parse(CALL) is CALL
 
@@ -104,7 +105,7 @@ async def test_keys_are_not_shown() -> None:
 
 
 async def test_settings_add_names_of_models(desk: Desk) -> None:
-    operation = registry(desk, aliases={"house": "openai-chat:llama3"}).find("house")
+    operation = await registry(desk, aliases={"house": "openai-chat:llama3"}).find("house")
     assert operation is not None
     assert operation.route == Route("openai-chat", "llama3")
 
@@ -115,7 +116,7 @@ async def test_a_registered_agent_may_name_an_alias_or_a_model(desk: Desk) -> No
         RegisteredAgent("judge", "Decides.", "Be fair.", "google:gemini-3.8-flash", frozenset({"mail_get"})),
     ]
     made = registry(desk, agents=agents)
-    routes = [operation.route for name in ("clerk", "judge") if (operation := made.find(name))]
+    routes = [operation.route for name in ("clerk", "judge") if (operation := await made.find(name))]
     assert routes == [Route("openai-chat", "gpt-4o-mini"), Route("google", "gemini-3.8-flash")]
 
 
@@ -151,7 +152,7 @@ def test_every_built_in_alias_names_a_known_provider() -> None:
 
 
 async def test_there_is_no_agent_of_another_name(desk: Desk) -> None:
-    assert desk.registry.find("google:gemini-2.0-flash-exp") is None
+    assert await desk.registry.find("google:gemini-2.0-flash-exp") is None
 
 
 def test_the_registry_does_not_load_the_agent_library() -> None:

@@ -13,7 +13,7 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls
 from pydantic_ai.models.test import TestModel
 
 from casekeeper.acl import Role
-from casekeeper.agents.registry import Budgets, RegisteredAgent
+from casekeeper.agents.agent import Budgets, RegisteredAgent
 from casekeeper.agents.toolset import CasefileTools
 from casekeeper.operations.context import NestedFailed, RightsLost
 from tests.unit.agents.desk import Desk

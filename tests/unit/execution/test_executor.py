@@ -337,7 +337,7 @@ async def test_an_id_that_was_used_for_another_call_is_refused(
     place = At(casefile_id=casefile.casefile_id)
     await house.run(anna, place, "echo", request_id="req")
     call = house.call(anna, place, "echo")
-    other = house.ask(anna, "req", body=b"other", route="execute")
+    other = house.ask(anna, "req", body=b'"other"', route="execute")
 
     with pytest.raises(RequestIdReused):
         await house.executor.execute(replace(call, ask=other))

@@ -362,7 +362,7 @@ async def test_a_write_whose_permission_changes_again_and_again_does_not_happen(
         await lose_silently(scene, Role.ADMIN)
 
     async def step(call: MDSContext) -> None:
-        scene.house.commits.meanwhile(change, change)
+        scene.house.commits.meanwhile(*[change] * 8)
         await call.documents.add([a_note("one")])
 
     outcome = await scene.run(step, frozenset({Effect.WRITE}))
@@ -466,8 +466,8 @@ async def test_the_context_says_who_runs_where(scene: Scene):
             call.casefile_id,
             call.session_id,
             call.role,
-            call.may(scene.house.registry.find(ToolCall(operation_type="tool", tool_name="note_add"))),
-            call.may(scene.house.registry.find(ToolCall(operation_type="tool", tool_name="shred"))),
+            call.may(scene.house.tools["note_add"]),
+            call.may(scene.house.tools["shred"]),
             call.depth,
         ]
 

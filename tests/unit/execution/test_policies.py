@@ -1,7 +1,7 @@
 """Rules of operators and taint, as the corridor meets them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,9 +20,9 @@ from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext, NestedFailed
-from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, ToolCall
+from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, Scope, ToolCall
+from casekeeper.operations.policy import Policy, read_rules
 from casekeeper.operations.tools import tool
-from casekeeper.policy import Policy, read_rules
 from casekeeper.sessions.manager import At
 from tests.unit.support import ANNA, BEN, CARA, House, open_house
 
@@ -48,7 +48,7 @@ async def sends_slowly(call: MDSContext) -> None:
 class Obedient:
     """An agent that calls tools in a fixed order, whatever they answer; stands for a model that obeys everything."""
 
-    type: OperationType = OperationType.AGENT
+    type: OperationType = "agent"
     name: str = "obedient"
     effects: frozenset[Effect] = frozenset({Effect.READ})
     timeout: timedelta = timedelta(minutes=1)
@@ -81,16 +81,14 @@ class Obedient:
 class Agents:
     """Brings the obedient agent."""
 
-    type: OperationType = OperationType.AGENT
+    type: OperationType = "agent"
+    names: Collection[str] = ()
 
-    def find(self, name: str) -> Operation | None:
+    async def find(self, name: str, scope: Scope) -> Operation | None:
         return Obedient() if name == Obedient.name else None
 
-    def operations(self) -> Sequence[Operation]:
+    async def catalogue(self, scope: Scope) -> Sequence[Operation]:
         return [Obedient()]
-
-    def catalogue(self) -> Sequence[CatalogEntry]:
-        return []
 
 
 @asynccontextmanager
@@ -282,18 +280,17 @@ async def test_a_tag_stops_what_it_would_not_have_let_in(house: House, anna: Pri
     at = At(casefile_id=casefile.casefile_id)
     asleep = await house.start(ben, at, "sleepy")
     rights = Rights(house.runner, house.storage.casefiles, house.live, house.clock, is_shared=True)
-    watching = asyncio.create_task(rights.watch())
 
     async def stopped(started: Started) -> str:
         outcome = await asyncio.wait_for(started.running.ended, 10)
         return outcome.failure.type if outcome.failure else "none"
 
-    hushed = await house.start(ben, at, "sends_slowly")
-    await house.update(anna, casefile.casefile_id, tags=["secret"])
+    async with rights.judging.running():
+        hushed = await house.start(ben, at, "sends_slowly")
+        await house.update(anna, casefile.casefile_id, tags=["secret"])
 
-    assert await stopped(hushed) == "rights_lost"
+        assert await stopped(hushed) == "rights_lost"
     assert not asleep.running.ended.done(), "what only reads goes on"
-    watching.cancel()
 
 
 # Taint

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from casekeeper.acl import Grant, Role
 from casekeeper.casefiles.casefile import CasefileView, PutGrant
 from casekeeper.errors import StoreUnavailable
-from casekeeper.execution.recovery import Erasure, Expiry, Recovery, Sweeper
+from casekeeper.execution.recovery import Erasure, Expiry, Recovery, in_turn
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.operations import CloseOperation, operation_of
@@ -318,101 +318,24 @@ async def test_what_stands_is_not_erased(house: House, anna: Principal, casefile
     assert all(row.body for row in await house.rows(outcome.session_id))
 
 
-# The sweeper
+# Whose turn it is
 
 
-async def test_the_sweeper_calls_every_sweep_again_and_again():
+@pytest.mark.parametrize(("is_ours", "swept"), [(True, ["first", "second"]), (False, [])])
+async def test_what_all_share_is_swept_only_when_it_is_this_processes_turn(is_ours: bool, swept: list[str]):
     calls = list[str]()
-    done = asyncio.Event()
+
+    async def is_our_turn() -> bool:
+        return is_ours
 
     async def first() -> None:
         calls.append("first")
+        raise StoreUnavailable
 
     async def second() -> None:
         calls.append("second")
-        if len(calls) >= 4:
-            done.set()
 
-    await sweep_until(Sweeper([first], [second], always, asyncio.Event(), timedelta(milliseconds=1)), done)
+    with pytest.raises(StoreUnavailable) if is_ours else nullcontext():
+        await in_turn(is_our_turn, first, second)
 
-    assert calls[:4] == ["first", "second"] * 2
-
-
-async def test_what_all_share_is_swept_only_when_it_is_this_processes_turn():
-    turns = iter([True, False, None, True])
-    calls = list[str]()
-    done = asyncio.Event()
-
-    async def is_our_turn() -> bool:
-        turn = next(turns, False)
-        if turn is None:
-            raise StoreUnavailable
-        return turn
-
-    async def own() -> None:
-        calls.append("own")
-        if len(calls) == 7:
-            done.set()
-
-    async def shared() -> None:
-        calls.append("shared")
-
-    await sweep_until(Sweeper([own], [shared], is_our_turn, asyncio.Event(), timedelta(milliseconds=1)), done)
-
-    assert calls[:7] == ["own", "shared", "own", "own", "own", "shared", "own"]
-
-
-async def test_the_sweeper_survives_an_outage_and_says_so(caplog: pytest.LogCaptureFixture):
-    calls = list[str]()
-    done = asyncio.Event()
-
-    async def unlucky() -> None:
-        calls.append("unlucky")
-        raise StoreUnavailable
-
-    async def other() -> None:
-        calls.append("other")
-        if len(calls) >= 6:
-            done.set()
-
-    await sweep_until(
-        Sweeper([unlucky], [unlucky, other], always, asyncio.Event(), timedelta(milliseconds=1)), done
-    )
-
-    assert calls[:6] == ["unlucky", "unlucky", "other"] * 2
-    assert "could not reach the store" in caplog.text
-
-
-async def test_what_is_due_is_swept_at_once():
-    due, done, calls = asyncio.Event(), asyncio.Event(), list[str]()
-
-    async def own() -> None:
-        calls.append("own")
-        if len(calls) == 2:
-            done.set()
-        else:
-            due.set()
-
-    await sweep_until(Sweeper([own], [], always, due, timedelta(days=1)), done)
-
-    assert calls == ["own", "own"]
-
-
-async def always() -> bool:
-    return True
-
-
-async def sweep_until(sweeper: Sweeper, done: asyncio.Event) -> None:
-    task = asyncio.create_task(sweeper.run())
-    await asyncio.wait_for(done.wait(), 5)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-async def test_a_sweep_after_the_last_does_nothing(house: House):
-    assert [await expiry(house).sweep(), await erasure(house).sweep(), await recovery(house).run()] == [
-        0,
-        0,
-        0,
-    ]
+    assert calls == swept

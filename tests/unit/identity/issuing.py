@@ -14,7 +14,7 @@ from joserfc import jws
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from casekeeper.identity.discovery import FetchFailed
+from casekeeper.identity.published import FetchFailed
 from tests.unit.support import NOW
 
 URL, AUDIENCE = "https://login.example.com", "casekeeper-console"

@@ -75,11 +75,7 @@ async def test_another_process_knows_the_session_too(house: House, sessions: Bro
     opened = await sessions.open(await known(house))
     elsewhere = made(house)
 
-    principal = await elsewhere.authenticate(opened.secret)
-
-    token = sessions.csrf_token(opened.principal)
-    assert token is not None
-    assert elsewhere.is_csrf_token(principal, token)
+    assert await elsewhere.authenticate(opened.secret) == opened.principal
 
 
 async def test_an_account_that_changes_while_it_logs_in_gets_no_session(
@@ -158,21 +154,6 @@ async def test_what_is_remembered_does_not_grow_without_end(house: House):
 
     assert await sessions.authenticate(secrets[1]) is second
     assert await sessions.authenticate(secrets[0]) is not first
-
-
-async def test_tokens_have_no_csrf_token(house: House, sessions: BrowserSessions):
-    caller = await house.caller(ANNA)
-
-    assert sessions.csrf_token(caller) is None
-    assert not sessions.is_csrf_token(caller, "")
-
-
-async def test_a_csrf_token_is_one_sessions_alone(house: House, sessions: BrowserSessions):
-    one, two = [(await sessions.open(await known(house))).principal for _ in range(2)]
-    token = sessions.csrf_token(one)
-
-    assert token is not None
-    assert [sessions.is_csrf_token(who, token) for who in (one, two)] == [True, False]
 
 
 class Late:

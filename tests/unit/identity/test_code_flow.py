@@ -20,11 +20,12 @@ from casekeeper.errors import (
     Overloaded,
 )
 from casekeeper.identity.code_flow import LOGIN_LIFETIME, CodeFlow, Return, Start
-from casekeeper.identity.discovery import Endpoints, FetchFailed
+from casekeeper.identity.discovery import Endpoints
+from casekeeper.identity.issuer import Issuer
 from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers
+from casekeeper.identity.published import FetchFailed
 from casekeeper.identity.seals import Seals
-from casekeeper.issuer import Issuer
 from tests.unit.identity.issuing import AUDIENCE, URL, Site, claims, signed
 from tests.unit.support import ANNA, House
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from casekeeper.errors import IssuerUnavailable
-from casekeeper.identity.discovery import RENEW_AFTER_S, RETRY_S, STALE_S, Discovery, Endpoints
-from casekeeper.issuer import Issuer
+from casekeeper.identity.discovery import Discovery, Endpoints
+from casekeeper.identity.issuer import Issuer
+from casekeeper.identity.published import OLD_S, RENEW_AFTER_S, RETRY_S, STALE_S
 from tests.unit.identity.issuing import AUDIENCE, CONFIGURATION, JWKS, URL, Site
 from tests.unit.support import StepClock
 
@@ -94,10 +95,22 @@ async def test_what_was_said_is_asked_for_again_and_believed_for_a_day():
     assert len(site.asked) == 1
     clock.elapse(1)
     assert await found.endpoints() == first
+    await asyncio.sleep(0)
     assert len(site.asked) == 2
     clock.elapse(STALE_S)
     with pytest.raises(IssuerUnavailable):
         await found.endpoints()
+
+
+async def test_endpoints_that_nobody_used_for_long_are_asked_for_before_they_are_used():
+    site, clock = saying(), StepClock()
+    found = discovery(site, clock)
+    await found.endpoints()
+
+    site.pages[CONFIGURATION] = {**SAID, "token_endpoint": f"{URL}/moved"}
+    clock.elapse(OLD_S + 1)
+
+    assert (await found.endpoints()).token == f"{URL}/moved"
 
 
 async def test_an_issuer_that_is_away_is_not_asked_by_everybody():

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from casekeeper.identity.discovery import FetchFailed
 from casekeeper.identity.fetching import BYTES_MAX, Fetcher
+from casekeeper.identity.published import FetchFailed
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 

@@ -4,16 +4,9 @@ from typing import Any
 import pytest
 
 from casekeeper.errors import IssuerUnavailable
-from casekeeper.identity.issuer_keys import (
-    COOLDOWN_S,
-    KEYS_MAX,
-    OLD_S,
-    RENEW_AFTER_S,
-    RETRY_S,
-    STALE_S,
-    IssuerKeys,
-)
-from casekeeper.issuer import Issuer
+from casekeeper.identity.issuer import Issuer
+from casekeeper.identity.issuer_keys import KEYS_MAX, IssuerKeys
+from casekeeper.identity.published import COOLDOWN_S, OLD_S, RENEW_AFTER_S, RETRY_S, STALE_S
 from tests.unit.identity.issuing import (
     AUDIENCE,
     CONFIGURATION,

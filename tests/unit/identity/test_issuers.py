@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from casekeeper.errors import CredentialsRejected
+from casekeeper.identity.issuer import Issuer
 from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import TOKEN_BYTES_MAX, ExternalUser, Issuers, user_of_subject
-from casekeeper.issuer import Issuer
 from tests.unit.identity.issuing import (
     AUDIENCE,
     EC,

@@ -144,7 +144,7 @@ async def test_of_two_equal_requests_at_once_one_key_comes(house: House):
     )
 
     assert len({key.key_id for key, _ in answers}) == 1
-    assert len(await house.api_keys.of_account(anna, ListKeys())) == 1
+    assert len((await house.api_keys.page(anna, ListKeys())).items) == 1
 
 
 async def test_keys_are_listed_oldest_first_without_their_secrets(house: House):
@@ -154,7 +154,7 @@ async def test_keys_are_listed_oldest_first_without_their_secrets(house: House):
         made.append(await make_key(house, anna))
         house.clock.advance(seconds=1)
 
-    keys = await house.api_keys.of_account(anna, ListKeys())
+    keys = (await house.api_keys.page(anna, ListKeys())).items
 
     assert [key.key_id for key in keys] == [key.key_id for key in made]
     assert not any(hasattr(key, "api_key") for key in keys)
@@ -166,7 +166,7 @@ async def test_an_operator_makes_and_lists_keys_for_others(house: House):
 
     key = await make_key(house, root, user_id=ANNA)
 
-    assert [k.key_id for k in await house.api_keys.of_account(root, ListKeys(user_id=ANNA))] == [key.key_id]
+    assert [k.key_id for k in (await house.api_keys.page(root, ListKeys(user_id=ANNA))).items] == [key.key_id]
 
 
 async def test_users_make_and_list_no_keys_of_others(house: House):
@@ -176,7 +176,7 @@ async def test_users_make_and_list_no_keys_of_others(house: House):
     with pytest.raises(OperatorOnly):
         await make_key(house, anna, user_id=BEN)
     with pytest.raises(OperatorOnly):
-        await house.api_keys.of_account(anna, ListKeys(user_id=BEN))
+        await house.api_keys.page(anna, ListKeys(user_id=BEN))
 
 
 async def test_naming_oneself_is_like_naming_nobody(house: House):
@@ -196,7 +196,7 @@ async def test_no_keys_are_listed_of_an_account_that_is_missing(house: House):
     root = await house.caller(ROOT)
 
     with pytest.raises(AccountNotFound):
-        await house.api_keys.of_account(root, ListKeys(user_id=BEN))
+        await house.api_keys.page(root, ListKeys(user_id=BEN))
 
 
 async def test_another_users_key_is_hidden_like_a_missing_one(house: House):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from casekeeper.acl import Role
 from casekeeper.errors import AccountNotFound, CredentialsRejected, TokenRejected
 from casekeeper.identity.account_commands import DeactivateAccount, UpdateAccount
+from casekeeper.identity.issuer import Issuer
 from casekeeper.identity.issuer_keys import IssuerKeys
 from casekeeper.identity.issuers import Issuers, user_of_subject
 from casekeeper.identity.logins import (
@@ -21,7 +22,6 @@ from casekeeper.identity.logins import (
 )
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import LIFETIME
-from casekeeper.issuer import Issuer
 from casekeeper.journal.commits import Commit
 from tests.unit.identity.issuing import AUDIENCE, URL, Site, claims, signed
 from tests.unit.support import ANNA, BEN, NOW, PASSWORD, ROOT, House, fast_passwords

@@ -5,11 +5,12 @@ import pytest
 
 from casekeeper.errors import RequestIdReused
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.requests import KEPT, AlreadyClaimed, Ask, ReleaseClaim
+from casekeeper.journal.requests import KEPT, AlreadyClaimed, Ask, Body, ReleaseClaim
 from tests.unit.support import House
 
-FIRST = Ask("sam@example.com", "/v1/casefiles/create", "req_1", b"body", is_repeatable=True)
-ONCE = Ask("sam@example.com", "/v1/casefiles/create", "req_1", b"body")
+BODY = Body.of_json(b'{"title":"A"}')
+FIRST = Ask("sam@example.com", "/v1/casefiles/create", "req_1", BODY, is_repeatable=True)
+ONCE = Ask("sam@example.com", "/v1/casefiles/create", "req_1", BODY)
 
 
 class Maker:
@@ -59,15 +60,23 @@ async def test_the_same_id_with_another_body_is_refused(maker: Maker):
     await maker.once(FIRST)
 
     with pytest.raises(RequestIdReused):
-        await maker.once(Ask(FIRST.user_id, FIRST.route, FIRST.request_id, b"other", is_repeatable=True))
+        await maker.once(
+            Ask(
+                FIRST.user_id,
+                FIRST.route,
+                FIRST.request_id,
+                Body.of_json(b'{"title":"B"}'),
+                is_repeatable=True,
+            )
+        )
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Ask("ben@example.com", FIRST.route, "req_1", b"body", is_repeatable=True),
-        Ask(FIRST.user_id, "/v1/sessions/create", "req_1", b"body", is_repeatable=True),
-        Ask(FIRST.user_id, FIRST.route, "req_2", b"body", is_repeatable=True),
+        Ask("ben@example.com", FIRST.route, "req_1", BODY, is_repeatable=True),
+        Ask(FIRST.user_id, "/v1/sessions/create", "req_1", BODY, is_repeatable=True),
+        Ask(FIRST.user_id, FIRST.route, "req_2", BODY, is_repeatable=True),
     ],
     ids=["another user", "another route", "another id"],
 )

@@ -7,13 +7,12 @@ from casekeeper.acl import Role
 from casekeeper.casefiles.access import Access
 from casekeeper.errors import ApprovalNeeded, ArgumentsInvalid, PolicyDenies, RoleTooLow
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.events import OperationType
 from casekeeper.journal.operations import OpenOperation
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.operation import ToolCall
+from casekeeper.operations.policy import Policy, read_rules
 from casekeeper.operations.registry import Registry, ToolRegistry
 from casekeeper.operations.tools import Tool
-from casekeeper.policy import Policy, read_rules
 from tests.unit.support import NOW
 from tests.unit.tools import echo, send, shred
 
@@ -42,7 +41,7 @@ def row(tool: str, **fields: Any) -> OpenOperation:
         root_event_id="evt_1",
         user_id="sam@example.com",
         actor="usr_1",
-        operation_type=OperationType.TOOL,
+        operation_type="tool",
         operation_name=tool,
         request_id=None,
         owner="somebody",
@@ -55,62 +54,62 @@ def row(tool: str, **fields: Any) -> OpenOperation:
     ("operation", "lowest"), [(echo, Role.VIEWER), (send, Role.EDITOR), (shred, Role.ADMIN)]
 )
 @pytest.mark.parametrize("role", [None, *Role])
-def test_a_role_runs_what_its_effects_allow(operation: Tool, lowest: Role, role: Role | None):
+async def test_a_role_runs_what_its_effects_allow(operation: Tool, lowest: Role, role: Role | None):
     if role is not None and role.covers(lowest):
-        assert admitting().admit(call(operation), access(role)).operation is operation
+        assert (await admitting().admit(call(operation), access(role))).operation is operation
     else:
         with pytest.raises(RoleTooLow) as refused:
-            admitting().admit(call(operation), access(role))
+            await admitting().admit(call(operation), access(role))
         assert (refused.value.needed, refused.value.has) == (lowest, role)
 
 
-def test_parameters_that_do_not_fit_are_refused_after_the_role():
+async def test_parameters_that_do_not_fit_are_refused_after_the_role():
     with pytest.raises(ArgumentsInvalid):
-        admitting().admit(call(send, nothing=1), access(Role.EDITOR))
+        await admitting().admit(call(send, nothing=1), access(Role.EDITOR))
     with pytest.raises(RoleTooLow):
-        admitting().admit(call(send, nothing=1), access(Role.VIEWER))
+        await admitting().admit(call(send, nothing=1), access(Role.VIEWER))
 
 
 DENIED = {"name": "quiet", "then": "deny", "tools": ["send"], "tags": ["sealed"]}
 ASKED = {"name": "asked", "then": "approval", "tools": ["send"]}
 
 
-def test_a_rule_refuses_whoever_has_the_role():
+async def test_a_rule_refuses_whoever_has_the_role():
     with pytest.raises(PolicyDenies):
-        admitting(DENIED).admit(call(send), access(Role.OWNER, "sealed"))
+        await admitting(DENIED).admit(call(send), access(Role.OWNER, "sealed"))
 
 
-def test_what_was_approved_stays_approved_wherever_it_is_judged_again():
+async def test_what_was_approved_stays_approved_wherever_it_is_judged_again():
     judge = admitting(ASKED)
 
-    admitted = judge.admit(call(send), access(Role.EDITOR), approved=True)
+    admitted = await judge.admit(call(send), access(Role.EDITOR), approved=True)
 
     assert admitted.still(Role.EDITOR, ())
     assert not admitted.still(Role.VIEWER, ())
     assert admitted.again(access(Role.ADMIN)).access.role is Role.ADMIN
-    assert judge.covers(row("send", is_approved=True), Role.EDITOR, ())
-    assert not judge.covers(row("send"), Role.EDITOR, ())
+    assert await judge.covers(row("send", is_approved=True), Role.EDITOR, ())
+    assert not await judge.covers(row("send"), Role.EDITOR, ())
     with pytest.raises(ApprovalNeeded):
-        judge.admit(call(send), access(Role.EDITOR))
+        await judge.admit(call(send), access(Role.EDITOR))
 
 
-def test_what_is_tainted_stays_tainted_wherever_it_is_judged_again():
+async def test_what_is_tainted_stays_tainted_wherever_it_is_judged_again():
     judge = admitting()
 
-    clean = judge.admit(call(send), access(Role.EDITOR))
-    approved = judge.admit(call(send), access(Role.EDITOR), tainted=True, approved=True)
+    clean = await judge.admit(call(send), access(Role.EDITOR))
+    approved = await judge.admit(call(send), access(Role.EDITOR), tainted=True, approved=True)
 
     assert clean.still(Role.EDITOR, ())
     assert approved.still(Role.EDITOR, ())
-    assert judge.covers(row("send"), Role.EDITOR, ())
-    assert not judge.covers(row("send", is_tainted=True), Role.EDITOR, ())
-    assert judge.covers(row("send", is_tainted=True, is_approved=True), Role.EDITOR, ())
+    assert await judge.covers(row("send"), Role.EDITOR, ())
+    assert not await judge.covers(row("send", is_tainted=True), Role.EDITOR, ())
+    assert await judge.covers(row("send", is_tainted=True, is_approved=True), Role.EDITOR, ())
 
 
 @pytest.mark.parametrize("tags", [(), ("sealed",)])
-def test_a_rule_by_tags_ends_what_was_let_in_before_the_tag_came(tags: Sequence[str]):
+async def test_a_rule_by_tags_ends_what_was_let_in_before_the_tag_came(tags: Sequence[str]):
     judge = admitting(DENIED)
-    admitted = judge.admit(call(send), access(Role.EDITOR))
+    admitted = await judge.admit(call(send), access(Role.EDITOR))
 
     assert admitted.still(Role.EDITOR, tags) is not bool(tags)
     if tags:
@@ -118,19 +117,19 @@ def test_a_rule_by_tags_ends_what_was_let_in_before_the_tag_came(tags: Sequence[
             admitted.again(access(Role.EDITOR, *tags))
 
 
-def test_only_what_changes_something_needs_an_active_casefile():
+async def test_only_what_changes_something_needs_an_active_casefile():
     judge = admitting()
 
-    assert judge.admit(call(echo), access(Role.ADMIN)).changes_nothing
-    assert not judge.admit(call(shred), access(Role.ADMIN)).changes_nothing
+    assert (await judge.admit(call(echo), access(Role.ADMIN))).changes_nothing
+    assert not (await judge.admit(call(shred), access(Role.ADMIN))).changes_nothing
 
 
-def test_what_needs_an_approval_could_be_let_in():
+async def test_what_needs_an_approval_could_be_let_in():
     judge = admitting(ASKED)
 
     assert judge.could(send, access(Role.EDITOR), tainted=False)
     assert not judge.could(send, access(Role.VIEWER), tainted=False)
 
 
-def test_an_operation_that_is_not_known_here_is_judged_elsewhere():
-    assert admitting().covers(row("from_a_newer_version"), Role.VIEWER, ())
+async def test_an_operation_that_is_not_known_here_is_judged_elsewhere():
+    assert await admitting().covers(row("from_a_newer_version"), Role.VIEWER, ())

@@ -1,3 +1,4 @@
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -6,16 +7,16 @@ from casekeeper.acl import Effect, Role
 from casekeeper.casefiles.access import Access
 from casekeeper.errors import ArgumentsInvalid
 from casekeeper.identity.principal import Principal
-from casekeeper.journal.events import OperationType
+from casekeeper.kinds import KINDS, OperationType
 from casekeeper.operations.context import MDSContext
-from casekeeper.operations.operation import AgentCall, ToolCall
+from casekeeper.operations.operation import EVERYWHERE, AgentCall, Scope, ToolCall, call_of
 from casekeeper.operations.registry import (
     DuplicateTool,
     Registry,
     ToolRegistry,
     tools_of_packages,
 )
-from casekeeper.operations.tools import tool
+from casekeeper.operations.tools import Tool, tool
 from tests.unit.support import NOW
 from tests.unit.tools import echo, fail, send
 
@@ -30,22 +31,22 @@ def access(role: Role | None) -> Access:
     return Access(caller, "cf_251023_5acf44", role, "store", 0, NOW)
 
 
-def test_tools_are_listed_by_name():
+async def test_tools_are_listed_by_name():
     registry = ToolRegistry((send, echo, fail))
 
-    assert list(registry) == [entry.name for entry in registry.catalogue()] == ["echo", "fail", "send"]
+    assert list(registry) == [tool.name for tool in await registry.catalogue()] == ["echo", "fail", "send"]
 
 
-def test_a_registry_is_a_mapping_of_tools():
+async def test_a_registry_is_a_mapping_of_tools():
     registry = ToolRegistry((echo,))
 
-    assert (registry["echo"], registry.find("echo"), registry.find("x"), len(registry)) == (
+    assert (registry["echo"], await registry.find("echo"), await registry.find("x"), len(registry)) == (
         echo,
         echo,
         None,
         1,
     )
-    assert registry.type is OperationType.TOOL
+    assert registry.type == "tool"
 
 
 def test_two_tools_of_one_name_stop_the_start():
@@ -57,10 +58,10 @@ def test_the_same_tool_twice_is_no_harm():
     assert len(ToolRegistry((echo, echo))) == 1
 
 
-def test_a_call_finds_its_operation():
+async def test_a_call_finds_its_operation():
     registry = Registry([ToolRegistry((echo,))])
 
-    assert registry.find(ToolCall(operation_type="tool", tool_name="echo")) is echo
+    assert await registry.find(ToolCall(operation_type="tool", tool_name="echo"), EVERYWHERE) is echo
 
 
 @pytest.mark.parametrize(
@@ -74,19 +75,55 @@ def test_a_call_finds_its_operation():
         ),
     ],
 )
-def test_an_unknown_name_is_told_with_its_field(call: ToolCall | AgentCall, field: str):
+async def test_an_unknown_name_is_told_with_its_field(call: ToolCall | AgentCall, field: str):
     registry = Registry([ToolRegistry((echo,))])
 
     with pytest.raises(ArgumentsInvalid) as invalid:
-        registry.find(call)
+        await registry.find(call, EVERYWHERE)
 
     assert [error.field for error in invalid.value.errors] == [field]
 
 
-def test_the_catalogue_has_everything():
+async def test_the_catalogue_has_everything():
     registry = Registry([ToolRegistry((send, echo))])
 
-    assert [(e.operation_type, e.name) for e in registry.catalogue()] == [("tool", "echo"), ("tool", "send")]
+    entries = await registry.catalogue()
+    assert [(e.operation_type, e.name) for e in entries] == [("tool", "echo"), ("tool", "send")]
+
+
+class Local:
+    """Tools that one casefile has, and that may be added while the server runs."""
+
+    type: OperationType = "tool"
+    names: Collection[str] | None = None
+
+    def __init__(self, casefile_id: str) -> None:
+        self.casefile_id = casefile_id
+        self.tools = list[Tool]()
+
+    async def find(self, name: str, scope: Scope) -> Tool | None:
+        return next((tool for tool in await self.catalogue(scope) if tool.name == name), None)
+
+    async def catalogue(self, scope: Scope) -> Sequence[Tool]:
+        return self.tools if scope.casefile_id == self.casefile_id else []
+
+
+async def test_an_operation_of_one_casefile_is_found_and_listed_only_there():
+    local = Local("cf_here")
+    registry, call = Registry([local]), ToolCall(operation_type="tool", tool_name="echo")
+    local.tools.append(echo)
+
+    assert await registry.find(call, Scope("cf_here", "sam@example.com")) is echo
+    assert [entry.name for entry in await registry.catalogue(Scope("cf_here"))] == ["echo"]
+    for elsewhere in (Scope("cf_there", "sam@example.com"), EVERYWHERE):
+        assert await registry.catalogue(elsewhere) == []
+        with pytest.raises(ArgumentsInvalid):
+            await registry.find(call, elsewhere)
+
+
+def test_every_kind_has_a_source_and_a_call():
+    for kind in KINDS.values():
+        assert call_of(kind.name, "x", {"prompt": "Hello"}).operation_type == kind.name
 
 
 # Packages

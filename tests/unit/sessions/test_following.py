@@ -17,7 +17,7 @@ from casekeeper.casefiles.grants import FreshGrants, StoredGrants
 from casekeeper.errors import StoreUnavailable
 from casekeeper.ids import new_event_id
 from casekeeper.journal.commits import Commit, PermissionChanged
-from casekeeper.journal.events import Fact, Kind, OperationType, Payload, StoredFact
+from casekeeper.journal.events import Fact, Kind, Payload, StoredFact
 from casekeeper.journal.feed import Delta, LiveFeed, Watch
 from casekeeper.paging import Cursors
 from casekeeper.sessions.following import PAGE, Following, Polling
@@ -75,7 +75,7 @@ class Place:
             session_id=self.session_id,
             kind=kind,
             actor="usr_1",
-            operation_type=OperationType.TOOL,
+            operation_type="tool",
             operation_name="echo",
             started_at=now,
             ended_at=None if of is None else now,
@@ -360,9 +360,18 @@ class Told:
 
 async def test_one_look_for_all_followers_wakes_those_who_have_not_read():
     live, told = LiveFeed(), Told()
-    polling = asyncio.create_task(Polling(told, live, timedelta(milliseconds=10)).run())
-    await asyncio.sleep(0.05)
-    assert told.asked == []
+    polling = Polling(told, live, timedelta(milliseconds=10)).looking
+    async with polling.running():
+        await asyncio.sleep(0.05)
+        assert told.asked == []
+        await followed(live, told)
+        await asyncio.sleep(0.05)
+        asked = len(told.asked)
+        await asyncio.sleep(0.05)
+        assert len(told.asked) == asked
+
+
+async def followed(live: LiveFeed, told: Told) -> None:
     with live.watch("a") as first, live.watch("a") as second, live.watch("b") as third:
         first.seen = second.seen = 3
         second.seen, told.known = 4, {"a": 4, "b": 0, "c": 9}
@@ -379,16 +388,11 @@ async def test_one_look_for_all_followers_wakes_those_who_have_not_read():
             while not third.has_news:
                 await third.woken(SOON_S)
         assert set(map(tuple, told.asked)) == {("a", "b")}
-    await asyncio.sleep(0.05)
-    asked = len(told.asked)
-    await asyncio.sleep(0.05)
-    assert len(told.asked) == asked
-    polling.cancel()
 
 
 async def test_with_each_look_followers_ask_whether_they_still_may_read(place: Place):
-    polling = asyncio.create_task(Polling(Told(), place.house.live, timedelta(milliseconds=10)).run())
-    async with place.following() as stream:
+    polling = Polling(Told(), place.house.live, timedelta(milliseconds=10)).looking
+    async with polling.running(), place.following() as stream:
         await take(stream, 1)
         # As another process does, of whose change nobody here is told until the lease on the feed has run out.
         change = PermissionChanged(place.context.session.casefile_id, BEN, Kind.REVOKED, place.house.clock())
@@ -397,7 +401,6 @@ async def test_with_each_look_followers_ask_whether_they_still_may_read(place: P
         place.house.clock.elapse(1)
 
         assert await rest(stream) == ["StreamedRefusal"]
-    polling.cancel()
 
 
 async def test_a_proof_is_renewed_without_reading_the_session(place: Place):

@@ -8,7 +8,7 @@ import pytest
 
 from casekeeper.clock import AgreedClock, utc_now
 from casekeeper.errors import StoreUnavailable
-from casekeeper.storage.clocks import agreeing
+from casekeeper.storage.clocks import agree
 
 
 class Store:
@@ -32,35 +32,30 @@ def ahead(clock: AgreedClock) -> int:
     return round((clock() - utc_now()).total_seconds() / 60)
 
 
-async def test_without_a_shared_store_the_clock_stays_the_machines():
-    clock = AgreedClock()
-    async with agreeing(clock, None):
-        assert ahead(clock) == 0
-
-
 @pytest.mark.parametrize(("seconds", "told"), [(7200, "behind"), (-7200, "ahead of")])
 async def test_a_machine_whose_clock_is_off_says_so_and_goes_by_the_stores(
     seconds: int, told: str, caplog: pytest.LogCaptureFixture
 ):
     clock = AgreedClock()
     with caplog.at_level(logging.WARNING):
-        async with agreeing(clock, Store(seconds).now):
-            assert ahead(clock) == seconds // 60
+        await agree(clock, Store(seconds).now)
+
+    assert ahead(clock) == seconds // 60
 
     assert f"{told} the store's, which counts" in caplog.text
 
 
 async def test_a_clock_that_is_right_is_no_news(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
-        async with agreeing(AgreedClock(), Store(0).now):
-            pass
+        await agree(AgreedClock(), Store(0).now)
 
     assert not caplog.text
 
 
 async def test_a_store_that_is_away_for_a_while_is_asked_again():
     clock, store = AgreedClock(), Store(60, None, None, 600)
-    async with agreeing(clock, store.now, timedelta(milliseconds=1)):
+    asking = await agree(clock, store.now, timedelta(milliseconds=1))
+    async with asking.running():
         async with asyncio.timeout(5):
             await store.asked.wait()
             while ahead(clock) != 10:
@@ -69,5 +64,4 @@ async def test_a_store_that_is_away_for_a_while_is_asked_again():
 
 async def test_without_any_answer_nothing_begins():
     with pytest.raises(StoreUnavailable):
-        async with agreeing(AgreedClock(), Store(None).now):
-            raise AssertionError("nothing begins")
+        await agree(AgreedClock(), Store(None).now)

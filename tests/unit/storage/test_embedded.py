@@ -12,10 +12,10 @@ from sqlalchemy import inspect as inspected
 
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.documents.search import Order, Place
+from casekeeper.errors import DirectoryInUse, SchemaTooNew
 from casekeeper.storage.sql import schema
-from casekeeper.storage.sql.migrating import NEWEST, SchemaTooNew
+from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sqlite.opening import migrate, open_embedded, schema_version
-from casekeeper.storage.sqlite.store import DirectoryInUse
 from tests.unit.support import make_template
 
 

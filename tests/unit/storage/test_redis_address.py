@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from casekeeper.storage.bus.redis_address import check
+from casekeeper.storage.redis_address import check
 from tests.fakes.certificates import certified
 
 

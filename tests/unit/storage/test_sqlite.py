@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from casekeeper.acl_feed import Change
-from casekeeper.errors import Overloaded, SessionNotFound, StoreUnavailable
+from casekeeper.errors import DirectoryInUse, Overloaded, SessionNotFound, StoreUnavailable
 from casekeeper.identity.accounts import Account, AccountAbsent, PutAccount, StoredAccount
 from casekeeper.journal.commits import Commit, PermissionChanged, Record
 from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.requests import AlreadyClaimed, Claim, ReleaseClaim
 from casekeeper.sessions.session import PutSession, SessionIsOpen, UnifiedSession
 from casekeeper.storage.sql.statements import Tx
-from casekeeper.storage.sqlite.store import DirectoryInUse, DirectoryLock, SqliteStore, connect
+from casekeeper.storage.sqlite.store import DirectoryLock, SqliteStore, connect
 from tests.unit.support import NOW
 
 SESSION = "ts_251023_ecomcf44_9607c3"

@@ -2,31 +2,29 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import GCSStore, ObjectStore, S3Store
 
-from casekeeper.errors import StoreUnavailable
-from casekeeper.storage.addresses import BlobsAddressInvalid
+from casekeeper.errors import SettingsInvalid, StoreUnavailable
 from casekeeper.storage.options import StoreLimits
+from casekeeper.values import value
 
 _RETRIES = 3
 # A casefile's name has no dot.
 _MARKER = "casekeeper.txt"
 _STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore}
-_OPTIONS = {"s3": {"endpoint_url", "region"}, "gs": {"endpoint_url"}}
 
 # Its type is not wholly known.
 _obstore: Any = obstore
 listed = _obstore.list
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bucket:
     """A bucket, and what errors call it."""
 
@@ -35,25 +33,17 @@ class Bucket:
     deadline_s: float
 
 
-def bucket_at(address: str, limits: StoreLimits) -> Bucket:
+def bucket_at(parts: SplitResult, limits: StoreLimits) -> Bucket:
     """The bucket at `s3://bucket[/prefix][?endpoint_url=…&region=…]` or `gs://bucket[/prefix][?endpoint_url=…]`.
 
     Credentials come from the environment, as the services' own tools have them. Nothing is asked yet.
 
     Raises:
-        BlobsAddressInvalid: It is no such address.
+        SettingsInvalid: The library takes no such address.
     """
-    parts = urlsplit(address)
     options: dict[str, Any] = {
         name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()
     }
-    if unknown := sorted(set(options) - _OPTIONS[parts.scheme]):
-        raise BlobsAddressInvalid(f"{parts.scheme}:// takes no option {', '.join(unknown)}.")
-    if not parts.netloc or set(parts.netloc) & set("@:"):
-        raise BlobsAddressInvalid(
-            f"The address must be {parts.scheme}://bucket or {parts.scheme}://bucket/prefix; credentials come from the "
-            "environment."
-        )
     endpoint = options.pop("endpoint_url", None)
     if endpoint:
         # Other services that speak S3 want credentials; what answers for Google elsewhere is an emulator.
@@ -81,7 +71,7 @@ def bucket_at(address: str, limits: StoreLimits) -> Bucket:
     try:
         store: ObjectStore = _STORES[parts.scheme](parts.netloc, **options, **common)
     except (BaseError, ValueError) as error:
-        raise BlobsAddressInvalid(told(error)) from error
+        raise SettingsInvalid(f"CASEKEEPER_BLOBS: {told(error)}") from error
     return Bucket(f"{parts.scheme}://{parts.netloc}", store, deadline.total_seconds())
 
 

@@ -9,16 +9,16 @@ behind is found without looking for it.
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from casekeeper.errors import StoreUnavailable
 from casekeeper.storage.blobs.streams import Metered, begun, must_be_names, repacked, spooled
+from casekeeper.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Content:
     """Parts that belong together: `size` bytes in all."""
 

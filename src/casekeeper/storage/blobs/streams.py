@@ -1,6 +1,5 @@
 """What every blob store does with names and streams."""
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -10,6 +9,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, TypeVar, cast
 
 from casekeeper.errors import BodyTooLarge, StoreUnavailable
+from casekeeper.storage.threads import in_thread
 
 T = TypeVar("T")
 
@@ -91,6 +91,6 @@ async def spooled(pieces: AsyncGenerator[bytes], folder: Path) -> BinaryIO:
 async def off_loop(work: Callable[[], T]) -> T:
     """Do in a thread what waits for a disk."""
     try:
-        return await asyncio.to_thread(work)
+        return await in_thread(work)
     except OSError as error:
         raise StoreUnavailable(f"The blob store cannot be used: {error.strerror}.") from error

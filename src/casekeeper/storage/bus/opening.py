@@ -1,21 +1,18 @@
 """The bus between the processes of one store: Redis, where an address names one. Nothing depends on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.clock import Clock
-from casekeeper.execution.telling import Wire
+from casekeeper.execution.limits import Count, Shared
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
+from casekeeper.storage.addresses import check_redis
 
 
-class BusAddressInvalid(ValueError):
-    """The address names no Redis, or its library is missing."""
-
-
-class Bus(Wire, Protocol):
+class Bus(Shared, Protocol):
     """Announces to the other processes what was committed here, and to this one what was committed there."""
 
     @property
@@ -31,8 +28,10 @@ class Bus(Wire, Protocol):
         """Permissions were changed here."""
         ...
 
-    def running(self, epoch: str, back: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-        """At work for the processes of one store; `back` is called whenever it has come (back)."""
+    def running(
+        self, epoch: str, counted: Callable[[], Iterable[Count]]
+    ) -> AbstractAsyncContextManager[None]:
+        """At work for the processes of one store. `counted`: what this one has counted, should it be forgotten there."""
         ...
 
 
@@ -40,24 +39,12 @@ def find_bus(address: str | None, owner: str, live: LiveFeed, pushes: Pushes, cl
     """The bus at an address, not yet running; None without one. `owner` is this process.
 
     Raises:
-        BusAddressInvalid: There is no such bus, or its library is not installed.
+        SettingsInvalid: There is no such bus.
+        PackageUnusable: Its library is not installed.
     """
     if not address:
         return None
-    try:
-        from casekeeper.storage.bus.redis_bus import RedisBus
-    except ModuleNotFoundError as error:
-        raise BusAddressInvalid(
-            f"CASEKEEPER_REDIS needs the library {error.name}: pip install 'casekeeper[redis]'."
-        ) from error
-    try:
-        return RedisBus(address, owner, live, pushes, clock=clock)
-    except OSError as error:
-        raise BusAddressInvalid(
-            f"CASEKEEPER_REDIS names the file {error.filename}, which cannot be used."
-        ) from error
-    except ValueError as error:
-        # Not its own words, which may hold the password.
-        raise BusAddressInvalid(
-            "CASEKEEPER_REDIS must be redis://[user:password@]host[:port][/database], or rediss://…[?ssl_ca_certs=file]"
-        ) from error
+    check_redis(address)
+    from casekeeper.storage.bus.redis_bus import RedisBus
+
+    return RedisBus(address, owner, live, pushes, clock=clock)

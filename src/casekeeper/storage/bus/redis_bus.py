@@ -2,14 +2,14 @@
 
 A hint only says “read again”, or raises the number of a permission's newest change: one that is lost, doubled or late
 makes nothing wrong, and the store is asked all the same. Whatever happens to Redis is noticed here and nowhere else: no
-call of it raises, and none is waited for but by `exchange`, whose callers have a limit of their own.
+call of it raises, and none is waited for but by `take`, and that for a tenth of a second.
 """
 
 import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Final
@@ -23,14 +23,15 @@ from redis.exceptions import RedisError
 
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.clock import Clock, utc_now
-from casekeeper.execution.telling import Heard, Told
+from casekeeper.execution.limits import Count, Spent, Taken
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
-from casekeeper.storage.bus.redis_address import check
+from casekeeper.storage.redis_address import check
 
 # Not all of it has types.
 _driver: Any = redis.asyncio
 _OUTAGES = (RedisError, OSError, TimeoutError)
+_TAKE_S: Final = 0.1
 # Longer than anybody waits, so that a pause of this process's own is not taken for an outage.
 _ANSWER_S: Final = 0.5
 _CONNECT_S: Final = 1.0
@@ -38,39 +39,42 @@ _AGAIN_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 # After a loss all processes are back by then: the longest pause between tries, and one try.
 _SETTLED_S: Final = 3.0
 _PACE_S: Final = 0.005
+_LANES: Final = 16
+# Counts that are sent at once when Redis is back.
+_BATCH: Final = 200
 _QUIET_S: Final = 5.0
 # This minute's counts are asked for in the next one, too.
 _KEPT_S: Final = 150
 
 # KEYS: for each count its hash for this minute and the one for the minute before, with a number for each process.
-# ARGV: the process, seconds to keep; for each count: limit, share of the minute before that counts, and this
-# process's number in this minute, in the one before, and how many it wants on top.
-_EXCHANGE = """
-local function others(key)
-  local sum, all = 0, redis.call('HGETALL', key)
-  for i = 1, #all, 2 do
-    if all[i] ~= ARGV[1] then sum = sum + tonumber(all[i + 1]) end
+# ARGV: the process, seconds to keep, share of the minute before that counts, 1 if one more is to be counted; for each
+# count: limit, and what this process knows to have counted in this minute and in the one before. It is more than stands
+# here where Redis was unavailable or has lost its memory.
+_TAKE = """
+local function total(key, own)
+  if tonumber(own) > (tonumber(redis.call('HGET', key, ARGV[1])) or 0) then
+    redis.call('HSET', key, ARGV[1], own)
+    redis.call('EXPIRE', key, ARGV[2])
   end
+  local sum = 0
+  for _, number in ipairs(redis.call('HVALS', key)) do sum = sum + number end
   return sum
 end
-local heard = {}
+local granted, spent = tonumber(ARGV[4]), {}
 for i = 0, #KEYS / 2 - 1 do
-  local this, last = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local limit, inside, now, before, wanted = unpack(ARGV, 5 * i + 3, 5 * i + 7)
-  local others_now, others_before = others(this), others(last)
-  local counted = others_now + now + (others_before + before) * inside
-  local granted = math.max(0, math.min(tonumber(wanted), math.ceil(limit - counted)))
-  redis.call('HSET', this, ARGV[1], now + granted)
-  redis.call('EXPIRE', this, ARGV[2])
-  if tonumber(before) > 0 then
-    redis.call('HSET', last, ARGV[1], before)
-    redis.call('EXPIRE', last, ARGV[2])
-  end
-  heard[#heard + 1] = granted
-  heard[#heard + 1] = others_now
-  heard[#heard + 1] = others_before
+  local limit, own_now, own_before = unpack(ARGV, 3 * i + 5, 3 * i + 7)
+  local now, before = total(KEYS[2 * i + 1], own_now), total(KEYS[2 * i + 2], own_before)
+  if limit - now - before * ARGV[3] <= 0 then granted = 0 end
+  spent[#spent + 1] = now
+  spent[#spent + 1] = before
 end
-return heard
+if granted == 1 then
+  for i = 1, #KEYS, 2 do
+    redis.call('HINCRBY', KEYS[i], ARGV[1], 1)
+    redis.call('EXPIRE', KEYS[i], ARGV[2])
+  end
+end
+return {granted, unpack(spent)}
 """
 
 _log = logging.getLogger("casekeeper.redis")
@@ -94,10 +98,11 @@ class RedisBus:
         live: LiveFeed,
         pushes: Pushes,
         answer_s: float = _ANSWER_S,
+        take_s: float = _TAKE_S,
         *,
         clock: Clock = utc_now,
     ) -> None:
-        """`answer_s`: after how many seconds without an answer Redis counts as unavailable.
+        """After `answer_s` seconds without an answer Redis counts as unavailable; nobody waits longer than `take_s`.
 
         Raises what `redis_address.check` does.
         """
@@ -112,9 +117,13 @@ class RedisBus:
             socket_timeout=None,
             protocol=2,
         )
-        self._script: Any = self._client.register_script(_EXCHANGE)
+        self._script: Any = self._client.register_script(_TAKE)
+        # A call takes a connection for itself.
+        self._lanes = asyncio.Semaphore(_LANES)
+        self._taking: set[asyncio.Task[list[int] | None]] = set()
         self._owner = owner
         self._answer_s = answer_s
+        self._take_s = take_s
         self._clock = clock
         self._live = live
         self._pushes = pushes
@@ -130,7 +139,7 @@ class RedisBus:
 
     @property
     def is_settled(self) -> bool:
-        """See `Wire`."""
+        """Whether it is there, and all processes have had time to come back to it."""
         return self.is_up and monotonic() >= self._settled_at_s
 
     def announce(self, sealed: Sequence[Sealed]) -> None:
@@ -147,28 +156,41 @@ class RedisBus:
             self._changes += changes
             self._news.set()
 
-    async def exchange(self, told: Sequence[Told]) -> Sequence[Heard] | None:
-        """See `Wire`."""
-        if not self.is_up or not told:
+    async def take(self, counts: Sequence[Count], inside: float) -> Taken | None:
+        """See `Shared`."""
+        if not self.is_settled:
             return None
-        keys = [key for one in told for key in (self._key(one, 0), self._key(one, 1))]
-        values = [
-            number for one in told for number in (one.amount, one.inside, one.now, one.before, one.wanted)
-        ]
+        # It goes on behind the deadline: that no answer comes at all is how an outage is noticed.
+        taking = asyncio.create_task(self._take(counts, inside))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        await asyncio.wait({taking}, timeout=self._take_s)
+        found = taking.result() if taking.done() else None
+        if found is None:
+            return None
+        granted, *spent = found
+        pairs = zip(counts, spent[::2], spent[1::2], strict=True)
+        return Taken(bool(granted), [Spent(count.amount, now, before) for count, now, before in pairs])
+
+    async def _take(self, counts: Sequence[Count], inside: float) -> list[int] | None:
         try:
-            async with asyncio.timeout(self._answer_s):
-                heard: list[int] = await self._script(keys=keys, args=[self._owner, _KEPT_S, *values])
+            async with asyncio.timeout(self._answer_s), self._lanes:
+                return await self._send_counts(counts, inside, 1)
         except _OUTAGES as error:
             self._lose(error)
             return None
-        return [Heard(*heard[at : at + 3]) for at in range(0, len(heard), 3)]
+
+    async def _send_counts(self, counts: Sequence[Count], inside: float, wanted: int) -> list[int]:
+        keys = [key for one in counts for key in (self._key(one, 0), self._key(one, 1))]
+        own = [number for one in counts for number in (one.amount, one.now, one.before)]
+        return await self._script(keys=keys, args=[self._owner, _KEPT_S, inside, wanted, *own])
 
     @asynccontextmanager
-    async def running(self, epoch: str, back: Callable[[], None]) -> AsyncGenerator[None]:
+    async def running(self, epoch: str, counted: Callable[[], Iterable[Count]]) -> AsyncGenerator[None]:
         """See `Bus`. Begins without Redis where that does not answer within a second."""
         # Another store, or this one after a restore, numbers its changes otherwise.
         self._prefix = f"casekeeper:{epoch}"
-        keeping = asyncio.create_task(self._keep(back))
+        keeping = asyncio.create_task(self._keep(counted))
         await self._tried.wait()
         try:
             yield
@@ -182,17 +204,16 @@ class RedisBus:
                 await self._client.aclose()
             self.is_up = False
 
-    async def _keep(self, back: Callable[[], None]) -> None:
+    async def _keep(self, counted: Callable[[], Iterable[Count]]) -> None:
         """Come back whenever the connection is lost, until cancelled."""
         tries = 0
         while True:
             self._lost.clear()
             subscription = self._client.pubsub(ignore_subscribe_messages=True)
             try:
-                await self._begin(subscription)
+                await self._begin(subscription, list(counted()))
                 self._tried.set()
                 tries = 0
-                back()
                 await self._work(subscription)
             except _OUTAGES as error:
                 self._lose(error)
@@ -206,15 +227,16 @@ class RedisBus:
             await asyncio.sleep(_AGAIN_S[min(tries, len(_AGAIN_S) - 1)] * random.uniform(0.5, 1))  # noqa: S311
             tries += 1
 
-    async def _begin(self, subscription: Any) -> None:
+    async def _begin(self, subscription: Any, counts: Sequence[Count]) -> None:
         async with asyncio.timeout(_CONNECT_S):
             seconds, us = await self._client.time()
             offset_s = seconds + us / 1_000_000 - self._clock().timestamp()
             # Less is most likely the way there; a number that changes at each return would move the minutes' borders.
             self.offset_s = offset_s if abs(offset_s) > _CONNECT_S else 0.0
             await subscription.subscribe(self._channel)
-            # So that whoever asks first need not wait for a connection and for the script to be loaded.
-            await self._script(keys=[], args=[])
+            # Even where there is nothing to send: whoever asks first need not wait for the script to be loaded.
+            for at in range(0, max(1, len(counts)), _BATCH):
+                await self._send_counts(counts[at : at + _BATCH], 0, 0)
         if self._tried.is_set():
             _log.warning("%s is back", self._name)
             self._settled_at_s = monotonic() + _SETTLED_S
@@ -287,7 +309,7 @@ class RedisBus:
     def _channel(self) -> str:
         return f"{self._prefix}:news"
 
-    def _key(self, told: Told, ago: int) -> str:
+    def _key(self, count: Count, ago: int) -> str:
         # Names of people do not leave the store.
-        digest = hashlib.blake2b(told.key.encode(), digest_size=16).hexdigest()
-        return f"{self._prefix}:{told.name}:{digest}:{told.minute - ago}"
+        digest = hashlib.blake2b(count.key.encode(), digest_size=16).hexdigest()
+        return f"{self._prefix}:{count.name}:{digest}:{count.minute - ago}"

@@ -205,7 +205,7 @@ class FirestoreEvents(FirestoreOperations):
 
     async def _filters(self, wanted: EventFilter) -> "_Filters":
         equal: dict[str, Any] = {
-            "operation_type": wanted.operation_type and wanted.operation_type.value,
+            "operation_type": wanted.operation_type,
             "operation_name": wanted.operation_name,
             "parent_event_id": wanted.parent_event_id,
             "request_id": wanted.request_id,

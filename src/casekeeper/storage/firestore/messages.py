@@ -5,7 +5,6 @@ of others is kept as bytes: Firestore takes neither nested arrays nor empty keys
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from google.cloud.firestore_v1.types import firestore, query, write
@@ -37,7 +36,7 @@ class _ServerTime:
 SERVER_TIME = _ServerTime()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Instant:
     """An instant by the server's clock, in microseconds since 1970."""
 

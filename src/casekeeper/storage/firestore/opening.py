@@ -1,13 +1,14 @@
 """Opens a Firestore store: channels, the feed, the search index; and closes it again."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from casekeeper.acl_feed import Change
+from casekeeper.errors import SchemaTooNew
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.firestore import paths as at
@@ -26,10 +27,10 @@ from casekeeper.storage.firestore.sweeping import FirestoreUpkeep
 from casekeeper.storage.firestore.tail import FirestoreTail
 from casekeeper.storage.firestore.things import FirestoreThings
 from casekeeper.storage.options import StoreLimits
-from casekeeper.storage.sql.migrating import SchemaTooNew
 from casekeeper.storage.sqlite.opening import migrate
 from casekeeper.storage.sqlite.store import SqliteStore
 from casekeeper.storage.store import Storage
+from casekeeper.storage.threads import in_thread
 
 _LAYOUT = 2
 _LAYOUT_PLACE = "store/layout"
@@ -50,9 +51,8 @@ async def open_firestore(
         SchemaTooNew: It belongs to a newer version.
         StoreUnavailable: It does not answer.
     """
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
     path = limits.search or directory / "search.db"
-    await asyncio.to_thread(migrate, path)
+    await in_thread(partial(migrate, path))
     async with _reached(address, limits) as store:
         has_unstamped = await _begin(store)
         index = SqliteStore(path, lambda _: None, lambda _: None)
@@ -114,7 +114,7 @@ async def _begin(store: Firestore) -> bool:
     layout = found.get(_LAYOUT_PLACE)
     if layout is not None and layout.fields["version"] > _LAYOUT:
         raise SchemaTooNew(
-            f"the store's layout is {layout.fields['version']}; this casekeeper knows {_LAYOUT} at most"
+            f"The store's layout is {layout.fields['version']}; this casekeeper knows {_LAYOUT} at most."
         )
     if at.FEED_HEAD not in found or layout is None:
         with suppress(Conflict):  # another process did it just now

@@ -4,12 +4,14 @@ A process says every few seconds that it lives. An operation whose process has n
 so is one whose start this process sent and got no answer to.
 """
 
-import asyncio
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from functools import partial
 
+from casekeeper.background import Every
 from casekeeper.clock import to_us
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.operations import OpenedOperation
@@ -19,7 +21,7 @@ from casekeeper.storage.firestore.messages import SERVER_TIME, Fields, Instant, 
 from casekeeper.storage.rows import OPENED, opened_of, picked
 from casekeeper.storage.unconfirmed import Unconfirmed
 
-_BEAT_S = 3.0
+_BEAT = timedelta(seconds=3)
 # Five beats missed.
 _GONE_US = 15_000_000
 
@@ -31,14 +33,17 @@ class Workers:
         self._store = store
         self._unconfirmed = unconfirmed
         self._owner: str | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._work = AsyncExitStack()
 
     async def begin(self, owner: str) -> None:
         """From now on this process lives, under this name."""
-        if self._beating is None:
+        if self._owner is None:
+            beat = partial(self._beat, owner)
+            await beat()
             self._owner = owner
-            await self._beat()
-            self._beating = asyncio.create_task(self._beat_on())
+            # While the store is unavailable nobody else can judge us either.
+            beating = Every(_BEAT, beat, name="saying that this process lives", at_once=False)
+            await self._work.enter_async_context(beating.running())
 
     async def orphans(self, owner: str, limit: int) -> Sequence[OpenedOperation]:
         """Running operations without a process, children before their parents. `owner` is this process."""
@@ -70,11 +75,9 @@ class Workers:
 
     async def close(self) -> None:
         """This process ends."""
-        if self._beating is None or self._owner is None:
+        await self._work.aclose()
+        if self._owner is None:
             return
-        self._beating.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._beating
         with suppress(StoreUnavailable):
             await self._store.commit([Write(at.worker(self._owner), None, is_blind=True)])
 
@@ -86,23 +89,15 @@ class Workers:
         now = await self._store.now()
         return {w.fields["owner"] for w in found.values() if _lives(w.fields, to_us(now))}
 
-    async def _beat(self) -> None:
-        assert self._owner is not None
+    async def _beat(self, owner: str) -> None:
         fields = {
-            "owner": self._owner,
+            "owner": owner,
             "host": socket.gethostname(),
             "process": os.getpid(),
             # Firestore's clock, not ours: those of machines differ.
             "seen": SERVER_TIME,
         }
-        await self._store.commit([Write(at.worker(self._owner), None, fields, is_blind=True)])
-
-    async def _beat_on(self) -> None:
-        while True:
-            await asyncio.sleep(_BEAT_S)
-            # While the store is unavailable nobody else can judge us either.
-            with suppress(StoreUnavailable):
-                await self._beat()
+        await self._store.commit([Write(at.worker(owner), None, fields, is_blind=True)])
 
 
 def _lives(worker: Fields, now_us: int) -> bool:

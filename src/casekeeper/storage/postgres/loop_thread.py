@@ -5,6 +5,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from casekeeper.storage.threads import in_thread
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,7 @@ class LoopThread:
         """Cancel what runs, then end the thread."""
         await self.call(_cancel_the_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join)
+        await in_thread(self._thread.join)
         self._loop.close()
 
 

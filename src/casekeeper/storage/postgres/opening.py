@@ -11,9 +11,8 @@ from typing import Any
 import asyncpg
 
 from casekeeper.acl_feed import Change
-from casekeeper.errors import StoreUnavailable
+from casekeeper.errors import SchemaTooNew, SettingsInvalid, StoreUnavailable
 from casekeeper.journal.events import Sealed
-from casekeeper.storage.addresses import StoreAddressInvalid
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.postgres.presence import PostgresEvents, Presence
@@ -24,7 +23,7 @@ from casekeeper.storage.sql.blobs import SqlParts
 from casekeeper.storage.sql.casefiles import SqlCasefiles
 from casekeeper.storage.sql.documents import SqlDocuments
 from casekeeper.storage.sql.identities import SqlIdentities
-from casekeeper.storage.sql.migrating import NEWEST, SchemaTooNew
+from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sql.sessions import SqlSessions
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sql.tail import SqlTail
@@ -69,7 +68,6 @@ async def open_postgres(
         SchemaTooNew: It belongs to a newer version.
         StoreUnavailable: It does not answer, or lets nobody in.
     """
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
     options = _options(address, limits)
     await migrate_postgres(address, limits)
     with guarded("be reached"):
@@ -136,7 +134,7 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
     """Bring a database to the newest schema; returns whether there was anything to do.
 
     Raises:
-        StoreAddressInvalid: There can be no such address, or it asks for something that the server does not know.
+        SettingsInvalid: There can be no such address, or it asks for something that the server does not know.
         SchemaTooNew: It is newer than this version knows.
         StoreUnavailable: It does not answer, or lets nobody in.
     """
@@ -144,7 +142,7 @@ async def migrate_postgres(address: str, limits: StoreLimits) -> bool:
     if version == NEWEST:
         return False
     if version is not None and version > NEWEST:
-        raise SchemaTooNew(f"the database is at schema {version}; this casekeeper knows {NEWEST} at most")
+        raise SchemaTooNew(f"The database is at schema {version}; this casekeeper knows {NEWEST} at most.")
     from sqlalchemy import Connection, text
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import create_async_engine
@@ -177,19 +175,17 @@ async def postgres_version(address: str, limits: StoreLimits) -> str | None:
     """The schema that a database is at; None if it has none of ours yet.
 
     Raises:
-        StoreAddressInvalid: There can be no such address, or it asks for something that the server does not know.
+        SettingsInvalid: There can be no such address, or it asks for something that the server does not know.
         StoreUnavailable: It does not answer, or lets nobody in.
     """
     with _reaching():
         try:
             connection: Any = await _driver.connect(**_options(address, limits))
         except _MISTAKEN as error:
-            raise StoreAddressInvalid(f"The store's address asks for what cannot be: {error}") from error
+            raise SettingsInvalid(f"CASEKEEPER_STORE: it asks for what cannot be: {error}.") from error
         except (ValueError, OverflowError) as error:
             # Not its own words, which may hold the password.
-            raise StoreAddressInvalid(
-                "The store's address has a host or port that cannot be read."
-            ) from error
+            raise SettingsInvalid("CASEKEEPER_STORE: its host or port cannot be read.") from error
         try:
             return await _version(connection)
         finally:

@@ -150,7 +150,7 @@ def _filters(wanted: EventFilter) -> Iterator[Any]:
     elif kinds:
         yield _e.kind.in_(kinds)
     if wanted.operation_type:
-        yield _e.operation_type == wanted.operation_type.value
+        yield _e.operation_type == wanted.operation_type
     if wanted.operation_name:
         yield _e.operation_name == wanted.operation_name
     if wanted.actor:

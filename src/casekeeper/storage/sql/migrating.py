@@ -9,10 +9,6 @@ NEWEST = "0009"
 """The newest migration; a store at it needs none."""
 
 
-class SchemaTooNew(Exception):
-    """The store was written by a newer casekeeper."""
-
-
 def upgrade(connection: "Connection", to: str = "head") -> None:
     """Bring the database behind a connection, which is in a transaction, to a schema."""
     # Alembic takes a quarter of a second to import, which only a migration should cost.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Index,
+    Subquery,
     Table,
     Text,
     bindparam,
@@ -69,13 +69,13 @@ OPEN_OPERATIONS = Table(
     integer("tainted", default="0"),
     integer("approved", default="0"),
     string("held", null=True),
-    Index("open_operations_session", "session_id"),
-    # What runs is few however many wait, and what waits costs the others nothing.
-    partial("open_operations_running", "owner <> ''", "owner"),
+    # What runs is few however many wait, so one index of it is enough, and all that a call pays for. What waits costs it nothing.
+    partial("open_operations_running", "owner <> ''", "session_id"),
     partial("open_operations_inside", "parent_event_id IS NOT NULL", "root_event_id"),
     partial("open_operations_due", "wake_us IS NOT NULL AND owner = ''", "wake_us"),
     partial("open_operations_waiting_in", "owner = ''", "casefile_id", "user_id"),
     partial("open_operations_waiting_of", "owner = ''", "user_id"),
+    partial("open_operations_waiting_at", "owner = ''", "session_id"),
 )
 
 _o = OPEN_OPERATIONS.c
@@ -224,10 +224,14 @@ class BatchOperations(Part):
     }
 
 
-_IDS_IN = Static(select(_o.event_id).where(_o.session_id == bindparam("session_id")))
-_OPEN_IN = Static(
-    select(*_OPENED).where(_o.session_id == bindparam("session_id")).order_by(_o.started_us, _o.event_id)
-)
+def _both(*wanted: ColumnElement[bool]) -> Subquery:
+    """What runs and what waits of these: each half has an index that the other half does not burden."""
+    return union_all(*(select(*_OPENED).where(is_so, *wanted) for is_so in (_RUNS, _WAITS))).subquery()
+
+
+_in_session = _both(_o.session_id == bindparam("session_id"))
+_IDS_IN = Static(select(_in_session.c.event_id))
+_OPEN_IN = Static(select(_in_session).order_by(_in_session.c.started_us, _in_session.c.event_id))
 _OPEN_INSIDE = Static(
     select(*_OPENED)
     .where(_o.root_event_id == bindparam("root_event_id"), _o.parent_event_id.is_not(None))
@@ -236,10 +240,8 @@ _OPEN_INSIDE = Static(
 
 
 def _open_of(*by: str) -> Static:
-    """What runs or waits of a casefile, a user, or both: each half has an index that the other half does not burden."""
-    wanted = [_o[name] == bindparam(name) for name in by]
-    found = union_all(*(select(*_OPENED).where(is_so, *wanted) for is_so in (_RUNS, _WAITS)))
-    some = found.subquery()
+    """What runs or waits of a casefile, a user, or both."""
+    some = _both(*(_o[name] == bindparam(name) for name in by))
     return Static(select(some).order_by(some.c.state.desc(), some.c.started_us, some.c.event_id).limit(1_000))
 
 

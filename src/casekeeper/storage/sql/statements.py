@@ -253,9 +253,13 @@ def replacing(table: Table, *keys: str) -> "Bulk":
     return Bulk(table, finish)
 
 
+# As they are. Looked at by exact type: this is done for each value of each row.
+_PLAIN = frozenset({str, int, bytes, type(None)})
+
+
 def encoded(row: Parameters) -> dict[str, Any]:
     """A row as these stores keep it: truth as 0 or 1, JSON as text."""
-    return {name: _encoded(given) for name, given in row.items()}
+    return {name: given if type(given) in _PLAIN else _encoded(given) for name, given in row.items()}
 
 
 def _encoded(given: Any) -> Any:

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +21,7 @@ from casekeeper.clock import rfc3339
 from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sqlite.opening import schema_version
 from casekeeper.storage.sqlite.store import connect
+from casekeeper.values import value
 
 DATABASE = "casekeeper.db"
 MANIFEST = "backup.json"
@@ -35,7 +36,7 @@ class BackupUnfit(Exception):
     """The backup, or the place for it, is not as it must be; nothing was left behind."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Backup:
     """What a backup holds."""
 

@@ -1,11 +1,12 @@
 """Opens a data directory: lock, migrations, store, blobs, keys' folder; and closes it again."""
 
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 from casekeeper.acl_feed import Change
+from casekeeper.errors import DirectoryUnusable, SchemaTooNew
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
 from casekeeper.storage.options import StoreLimits
@@ -14,7 +15,7 @@ from casekeeper.storage.sql.casefiles import SqlCasefiles
 from casekeeper.storage.sql.documents import SqlDocuments
 from casekeeper.storage.sql.events import SqlEvents
 from casekeeper.storage.sql.identities import SqlIdentities
-from casekeeper.storage.sql.migrating import NEWEST, SchemaTooNew
+from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sql.sessions import SqlSessions
 from casekeeper.storage.sql.tail import SqlTail
 from casekeeper.storage.sql.things import SqlThings
@@ -37,14 +38,16 @@ async def open_embedded(
     Raises:
         DirectoryInUse: Another process holds it.
         SchemaTooNew: It belongs to a newer version.
-        BlobsAddressInvalid: There is no such blob store.
+        SettingsInvalid: There is no such blob store.
+        DirectoryUnusable: It cannot be written, or is damaged.
         StoreUnavailable: The blob store does not answer.
     """
     lock = DirectoryLock(directory)
     try:
         path = directory / "casekeeper.db"
-        migrate(path)
-        store = SqliteStore(path, announce, push)
+        with usable(directory):
+            migrate(path)
+            store = SqliteStore(path, announce, push)
         try:
             yield Storage(
                 store,
@@ -63,6 +66,21 @@ async def open_embedded(
             await store.close()
     finally:
         lock.release()
+
+
+@contextmanager
+def usable(directory: Path) -> Generator[None]:
+    """What SQLite or the file system says of a directory while it is opened, as an error of ours.
+
+    Raises:
+        DirectoryUnusable: It cannot be read or written, or its database is damaged.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DirectoryUnusable(f"The store in {directory} cannot be used: {error}.") from error
+    except OSError as error:
+        raise DirectoryUnusable(f"{directory} cannot be used: {error.strerror or error}.") from error
 
 
 def schema_version(path: Path) -> str | None:
@@ -89,7 +107,7 @@ def migrate(path: Path) -> bool:
     if version == NEWEST:
         return False
     if version is not None and version > NEWEST:
-        raise SchemaTooNew(f"{path} is at schema {version}; this casekeeper knows {NEWEST} at most")
+        raise SchemaTooNew(f"{path} is at schema {version}; this casekeeper knows {NEWEST} at most.")
     from sqlalchemy import create_engine
 
     from casekeeper.storage.sql.migrating import upgrade

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from casekeeper.acl_feed import Change
-from casekeeper.errors import CasekeeperError, Overloaded, StoreUnavailable
+from casekeeper.errors import CasekeeperError, DirectoryInUse, DirectoryUnusable, Overloaded, StoreUnavailable
 from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.sql.batch import Batch
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sqlite.transaction import SqliteTx
+from casekeeper.storage.threads import in_thread
 
 T = TypeVar("T")
 
@@ -62,21 +63,20 @@ _Waiting = tuple[Commit, "asyncio.Future[Sequence[Sealed]]"]
 _Answer = tuple["asyncio.Future[Sequence[Sealed]]", Sequence[Sealed] | BaseException]
 
 
-class DirectoryInUse(Exception):
-    """Another process holds the data directory."""
-
-
 class DirectoryLock:
     """Holds a data directory for this process; the operating system lets go when the process ends."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = open(directory / "lock", "a+")  # noqa: SIM115 - held as long as the process lives
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = open(directory / "lock", "a+")  # noqa: SIM115 - held as long as the process lives
+        except OSError as error:
+            raise DirectoryUnusable(f"{directory} cannot be used: {error.strerror}.") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise DirectoryInUse(f"{directory} is in use by another process") from error
+            raise DirectoryInUse(f"{directory} is in use by another process.") from error
 
     def release(self) -> None:
         """Let others have it."""
@@ -147,7 +147,7 @@ class SqliteStore:
         with suppress(StoreUnavailable, Overloaded):
             await self.commit(Commit())  # it is the last in the line
         self._queue.put(None)
-        await self._loop.run_in_executor(None, self._writer.join)
+        await in_thread(self._writer.join)
         self._broken = self._broken or "The store is closed."
         self._readers.shutdown()
         for connection in (self._points, *self._opened):

@@ -15,7 +15,7 @@ from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind, Payload, fact_of
 from casekeeper.journal.operations import CloseOperation, OpenedOperation, Wake
-from casekeeper.journal.requests import Ask
+from casekeeper.journal.requests import Ask, Body
 from casekeeper.sessions.manager import At
 from tests.unit.support import House
 
@@ -82,7 +82,7 @@ async def runs_elsewhere(house: House, around: OpenedOperation, name: str, key: 
     )
     inner = replace(row, event_id=event_id, parent_event_id=row.event_id, operation_name=name, held=None)
     inner = replace(inner, owner="elsewhere", state="running", wake_at=None)
-    body = to_json(["tool", name, {}])
+    body = Body.of_json(to_json(["tool", name, {}]))
     ask = Ask(row.user_id, "nested", key, body, is_repeatable=True, within=(row.event_id, key))
     claim = house.requests.claim(ask, event_id, is_operation=True)
     [sealed] = await house.storage.commits.commit(Commit((fact,), claim, (*claim, inner)))

@@ -1,7 +1,7 @@
 """Parking, going on, and what callers are told."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,7 +26,7 @@ from casekeeper.journal.operations import (
     ParkOperation,
 )
 from casekeeper.operations.context import MDSContext, Parked
-from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, ToolCall
+from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, Scope, ToolCall
 from casekeeper.operations.tools import Tool
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
@@ -319,16 +319,14 @@ class Changing:
         self.tool = tool
         self.error: Exception | None = None
 
-    type: OperationType = OperationType.AGENT
+    type: OperationType = "agent"
+    names: Collection[str] = ()
 
-    def find(self, name: str) -> Operation | None:
+    async def find(self, name: str, scope: Scope) -> Operation | None:
         return Moody(self) if name == "moody" else None
 
-    def operations(self) -> Sequence[Operation]:
+    async def catalogue(self, scope: Scope) -> Sequence[Operation]:
         return [Moody(self)]
-
-    def catalogue(self) -> Sequence[CatalogEntry]:
-        return []
 
 
 @dataclass
@@ -336,7 +334,7 @@ class Moody:
     """An agent that parks once, and whose parameters do not always fit."""
 
     source: Changing
-    type: OperationType = OperationType.AGENT
+    type: OperationType = "agent"
     name: str = "moody"
     effects: frozenset[Effect] = frozenset({Effect.READ})
     timeout: timedelta = timedelta(seconds=60)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -29,13 +29,8 @@ async def waking(
     """A waker at work."""
     reads, taking = store or house.storage.events, takes or house.executor
     waker = Waker(reads, taking, house.runner, house.clock, house.due, every)
-    task = asyncio.create_task(waker.run())
-    try:
+    async with waker.looking.running():
         yield waker
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def ended(house: House, event_id: str) -> None:
@@ -168,9 +163,9 @@ async def test_an_outage_is_logged_once_and_what_is_due_goes_on_after_it(
     async with waking(house, SHORT, store=store):
         await ended(house, outcome.event_id)
 
-    warnings = [record for record in caplog.records if record.name == "casekeeper.waking"]
-    assert len(warnings) == 1
-    assert "could not be looked up" in warnings[0].message
+    assert [record.message for record in caplog.records if record.name == "casekeeper.background"] == [
+        "taking up what is due: The store cannot be reached; trying again"
+    ]
 
 
 async def test_no_more_are_under_way_at_a_time_than_do_well(

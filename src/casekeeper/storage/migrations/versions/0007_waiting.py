@@ -20,12 +20,14 @@ def upgrade() -> None:
         op.add_column(
             "open_operations", sa.Column(name, type_, nullable=default is None, server_default=default)
         )
+    op.drop_index("open_operations_session", "open_operations")
     for name, where, *columns in (
-        ("running", "owner <> ''", "owner"),
+        ("running", "owner <> ''", "session_id"),
         ("inside", "parent_event_id IS NOT NULL", "root_event_id"),
         ("due", "wake_us IS NOT NULL AND owner = ''", "wake_us"),
         ("waiting_in", "owner = ''", "casefile_id", "user_id"),
         ("waiting_of", "owner = ''", "user_id"),
+        ("waiting_at", "owner = ''", "session_id"),
     ):
         op.create_index(
             f"open_operations_{name}",

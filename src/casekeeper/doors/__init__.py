@@ -1,0 +1,1 @@
+"""How others come in: what every door needs, and the doors, which do not know each other."""
