@@ -6,11 +6,10 @@ of them, by the parts of a batch; every other condition and record has a stateme
 which of its own there are (`FINDS`, `WRITES`, `finds` and `takes` of its part): a new concept is added here and nowhere else.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from casekeeper.acl_feed import Change
-from casekeeper.journal.commits import Commit, Condition, Record
+from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.sql import accounts, blobs, casefiles, documents, operations, sessions, sweeping
 from casekeeper.storage.sql.casefiles import BatchStatuses
@@ -32,6 +31,10 @@ _WRITES: Writes = (
     | sessions.WRITES
     | sweeping.WRITES
 )
+# Facts come last: so do the heads of their sessions, whose count `flush` looks at.
+_PARTS = (BatchClaims, BatchFeed, BatchThings, BatchStatuses, BatchOperations, BatchFacts)
+_FOUND_IN = {asked: (n, find) for n, part in enumerate(_PARTS) for asked, find in part.finds.items()}
+_TAKEN_BY = {record: (n, take) for n, part in enumerate(_PARTS) for record, take in part.takes.items()}
 
 
 class Batch:
@@ -45,21 +48,8 @@ class Batch:
         self._tx = tx
         self._facts = BatchFacts()
         self._feed = BatchFeed(tx, is_held=holds_feed)
-        opened = BatchOperations(tx, self._facts.newest)
-        # Facts come last: so do the heads of their sessions, whose count `flush` looks at.
-        self._parts = (
-            BatchClaims(),
-            self._feed,
-            BatchThings(tx),
-            BatchStatuses(tx),
-            opened,
-            self._facts,
-        )
-        self._finds: dict[type[Condition], Callable[[Any], Any]] = {}
-        self._takes: dict[type[Record], Callable[[Any], object]] = {}
-        for part in self._parts:
-            self._finds |= part.finds
-            self._takes |= part.takes
+        operations = BatchOperations(tx, self._facts.newest)
+        self._parts = (BatchClaims(), self._feed, BatchThings(tx), BatchStatuses(tx), operations, self._facts)
 
     def prepare(self, commits: Sequence[Commit]) -> None:
         """Read what most of these commits ask for: where sessions stand, which operations are open, and the like.
@@ -77,8 +67,11 @@ class Batch:
         """
         for condition in commit.conditions:
             kind = type(condition)
-            find = self._finds.get(kind)
-            found = find(condition) if find else _FINDS[kind](self._tx, condition)
+            if kind in _FOUND_IN:
+                part, find = _FOUND_IN[kind]
+                found = find(self._parts[part], condition)
+            else:
+                found = _FINDS[kind](self._tx, condition)
             refusal = condition.refusal(found)
             if refusal is not None:
                 raise refusal
@@ -86,10 +79,10 @@ class Batch:
         sealed = [self._facts.seal(fact) for fact in commit.facts]
         for record in commit.records:
             kind = type(record)
-            take = self._takes.get(kind)
-            if take:
-                take(record)
-            if not take or kind in _WRITES:
+            if kind in _TAKEN_BY:
+                part, take = _TAKEN_BY[kind]
+                take(self._parts[part], record)
+            if kind in _WRITES or kind not in _TAKEN_BY:
                 _WRITES[kind](self._tx, record)
         return sealed
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     CheckConstraint,
@@ -37,7 +37,7 @@ from casekeeper.storage.rows import (
 from casekeeper.storage.sql.accounts import ACCOUNTS
 from casekeeper.storage.sql.feed import ACL_HEAD, user_changed
 from casekeeper.storage.sql.operations import OPEN_OPERATIONS
-from casekeeper.storage.sql.parts import Finds, Part, Writes, first
+from casekeeper.storage.sql.parts import Finds, FindsHere, Part, TakesHere, Writes, first
 from casekeeper.storage.sql.schema import integer, metadata, partial_on_sqlite, string
 from casekeeper.storage.sql.statements import ByIds, Question, Reads, Static, Tx, encoded, put_into
 
@@ -126,8 +126,6 @@ class BatchStatuses(Part):
     """The statuses of casefiles that are as they were when the batch was prepared."""
 
     def __init__(self, tx: Tx) -> None:
-        self.finds = {cf.CasefileIsActive: self._find}
-        self.takes = {cf.PutCasefile: self._forget, cf.DeleteCasefile: self._forget}
         self._tx = tx
         # None where there is no such casefile.
         self._known: dict[str, str | None] = {}
@@ -145,6 +143,9 @@ class BatchStatuses(Part):
 
     def _forget(self, _: object) -> None:
         self._known.clear()
+
+    finds: ClassVar[FindsHere] = {cf.CasefileIsActive: _find}
+    takes: ClassVar[TakesHere] = {cf.PutCasefile: _forget, cf.DeleteCasefile: _forget}
 
 
 # A deactivated account has no grant, whatever its rows say.

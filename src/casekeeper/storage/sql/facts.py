@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import add
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import CheckConstraint, Index, Select, Table, UniqueConstraint, func, select
 from sqlalchemy.dialects.postgresql import Insert
@@ -19,7 +19,7 @@ from casekeeper.sessions.session import EndSession, SessionIsOpen
 from casekeeper.storage.rows import event_row, payload_row, totals_of
 from casekeeper.storage.sql.accounts import ACCOUNTS
 from casekeeper.storage.sql.expressions import IsInJson
-from casekeeper.storage.sql.parts import Part
+from casekeeper.storage.sql.parts import FindsHere, Part, TakesHere
 from casekeeper.storage.sql.schema import binary, integer, metadata, partial_on_sqlite, row_id, string
 from casekeeper.storage.sql.sessions import SESSION_TOTALS, SESSIONS
 from casekeeper.storage.sql.statements import (
@@ -111,8 +111,6 @@ class BatchFacts(Part):
     """The facts that the commits of one transaction add, and where the chains of their sessions stand."""
 
     def __init__(self) -> None:
-        self.finds = {SessionIsOpen: self._closed_us, ChainEndsAt: self._end}
-        self.takes = {AdoptFacts: self._adopt, EndSession: self._end_session}
         self._newest: Sealed | None = None
         self._heads: dict[str, _ChainHead] = {}
         self._events: list[Parameters] = []
@@ -212,6 +210,9 @@ class BatchFacts(Part):
 
     def _add_payload(self, fact: Fact, seq: int) -> None:
         self._payloads.append({"session_id": fact.session_id, "seq": seq, **payload_row(fact.payload)})
+
+    finds: ClassVar[FindsHere] = {SessionIsOpen: _closed_us, ChainEndsAt: _end}
+    takes: ClassVar[TakesHere] = {AdoptFacts: _adopt, EndSession: _end_session}
 
 
 asked = PAYLOADS.alias("asked")

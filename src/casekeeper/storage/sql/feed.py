@@ -9,7 +9,7 @@ against them again (docs/decisions/0016).
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, Index, Table, Text, bindparam, func, select, update
 from sqlalchemy.ext.compiler import compiles
@@ -21,7 +21,7 @@ from casekeeper.casefiles.casefile import Fence
 from casekeeper.clock import to_us
 from casekeeper.identity.accounts import AccountStands
 from casekeeper.journal.commits import Commit, PermissionChanged
-from casekeeper.storage.sql.parts import Part
+from casekeeper.storage.sql.parts import FindsHere, Part, TakesHere
 from casekeeper.storage.sql.schema import integer, metadata, string
 from casekeeper.storage.sql.statements import Bulk, Question, Reads, Row, Static, Tx
 
@@ -106,8 +106,6 @@ class BatchFeed(Part):
 
     def __init__(self, tx: Tx, *, is_held: bool) -> None:
         """`is_held`: the head is held from the beginning, or nobody else writes: what was judged once stays true."""
-        self.finds = {Fence: self.newest, AccountStands: self.newest}
-        self.takes = {PermissionChanged: self.add}
         self._tx = tx
         self._is_held = is_held
         self._seen = 0
@@ -142,7 +140,7 @@ class BatchFeed(Part):
     def _know(self, rows: list[Row]) -> None:
         self._newest = {(user_id, casefile_id): number for user_id, casefile_id, number in rows if number}
 
-    def newest(self, fence: Fenced) -> int:
+    def _newest_of(self, fence: Fenced) -> int:
         """The number of the newest change that concerns the fence, or one that does not break it either."""
         places = _places(fence)
         if any((change.user_id, change.casefile_id) in places for change in self._changes):
@@ -155,8 +153,8 @@ class BatchFeed(Part):
         if not self._is_held:
             self._fences += [one for one in commit.conditions if isinstance(one, Fenced)]
 
-    def add(self, change: PermissionChanged) -> None:
-        """A change of the batch; it gets its number when the batch is settled."""
+    def _add(self, change: PermissionChanged) -> None:
+        # It gets its number when the batch is settled.
         self._changes.append(change)
 
     @property
@@ -208,6 +206,9 @@ class BatchFeed(Part):
             # Asked without news, too: the grant may have ended while the head was waited for.
             if fence.refusal(found) is not None:
                 raise Overtaken
+
+    finds: ClassVar[FindsHere] = {Fence: _newest_of, AccountStands: _newest_of}
+    takes: ClassVar[TakesHere] = {PermissionChanged: _add}
 
 
 def _places(fence: Fenced) -> Sequence[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -28,7 +28,7 @@ from casekeeper.journal.operations import NOBODY, OpenedOperation
 from casekeeper.sessions.session import SessionIsIdle
 from casekeeper.storage.rows import OPENED, opened_of, opened_row, us
 from casekeeper.storage.sql.expressions import IsInJson
-from casekeeper.storage.sql.parts import Part, Writes
+from casekeeper.storage.sql.parts import FindsHere, Part, TakesHere, Writes
 from casekeeper.storage.sql.schema import integer, metadata, partial, string
 from casekeeper.storage.sql.statements import (
     Bulk,
@@ -147,19 +147,6 @@ class BatchOperations(Part):
 
     def __init__(self, tx: Tx, newest: Callable[[], Sealed]) -> None:
         """`newest`: the fact that was numbered last, which started the operation that begins."""
-        self.finds = {
-            ops.OperationIsOpen: self._held_by,
-            ops.OwnedBy: self._held_by,
-            SessionIsIdle: self._in_session,
-        }
-        self.takes = {
-            ops.OpenOperation: self._open,
-            ops.CloseOperation: self._close,
-            ops.ParkOperation: self._park,
-            ops.TakeOver: self._take_over,
-            ops.Wake: self._flush,
-            ops.AskToStop: self._flush,
-        }
         self._tx = tx
         self._newest = newest
         # Owner and attempt.
@@ -221,6 +208,20 @@ class BatchOperations(Part):
         self._closed.clear()
         self._opened.clear()
         return (_CLOSE, closed), (_OPEN, opened)
+
+    finds: ClassVar[FindsHere] = {
+        ops.OperationIsOpen: _held_by,
+        ops.OwnedBy: _held_by,
+        SessionIsIdle: _in_session,
+    }
+    takes: ClassVar[TakesHere] = {
+        ops.OpenOperation: _open,
+        ops.CloseOperation: _close,
+        ops.ParkOperation: _park,
+        ops.TakeOver: _take_over,
+        ops.Wake: _flush,
+        ops.AskToStop: _flush,
+    }
 
 
 def _both(*wanted: ColumnElement[bool]) -> Subquery:

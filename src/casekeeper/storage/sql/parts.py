@@ -1,7 +1,7 @@
 """What each concept has for a batch: how its conditions are judged and its records written."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from casekeeper.journal.commits import Commit, Condition, Record
 from casekeeper.storage.sql.statements import Question, Tx, Writing
@@ -13,12 +13,16 @@ Writes = dict[type[Record], Callable[[Tx, Any], object]]
 """How a record is written, by its type."""
 
 
+FindsHere = dict[type[Condition], Callable[[Any, Any], Any]]
+TakesHere = dict[type[Record], Callable[[Any, Any], object]]
+
+
 class Part:
     """A concept as one batch meets it: it reads ahead for all commits at once, and writes what they add at the end."""
 
-    finds: dict[type[Condition], Callable[[Any], Any]]
+    finds: ClassVar[FindsHere] = {}
     """What conditions are given out of the batch, instead of the database."""
-    takes: dict[type[Record], Callable[[Any], object]]
+    takes: ClassVar[TakesHere] = {}
     """Takes note of a record, before it is written if there is a way to write it at once."""
 
     def questions(self, commits: Sequence[Commit]) -> Iterable[Question]:

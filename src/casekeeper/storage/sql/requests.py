@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Table, bindparam, or_, select
 
@@ -10,7 +10,7 @@ from casekeeper.clock import to_us
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.requests import Claim, ReleaseClaim
 from casekeeper.storage.rows import us
-from casekeeper.storage.sql.parts import Part
+from casekeeper.storage.sql.parts import FindsHere, Part, TakesHere
 from casekeeper.storage.sql.schema import integer, metadata, partial_on_sqlite, string
 from casekeeper.storage.sql.statements import (
     BulkUpdate,
@@ -49,8 +49,6 @@ class BatchClaims(Part):
     """The claims that the commits of one transaction ask for, make and release."""
 
     def __init__(self) -> None:
-        self.finds = {Claim: self.live}
-        self.takes = {Claim: self.put, ReleaseClaim: self.release}
         self._known: dict[str, tuple[str, int | None]] = {}
         self._made: dict[str, dict[str, Any]] = {}
         self._released: dict[str, int] = {}
@@ -63,15 +61,14 @@ class BatchClaims(Part):
     def _know(self, rows: list[Row]) -> None:
         self._known = {key: (made, expires_us) for key, made, expires_us in rows}
 
-    def live(self, claim: Claim) -> str | None:
+    def _live(self, claim: Claim) -> str | None:
         """What the same request has made, if it came first and is remembered still."""
         made, expires_us = self._known.get(claim.key, ("", 0))
         if expires_us is None:
             expires_us = self._released.get(made)
         return made if expires_us is None or expires_us > to_us(claim.now) else None
 
-    def put(self, claim: Claim) -> None:
-        """Claim a request."""
+    def _put(self, claim: Claim) -> None:
         expires_us = us(claim.expires_at)
         # What it takes the place of needs no end any more, and two changes must not touch one row.
         former, _ = self._known.get(claim.key, ("", None))
@@ -84,8 +81,7 @@ class BatchClaims(Part):
             "expires_us": expires_us,
         }
 
-    def release(self, record: ReleaseClaim) -> None:
-        """Let a claim end in time."""
+    def _release(self, record: ReleaseClaim) -> None:
         self._released[record.made] = to_us(record.expires_at)
 
     def changes(self) -> Sequence[Writing]:
@@ -97,6 +93,9 @@ class BatchClaims(Part):
                 claim["expires_us"] = released_us
         released = [{"made": made, "expires_us": expires_us} for made, expires_us in self._released.items()]
         return (_PUT, list(self._made.values())), (_RELEASE, released)
+
+    finds: ClassVar[FindsHere] = {Claim: _live}
+    takes: ClassVar[TakesHere] = {Claim: _put, ReleaseClaim: _release}
 
 
 class SqlClaims:

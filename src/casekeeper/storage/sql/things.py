@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from functools import partial as partial_of
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Index, Table, bindparam, delete, select, tuple_
 
@@ -15,7 +15,7 @@ from casekeeper.journal.commits import Commit
 from casekeeper.journal.things import Drop, IsAt, Put, Thing, Topic, may_exist
 from casekeeper.storage.rows import thing_of, thing_row
 from casekeeper.storage.sql.expressions import IsInJson
-from casekeeper.storage.sql.parts import Part
+from casekeeper.storage.sql.parts import FindsHere, Part, TakesHere
 from casekeeper.storage.sql.schema import binary, integer, metadata, partial, string
 from casekeeper.storage.sql.statements import (
     Parameters,
@@ -85,8 +85,6 @@ class BatchThings(Part):
     """Things as one batch meets them: read once for all of its commits, written once at its end."""
 
     def __init__(self, tx: Tx) -> None:
-        self.finds = {IsAt: self._find}
-        self.takes = {Put: self._put, Drop: self._drop, EraseContents: self._forget}
         self._tx = tx
         # Version and topic, by kind and id.
         self._known: dict[tuple[str, str], tuple[int, str]] = {}
@@ -135,6 +133,9 @@ class BatchThings(Part):
         self._dropped.clear()
         self._changed.clear()
         return (*dropped, (_PUT, put)) if put else dropped
+
+    finds: ClassVar[FindsHere] = {IsAt: _find}
+    takes: ClassVar[TakesHere] = {Put: _put, Drop: _drop, EraseContents: _forget}
 
 
 class SqlThings:
