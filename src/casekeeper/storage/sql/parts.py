@@ -12,9 +12,9 @@ Finds = dict[type[Condition], Callable[[Tx, Any], Any]]
 Writes = dict[type[Record], Callable[[Tx, Any], object]]
 """How a record is written, by its type."""
 
-
 FindsHere = dict[type[Condition], Callable[[Any, Any], Any]]
 TakesHere = dict[type[Record], Callable[[Any, Any], object]]
+"""Likewise, as methods of a part of a batch."""
 
 
 class Part:
