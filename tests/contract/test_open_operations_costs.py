@@ -80,7 +80,8 @@ async def test_on_sqlite_what_waits_costs_the_others_nothing(tmp_path: Path):
             reads = Stepped(directory / "casekeeper.db")
             found[number] = await costs(shelf, reads, reads.taken)
 
-    assert found[MANY] == found[FEW]
+    # Ids are random, and sorting rows takes some steps more or less, depending on how they stand; reading one more takes 30.
+    assert found[MANY] == pytest.approx(found[FEW], abs=10)  # pyright: ignore[reportUnknownMemberType]
 
 
 async def test_on_postgresql_what_waits_costs_the_others_nothing(database: str, tmp_path: Path):

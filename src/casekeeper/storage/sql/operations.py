@@ -229,9 +229,9 @@ def _both(*wanted: ColumnElement[bool]) -> Subquery:
     return union_all(*(select(*_OPENED).where(is_so, *wanted) for is_so in (_RUNS, _WAITS))).subquery()
 
 
-_in_session = _both(_o.session_id == bindparam("session_id"))
-_IDS_IN = Static(select(_in_session.c.event_id))
-_OPEN_IN = Static(select(_in_session).order_by(_in_session.c.started_us, _in_session.c.event_id))
+_SESSIONS = _both(_o.session_id == bindparam("session_id"))
+_IDS_IN = Static(select(_SESSIONS.c.event_id))
+_OPEN_IN = Static(select(_SESSIONS).order_by(_SESSIONS.c.started_us, _SESSIONS.c.event_id))
 _OPEN_INSIDE = Static(
     select(*_OPENED)
     .where(_o.root_event_id == bindparam("root_event_id"), _o.parent_event_id.is_not(None))
