@@ -1,5 +1,6 @@
 """Rows of open operations that the version before wrote: it knew no attempts, no waiting, no taint."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import closing
@@ -129,7 +130,11 @@ async def test_it_runs_by_its_first_attempt_and_cannot_be_taken_up_again(old: Ol
 
 async def test_it_is_an_orphan_and_can_be_closed(old: Old):
     shelf, fact, sealed = old
-    [orphan] = await shelf.storage.events.orphans("me", 10)
+    async with asyncio.timeout(30):
+        # For 15 s after PostgreSQL has started, whoever has lost it may still come back.
+        while not (orphans := await shelf.storage.events.orphans("me", 10)):
+            await asyncio.sleep(0.1)
+    [orphan] = orphans
     ending = shelf.ending(fact, sealed.seq, Kind.INTERRUPTED)
 
     await shelf.commit(Commit(ending.facts, (orphan.row.ownership,), ending.records))
