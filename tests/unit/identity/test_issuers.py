@@ -317,6 +317,7 @@ async def test_an_address_that_the_issuer_does_not_vouch_for_is_nobody(mail: dic
         {"audience": ""},
         {"leeway_s": 121},
         {"email_domains": ["example.com"]},
+        {"client_secret": "secret"},
     ],
 )
 def test_an_issuer_that_does_not_fit_stops_the_start(more: dict[str, Any]):
