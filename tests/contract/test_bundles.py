@@ -16,10 +16,10 @@ from casekeeper.acl import Role
 from casekeeper.bundles.archive import ArchiveWriter, BundleUnfit, members
 from casekeeper.bundles.exporting import Exporting
 from casekeeper.bundles.importing import Imported, Importing
-from casekeeper.bundles.judging import judge, must_be_intact
+from casekeeper.bundles.integrity import judge, must_be_intact
 from casekeeper.casefiles.casefile import DeleteCasefile, OpenRecordSession
 from casekeeper.errors import CasefileExists, CasefileNotFound, StoreUnavailable
-from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.payloads import Sizes
 from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.journal.adoption import ChainEndsAt, ChainHasGoneOn
 from casekeeper.journal.commits import Commit

@@ -13,7 +13,7 @@ from casekeeper.acl_feed import ANY
 from casekeeper.bundles.archive import BundleUnfit
 from casekeeper.bundles.contents import Counts, parts
 from casekeeper.bundles.intake import Intake
-from casekeeper.bundles.judging import Judged, judge, must_be_intact
+from casekeeper.bundles.integrity import Judged, judge, must_be_intact
 from casekeeper.bundles.people import People, people_of
 from casekeeper.casefiles.casefile import CasefileIsAbsent, PutCasefile, PutGrant
 from casekeeper.clock import Clock

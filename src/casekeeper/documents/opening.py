@@ -6,7 +6,7 @@ from casekeeper.background import each
 from casekeeper.casefiles.opening import CasefileRoom
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.casefile_documents import CasefileDocuments
-from casekeeper.documents.custody import Custody
+from casekeeper.documents.chain_of_custody import Custody
 from casekeeper.documents.document import DocumentStore, FencedWrite
 from casekeeper.documents.filing import UPLOAD_KEPT, Filing
 from casekeeper.documents.search import Search

@@ -50,7 +50,7 @@ class Field:
 
 @value
 class Mark:
-    """What a document is, not what it says: a label, a message id … (`marks.py`)."""
+    """What a document is, not what it says: a label, a message id … (`exact_terms.py`)."""
 
     kind: str
     value: str

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.clock import Clock
 from casekeeper.documents.document import DocumentSummary
-from casekeeper.documents.marks import KIND
+from casekeeper.documents.exact_terms import KIND
 from casekeeper.documents.query import QUERY_MAX_CHARS, And, Mark, Sent, Size, Term, leaves
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page

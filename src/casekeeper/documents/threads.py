@@ -1,6 +1,6 @@
 """Conversations: mails with one thread number, or that name each other's message ids."""
 
-from casekeeper.documents import marks
+from casekeeper.documents import exact_terms
 from casekeeper.documents.document import Document, DocumentSummary
 from casekeeper.documents.query import Mark, Or
 from casekeeper.documents.search import Order, Place, Search
@@ -20,7 +20,7 @@ async def thread_of(store: Search, casefile_id: str, document: Document) -> list
     `In-Reply-To` (RFC 5322 §3.6.4): all that name one of them, or are one of them.
     """
     if document.thread_id:
-        found = await _marked(store, casefile_id, [Mark(marks.THREAD, document.thread_id)])
+        found = await _marked(store, casefile_id, [Mark(exact_terms.THREAD, document.thread_id)])
         return found or [document]
     known = {*_ids(document)}
     new, mails = known, dict[str, DocumentSummary]()
@@ -48,7 +48,7 @@ async def _naming(store: Search, casefile_id: str, ids: list[str]) -> list[Docum
     found: list[DocumentSummary] = []
     for start in range(0, len(ids), _IDS_AT_ONCE):
         some = ids[start : start + _IDS_AT_ONCE]
-        terms = [Mark(kind, one) for one in some for kind in (marks.ID, marks.REFERENCE)]
+        terms = [Mark(kind, one) for one in some for kind in (exact_terms.ID, exact_terms.REFERENCE)]
         found += await _marked(store, casefile_id, terms)
     return found
 

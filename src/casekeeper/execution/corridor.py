@@ -15,11 +15,11 @@ from casekeeper.errors import Denied, ShuttingDown
 from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.facts import Asked, denied_fact
 from casekeeper.execution.life import Life
-from casekeeper.execution.limits import Limits
 from casekeeper.execution.outcomes import Outcome
+from casekeeper.execution.payloads import Sizes
+from casekeeper.execution.rate_limits import Limits
 from casekeeper.execution.resuming import Resuming
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.sizes import Sizes
 from casekeeper.journal.commits import Commit, Commits, IdTaken
 from casekeeper.journal.operations import OpenedOperation
 from casekeeper.journal.requests import AlreadyClaimed, Requests

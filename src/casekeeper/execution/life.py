@@ -15,11 +15,11 @@ from casekeeper.casefiles.casefile import CasefileIsActive
 from casekeeper.clock import Clock
 from casekeeper.errors import BodyTooLarge, Overloaded, StoreUnavailable
 from casekeeper.execution.calls import Call, Started
+from casekeeper.execution.detached import Others, ends_with
 from casekeeper.execution.facts import started_fact, terminal_fact
-from casekeeper.execution.others import Others, ends_with
 from casekeeper.execution.outcomes import Outcome, Outcomes, OutcomeStore, Status
+from casekeeper.execution.payloads import Sizes
 from casekeeper.execution.runner import Ending, Runner, Running
-from casekeeper.execution.sizes import Sizes
 from casekeeper.journal.commits import Commit, Commits, Condition
 from casekeeper.journal.events import Fact, Failure, Kind
 from casekeeper.journal.operations import (

@@ -25,8 +25,8 @@ from casekeeper.execution.calls import Call, Parent, Started
 from casekeeper.execution.corridor import Executor
 from casekeeper.execution.facts import Asked, denied_fact
 from casekeeper.execution.outcomes import Outcome, Outcomes
+from casekeeper.execution.payloads import Sizes, parsed
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.sizes import Sizes, parsed
 from casekeeper.execution.stopping import Stopping
 from casekeeper.execution.taint import answer_taints
 from casekeeper.journal.commits import Commit, Commits, Record

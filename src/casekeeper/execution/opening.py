@@ -11,18 +11,18 @@ from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.opening import DocumentRoom
 from casekeeper.execution.corridor import Executor
+from casekeeper.execution.detached import Others
 from casekeeper.execution.explain import Explain
 from casekeeper.execution.life import Life
-from casekeeper.execution.limits import Limits
 from casekeeper.execution.nesting import Nesting
-from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import Outcomes, OutcomeStore
+from casekeeper.execution.payloads import Sizes
+from casekeeper.execution.rate_limits import Limits
 from casekeeper.execution.recovery import Recovery
 from casekeeper.execution.resuming import ResumeStore, Resuming
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.session_changes import SessionChanges
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.status import Operations
 from casekeeper.execution.stopping import Rights, Stopping
 from casekeeper.execution.waking import Waker

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic_core import from_json, to_json
 
-from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.payloads import Sizes
 from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.operations import NOBODY, OpenOperations, WaitingFor

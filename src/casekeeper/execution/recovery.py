@@ -14,7 +14,7 @@ from casekeeper.background import each
 from casekeeper.casefiles.casefile import Casefile, CasefileStore, EraseContents, GrantEndsAt, RemoveGrant
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.execution.others import Others
+from casekeeper.execution.detached import Others
 from casekeeper.execution.runner import Ending
 from casekeeper.execution.trees import trees
 from casekeeper.identity.accounts import AccountStore, StoredAccount

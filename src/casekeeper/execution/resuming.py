@@ -22,11 +22,11 @@ from casekeeper.errors import (
     Unavailable,
 )
 from casekeeper.execution.calls import Call, Parent, Started
+from casekeeper.execution.detached import Others
 from casekeeper.execution.life import Life, OpenContext
-from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import OutcomeStore
+from casekeeper.execution.payloads import Sizes
 from casekeeper.execution.runner import Ending
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.taint import answer_taints
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.events import TERMINAL, Fact, Failure, Kind, StoredFact

@@ -14,8 +14,8 @@ from casekeeper.acl_feed import Scope
 from casekeeper.errors import OperationNotFound, StillRunning
 from casekeeper.execution.calls import Started
 from casekeeper.execution.outcomes import LOOK_S, Outcome, Outcomes, Status, has_ended
+from casekeeper.execution.payloads import Sizes
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.stopping import Stopping
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal

@@ -18,7 +18,7 @@ from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.casefiles.freshness import LEASE_S
 from casekeeper.clock import Clock
 from casekeeper.errors import Unavailable
-from casekeeper.execution.others import Others
+from casekeeper.execution.detached import Others
 from casekeeper.execution.runner import Ending, Runner
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Failure, Kind

@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, TypeVar, cast
 
 from casekeeper.errors import BodyTooLarge, StoreUnavailable
-from casekeeper.storage.threads import in_thread
+from casekeeper.storage.executors import in_thread
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.clock import Clock, utc_now
-from casekeeper.execution.limits import Count, Spent, Taken
+from casekeeper.execution.rate_limits import Count, Spent, Taken
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.storage.redis_address import check

@@ -11,6 +11,7 @@ from casekeeper.acl_feed import Change
 from casekeeper.errors import SchemaTooNew
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
+from casekeeper.storage.executors import in_thread
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.blobs import FirestoreParts
 from casekeeper.storage.firestore.casefiles import FirestoreCasefiles
@@ -30,7 +31,6 @@ from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.sqlite.opening import migrate
 from casekeeper.storage.sqlite.store import SqliteStore
 from casekeeper.storage.store import Storage
-from casekeeper.storage.threads import in_thread
 
 _LAYOUT = 2
 _LAYOUT_PLACE = "store/layout"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from casekeeper.clock import to_us
-from casekeeper.documents.marks import mark
+from casekeeper.documents.exact_terms import mark
 from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
 from casekeeper.documents.search import FACETED_MAX, Facets, Order, Place, Ranked
 from casekeeper.documents.words import first_words, sought_in, tokens

@@ -28,10 +28,10 @@ from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, DirectoryInUse, DirectoryUnusable, Overloaded, StoreUnavailable
 from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Sealed
+from casekeeper.storage.executors import in_thread
 from casekeeper.storage.sql.batch import Batch
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sqlite.transaction import SqliteTx
-from casekeeper.storage.threads import in_thread
 
 T = TypeVar("T")
 

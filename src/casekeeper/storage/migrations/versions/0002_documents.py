@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from casekeeper.documents.marks import HAS, ID, KIND, LABEL, THREAD, is_users_label, mark
+from casekeeper.documents.exact_terms import HAS, ID, KIND, LABEL, THREAD, is_users_label, mark
 from casekeeper.storage.sql.schema import POSTGRES_SEARCH, SQLITE_SEARCH
 
 revision = "0002"

@@ -17,8 +17,8 @@ from pydantic_core import from_json
 from casekeeper.clock import Clock
 from casekeeper.execution.facts import terminal_fact
 from casekeeper.execution.outcomes import OutcomeStore
+from casekeeper.execution.payloads import Sizes
 from casekeeper.execution.runner import Ending, Runner
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.trees import deepest_first, held_up, inside, trees
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Failure, Kind, Payload, fact_of

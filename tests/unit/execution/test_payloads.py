@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from casekeeper.errors import BodyTooLarge
+from casekeeper.execution.payloads import INLINE_MAX, TOTAL_MAX, Sizes, parsed
 from casekeeper.execution.runner import Ending
-from casekeeper.execution.sizes import INLINE_MAX, TOTAL_MAX, Sizes, parsed
 from casekeeper.journal.chain import commitment
 from casekeeper.journal.events import Failure, Kind, Payload, StoredFact
 from casekeeper.operations.operation import Finished
