@@ -94,7 +94,7 @@ class Pushes:
 
 
 @value
-class Receipt:
+class StopReport:
     """What came of ending work that has lost its permission.
 
     Attributes:
@@ -114,7 +114,7 @@ class Stops(Protocol):
 
     async def stop(
         self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True
-    ) -> Receipt:
+    ) -> StopReport:
         """End what runs or waits for this user, in this casefile, or both.
 
         `waits`: until the change holds on every worker and what ran has ended, a second at most.
@@ -123,7 +123,7 @@ class Stops(Protocol):
 
     async def lowered(
         self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
-    ) -> Receipt:
+    ) -> StopReport:
         """What becomes of the operations of this user that the new role does not cover; the others go on."""
         ...
 

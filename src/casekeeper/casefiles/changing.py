@@ -53,7 +53,7 @@ class Present:
 
 
 @value
-class Decision:
+class PlannedChange:
     """What is to become of a casefile, and how its record tells it."""
 
     casefile: Casefile
@@ -62,7 +62,7 @@ class Decision:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-Decide = Callable[[Present], Awaitable[Decision]]
+Decide = Callable[[Present], Awaitable[PlannedChange]]
 
 
 class Changing:

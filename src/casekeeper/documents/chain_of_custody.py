@@ -13,7 +13,13 @@ from pydantic import BaseModel, Field, StringConstraints
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import CasefileStore
-from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
+from casekeeper.casefiles.changing import (
+    ChangeCommand,
+    Changing,
+    PlannedChange,
+    Present,
+    must_not_be_archived,
+)
 from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
@@ -57,7 +63,7 @@ class DocumentsDeleted(BaseModel):
     deleted: bool = True
 
 
-class Custody:
+class ChainOfCustody:
     """Keeps account of what happens to documents."""
 
     def __init__(
@@ -95,7 +101,7 @@ class Custody:
         portion: list[DocumentSummary] = []
         is_last = False
 
-        async def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> PlannedChange:
             must_not_be_archived(present.casefile)
             family = await self._family(command)
             portion[:] = family if is_last else family[-_AT_ONCE:]
@@ -106,7 +112,7 @@ class Custody:
             records: list[Record] = [DeleteDocuments(command.casefile_id, ids, now)]
             # Should the process end before it has removed a blob, the blob is swept like an upload that nobody filed.
             records += [PutUpload(_left(document, caller, now)) for document in portion if _is_blob(document)]
-            return Decision(present.casefile, Kind.DOCUMENTS_DELETED, records, inputs)
+            return PlannedChange(present.casefile, Kind.DOCUMENTS_DELETED, records, inputs)
 
         async def answer(casefile_id: str) -> DocumentsDeleted:
             return DocumentsDeleted(casefile_id=casefile_id, document_ids=command.document_ids)

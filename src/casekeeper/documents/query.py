@@ -49,8 +49,8 @@ class Field:
 
 
 @value
-class Mark:
-    """What a document is, not what it says: a label, a message id … (`exact_terms.py`)."""
+class ExactTerm:
+    """What a document is, not what it says: a label, a message id … (`documents/exact_terms.py`)."""
 
     kind: str
     value: str
@@ -93,7 +93,7 @@ class Not:
     term: "Term"
 
 
-Term: TypeAlias = Word | Phrase | Near | Field | Mark | Sent | Size | And | Or | Not
+Term: TypeAlias = Word | Phrase | Near | Field | ExactTerm | Sent | Size | And | Or | Not
 
 EVERYTHING: Final = And()
 

@@ -12,9 +12,9 @@ from casekeeper.documents.query import (
     QUERY_MAX_CHARS,
     TERMS_MAX,
     And,
+    ExactTerm,
     Field,
     FieldName,
-    Mark,
     Near,
     Not,
     Or,
@@ -243,26 +243,28 @@ class _Parser:
             case "is" | "in":
                 return _state(lowered)
             case "category":
-                return Mark(exact_terms.LABEL, f"category {'personal' if lowered == 'primary' else lowered}")
+                return ExactTerm(
+                    exact_terms.LABEL, f"category {'personal' if lowered == 'primary' else lowered}"
+                )
             case "list":
-                return Mark(exact_terms.LIST, text)
+                return ExactTerm(exact_terms.LIST, text)
             case "rfc822msgid":
-                return Mark(exact_terms.ID, text)
+                return ExactTerm(exact_terms.ID, text)
             case "kind":
-                return Mark(exact_terms.KIND, lowered)
+                return ExactTerm(exact_terms.KIND, lowered)
             case _:
-                return Mark(exact_terms.LABEL, text)
+                return ExactTerm(exact_terms.LABEL, text)
 
 
 def _has(what: str) -> Term:
     if what in ("attachment", "attachments"):
-        return Mark(exact_terms.HAS, "attachment")
+        return ExactTerm(exact_terms.HAS, "attachment")
     if what == "userlabels":
-        return Mark(exact_terms.HAS, what)
+        return ExactTerm(exact_terms.HAS, what)
     if what == "nouserlabels":
-        return Not(Mark(exact_terms.HAS, "userlabels"))
+        return Not(ExactTerm(exact_terms.HAS, "userlabels"))
     # Everything else that Gmail knows is a star, which Takeout writes as a label.
-    return Phrase(_LINKS[what]) if what in _LINKS else Mark(exact_terms.LABEL, what)
+    return Phrase(_LINKS[what]) if what in _LINKS else ExactTerm(exact_terms.LABEL, what)
 
 
 def _state(what: str) -> Term:
@@ -270,15 +272,15 @@ def _state(what: str) -> Term:
         case "anywhere" | "all":
             return EVERYTHING
         case "read":
-            return Not(Mark(exact_terms.LABEL, "unread"))
+            return Not(ExactTerm(exact_terms.LABEL, "unread"))
         case "draft" | "drafts":
-            return Or((Mark(exact_terms.LABEL, "draft"), Mark(exact_terms.LABEL, "drafts")))
+            return Or((ExactTerm(exact_terms.LABEL, "draft"), ExactTerm(exact_terms.LABEL, "drafts")))
         case "chat" | "chats":
-            return Or((Mark(exact_terms.LABEL, "chat"), Mark(exact_terms.LABEL, "chats")))
+            return Or((ExactTerm(exact_terms.LABEL, "chat"), ExactTerm(exact_terms.LABEL, "chats")))
         case "archive":
-            return Mark(exact_terms.LABEL, "archived")
+            return ExactTerm(exact_terms.LABEL, "archived")
         case _:
-            return Mark(exact_terms.LABEL, what)
+            return ExactTerm(exact_terms.LABEL, what)
 
 
 def _says_something(text: str) -> bool:

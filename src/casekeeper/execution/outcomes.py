@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic_core import from_json, to_json
 
-from casekeeper.execution.payloads import Sizes
+from casekeeper.execution.payloads import Payloads
 from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.operations import NOBODY, OpenOperations, WaitingFor
@@ -55,9 +55,9 @@ def has_ended(facts: Sequence[StoredFact]) -> bool:
 class Outcomes:
     """Outcomes of operations, whichever process has them."""
 
-    def __init__(self, store: OutcomeStore, sizes: Sizes, live: LiveFeed) -> None:
+    def __init__(self, store: OutcomeStore, payloads: Payloads, live: LiveFeed) -> None:
         self._store = store
-        self._sizes = sizes
+        self._payloads = payloads
         self._live = live
 
     async def of(self, event_id: str) -> Outcome:
@@ -69,12 +69,12 @@ class Outcomes:
         last = facts[-1]
         header: dict[str, Any] = from_json(last.header)
         kind = Kind(header["kind"])
-        outputs = await self._sizes.part(last, "outputs") if kind is Kind.SUCCEEDED else None
+        outputs = await self._payloads.part(last, "outputs") if kind is Kind.SUCCEEDED else None
         failure, waiting_for = None, None
         if kind not in TERMINAL:
             waiting_for = await self.waiting_for(header["event_id"])
         elif kind is not Kind.SUCCEEDED:
-            error: dict[str, Any] = await self._sizes.part(last, "error") or {}
+            error: dict[str, Any] = await self._payloads.part(last, "error") or {}
             message, retryable = error.get("message", ""), error.get("retryable", False)
             failure = Failure(type=header.get("error_type", kind.value), message=message, retryable=retryable)
         return Outcome(

@@ -21,7 +21,7 @@ SNAPSHOT_INLINE_MAX = 32 * 1024
 """Rows of open operations are read with every commit of theirs (Firestore reads them whole), so they stay small."""
 
 
-class Sizes:
+class Payloads:
     """Turns values into payloads: inline, as a blob, or not at all."""
 
     def __init__(self, blobs: BlobStore) -> None:

@@ -14,7 +14,7 @@ from casekeeper.background import each
 from casekeeper.casefiles.casefile import Casefile, CasefileStore, EraseContents, GrantEndsAt, RemoveGrant
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.execution.detached import Others
+from casekeeper.execution.detached import DetachedOperations
 from casekeeper.execution.runner import Ending
 from casekeeper.execution.trees import trees
 from casekeeper.identity.accounts import AccountStore, StoredAccount
@@ -40,12 +40,12 @@ class Recovery:
     def __init__(
         self,
         store: OpenOperations,
-        others: Others,
+        detached: DetachedOperations,
         *,
         owner: str,
     ) -> None:
         self._store = store
-        self._others = others
+        self._detached = detached
         self._owner = owner
 
     async def run(self) -> int:
@@ -63,10 +63,10 @@ class Recovery:
         closed = [orphan for orphan in tree if not _goes_on(orphan)]
         dead = {orphan.row.event_id for orphan in tree}
         # What parks inside what cannot go on could go on, but for nobody.
-        await self._others.end(closed, _PROCESS_GONE, dead=dead)
+        await self._detached.end(closed, _PROCESS_GONE, dead=dead)
         for orphan in tree:
             if _goes_on(orphan):
-                await self._others.hand_on(orphan)
+                await self._detached.hand_on(orphan)
 
 
 def _goes_on(orphan: OpenedOperation) -> bool:

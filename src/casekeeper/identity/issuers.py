@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from casekeeper.clock import Clock
 from casekeeper.errors import CredentialsRejected
 from casekeeper.identity.issuer import Family, Issuer
-from casekeeper.identity.issuer_keys import Keys, PublicKey
+from casekeeper.identity.issuer_keys import KeyLookup, PublicKey
 from casekeeper.identity.strict_json import loads_once
 from casekeeper.ids import UserId
 from casekeeper.values import value
@@ -92,7 +92,7 @@ class _WrongKey(_Unbelievable):
 class Issuers:
     """The issuers of the settings, by their exact names."""
 
-    def __init__(self, issuers: Iterable[tuple[Issuer, Keys]], clock: Clock) -> None:
+    def __init__(self, issuers: Iterable[tuple[Issuer, KeyLookup]], clock: Clock) -> None:
         self._issuers = {issuer.issuer: (issuer, keys) for issuer, keys in issuers}
         self._clock = clock
 

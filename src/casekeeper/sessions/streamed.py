@@ -48,7 +48,7 @@ class StreamedRefusal:
 _ENDED_KEPT = 200
 
 
-class Order:
+class DeltaMerge:
     """Puts deltas among the facts: each behind the start of its operation and before its end."""
 
     def __init__(self) -> None:

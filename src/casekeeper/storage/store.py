@@ -12,11 +12,11 @@ from casekeeper.agents.agent import Conversations
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import DocumentStore
-from casekeeper.documents.search import Search
+from casekeeper.documents.search import SearchStore
 from casekeeper.execution.resuming import ResumeStore
 from casekeeper.identity.credentials import CredentialStore
 from casekeeper.journal.commits import Commits
-from casekeeper.journal.requests import Claims
+from casekeeper.journal.requests import ClaimStore
 from casekeeper.journal.tail import Tail
 from casekeeper.journal.things import Things
 from casekeeper.sessions.reading import EventStore
@@ -34,11 +34,11 @@ class Writing(Commits, Protocol):
         ...
 
 
-class Identities(CredentialStore, AclFeed, Claims, Protocol):
+class Identities(CredentialStore, AclFeed, ClaimStore, Protocol):
     """Accounts, credentials, the permission feed and claims."""
 
 
-class Events(EventStore, ResumeStore, RecordStore, Conversations, Protocol):
+class EventReaders(EventStore, ResumeStore, RecordStore, Conversations, Protocol):
     """The record, as each of its readers sees it."""
 
 
@@ -58,10 +58,10 @@ class Storage:
     accounts: Identities
     casefiles: CasefileStore
     sessions: SessionStore
-    events: Events
+    events: EventReaders
     tail: Tail
     documents: DocumentStore
-    search: Search
+    search: SearchStore
     things: Things
     blobs: BlobStore
     directory: Path

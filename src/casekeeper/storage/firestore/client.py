@@ -48,7 +48,7 @@ _REJECTED = (_CODE.INVALID_ARGUMENT, _CODE.OUT_OF_RANGE)
 _log = logging.getLogger("casekeeper.firestore")
 
 
-class Conflict(Exception):
+class CommitConflict(Exception):
     """What a commit relied on has changed; nothing was written."""
 
 
@@ -128,7 +128,7 @@ class Firestore:
         except grpc.aio.AioRpcError as error:
             code = error.code()
             if code in _CONFLICTS:
-                raise Conflict(error.details()) from error
+                raise CommitConflict(error.details()) from error
             if code in _REJECTED:
                 raise Rejected(error.details()) from error
             raise StoreUnavailable(f"Firestore does not answer: {code.name.lower()}.") from error
