@@ -1,4 +1,4 @@
-"""What becomes of documents that are filed: whoever reads their raw bytes leaves a fact, whoever deletes them a tombstone.
+"""Chain of custody of filed documents: each read of their raw bytes is recorded, each deletion leaves a tombstone.
 
 Deleting takes a document with all that was attached to it. What they said is gone; the record says that they were
 there, from which bytes, and who deleted them and why.
@@ -64,7 +64,7 @@ class DocumentsDeleted(BaseModel):
 
 
 class ChainOfCustody:
-    """Keeps account of what happens to documents."""
+    """Gives out and deletes documents, and records both."""
 
     def __init__(
         self,

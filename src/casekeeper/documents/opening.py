@@ -1,4 +1,4 @@
-"""Opens the room of documents: what is filed in a casefile, and what becomes of it."""
+"""Opens the room of documents: reading, filing, searching and deleting."""
 
 from functools import partial
 

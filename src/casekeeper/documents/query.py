@@ -1,4 +1,4 @@
-"""What a reader looks for, as a typed tree; how it is found is each store's matter.
+"""Search queries as a typed tree; each store translates it for its own index.
 
 The language is Gmail's (`docs/search.md`); `query_parser.py` reads it. A further kind of term is a further class in
 `Term`; a store that matches with `assert_never` then shows where it is missing.

@@ -1,7 +1,7 @@
-"""Operations that no task of this process runs: they wait, or their process is lost. They are handed on, wait on, or end.
+"""Detached operations: no task of this process runs them, as they wait or their process is lost. Hands over, postpones, ends.
 
 An operation never ends before what is inside it: what waits there ends with it, and what runs there, wherever that is, is
-asked to stop and waited for. Past a grace period it is ended over its head, like all that ignores its cancellation.
+asked to stop and waited for. After a grace period it is ended all the same, as is any run that ignores its cancellation.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class _EndRequest(NamedTuple):
 
 
 class DetachedOperations:
-    """Hands on, postpones and ends what no task here runs."""
+    """Hands over, postpones and ends operations that no task of this process runs."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ T = TypeVar("T")
 OpenContext = Callable[[Started], MDSContext]
 """Makes what a started operation may see and do."""
 
-# Between the tries to record an end while the store is away.
+# Between the tries to record an end while the store is unavailable.
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 

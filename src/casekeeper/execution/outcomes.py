@@ -1,4 +1,4 @@
-"""How operations stand, read from the record: ended, running, or waiting."""
+"""The state of operations, read from the record: running, waiting or ended."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol

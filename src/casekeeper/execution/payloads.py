@@ -1,4 +1,4 @@
-"""How large inputs and outputs may be, and where they are kept (SPEC §7, Sizes)."""
+"""Payloads of operations: inputs, outputs and snapshots, how large they may be, and whether they are stored inline or as blobs."""
 
 import json
 from contextlib import suppress
@@ -22,7 +22,7 @@ SNAPSHOT_INLINE_MAX = 32 * 1024
 
 
 class Payloads:
-    """Turns values into payloads: inline, as a blob, or not at all."""
+    """Stores values as payloads, inline or as blobs, and reads them back; refuses those that are too large."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs

@@ -1,4 +1,4 @@
-"""What nobody asks for and must happen: orphaned operations are handed on or get their end, what has expired is swept.
+"""Recovery after a lost process, and sweeps: orphaned operations are handed over or closed, expired data is deleted.
 
 An operation whose process is gone goes on in another if it parks: from its snapshot and from the record, on which its
 nested calls are. Any other is closed as `interrupted` and never run again: what it did to the world is not known.
@@ -35,7 +35,7 @@ _log = logging.getLogger("casekeeper.recovery")
 
 
 class Recovery:
-    """Hands on what a former process left open, or closes it."""
+    """Hands over operations that a lost process left open, or closes them."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ def _goes_on(orphan: OpenedOperation) -> bool:
 
 
 class Expiry:
-    """Records that grants have ended. Their end itself needs nobody: expiry is judged on every use."""
+    """Records that grants have expired. The expiry itself is enforced on every use, without this."""
 
     def __init__(self, store: CasefileStore, accounts: AccountStore, commits: Commits, clock: Clock) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Going on with what waits: without a token, as the stored user, under the account, rights, policy and taint of this moment."""
+"""Resuming waiting operations: without a token, as the stored user, under their current account, rights, policy and taint."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -48,7 +48,7 @@ Accounts = Callable[[str], Awaitable[Principal | None]]
 
 
 class ResumeStore(OutcomeStore, Protocol):
-    """What going on needs of the record."""
+    """What resuming reads of the record."""
 
     async def children(self, event_id: str) -> Sequence[StoredFact]:
         """All facts of the operations that this one called, by seq."""
@@ -56,11 +56,11 @@ class ResumeStore(OutcomeStore, Protocol):
 
 
 class _Missing(Exception):
-    """What the operation needs is not here; it may come."""
+    """What the operation needs is missing now, and may come back."""
 
 
 class _Unfit(Exception):
-    """It can never go on; `failure` says why."""
+    """It can never be resumed; `failure` says why."""
 
     def __init__(self, type_: str, message: str) -> None:
         self.failure = Failure(type=type_, message=message)
@@ -75,7 +75,7 @@ class _Recorded(NamedTuple):
 
 
 class Resuming:
-    """Takes up what waits."""
+    """Resumes waiting operations."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""`SessionService`: the five verbs of sessions, a screen each at most."""
+"""`SessionService`: the five verbs of sessions."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence

@@ -1,7 +1,7 @@
-"""Stopping: what becomes of running and waiting work when somebody wants it to end, or loses the right to it.
+"""Stopping operations, running or waiting: on request, or when their user loses the right to them.
 
-What runs here is told; what runs elsewhere is asked through the store, or notices by itself that its permission has changed;
-what waits belongs to nobody and is ended here, at once.
+Those that run here are stopped directly; those in other processes through the store, or when that process notices the changed
+permission; waiting ones have no owner and are ended here, at once.
 """
 
 import asyncio

@@ -26,7 +26,7 @@ from casekeeper.values import value
 
 
 class Writing(Commits, Protocol):
-    """Where commits go, and whether it takes any."""
+    """Takes commits, and says whether it can."""
 
     @property
     def is_writable(self) -> bool:

@@ -7,7 +7,7 @@ more than what one commit adds to it. *Points* (a row or a short page by its key
 from the page cache, where a hop to a thread costs ten times as much. *Scans* (searches, filters, lists) go to a
 few reader threads.
 
-Points share one snapshot until the next batch is answered. Nobody has been told of a commit before its answer, and
+Points share one snapshot until the next batch is answered. No caller knows of a commit before it is acknowledged, and
 the snapshot is let go before the answer, so whoever has been told sees it.
 """
 
@@ -95,7 +95,7 @@ class SqliteStore:
         self._path = path
         self._announce = announce
         self._push = push
-        # Permission changes on disk that nobody here has been told of yet; filled by the writer's thread.
+        # Permission changes on disk that are not yet published in this process; filled by the writer's thread.
         self._changes: deque[Change] = deque()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
