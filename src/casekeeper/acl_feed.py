@@ -85,7 +85,7 @@ class Pushes:
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
 
     def listen(self, listener: Callable[[Sequence[Change]], None]) -> None:
-        """Be told of every change from now on."""
+        """Calls the listener with every change from now on."""
         self._listeners.append(listener)
 
     def __call__(self, changes: Sequence[Change]) -> None:
@@ -95,7 +95,7 @@ class Pushes:
 
 @value
 class StopReport:
-    """What came of ending work that has lost its permission.
+    """The operations that were stopped because their user lost a permission.
 
     Attributes:
         stopped: Operations that ran and have ended.
@@ -110,7 +110,7 @@ class StopReport:
 
 
 class Stops(Protocol):
-    """Whoever can end work that has lost its permission."""
+    """Stops operations whose user has lost a permission."""
 
     async def stop(
         self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True

@@ -46,7 +46,7 @@ class ChangeCommand(Strict):
 
 @value
 class Present:
-    """What a decision is based on; committed only if it is still so."""
+    """The state that a change is based on; it is committed only if this still holds."""
 
     access: Access
     casefile: Casefile
@@ -54,7 +54,7 @@ class Present:
 
 @value
 class PlannedChange:
-    """What is to become of a casefile, and how its record tells it."""
+    """A change to be made to a casefile, and the fact that records it."""
 
     casefile: Casefile
     kind: Kind

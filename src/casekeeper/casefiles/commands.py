@@ -1,4 +1,4 @@
-"""What is done to casefiles. Each command is the request's payload and the SDK's argument."""
+"""Changes of casefiles. Each command is the request's payload and the SDK's argument."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Where a permission is looked up: in the caller's token, in this worker's memory, in the store."""
+"""Looking up permissions: in the caller's token, in this worker's cache, in the store."""
 
 from datetime import UTC, datetime
 from typing import Literal, Protocol

@@ -1,4 +1,4 @@
-"""What is done to a casefile's access list. Each command is the request's payload and the SDK's argument."""
+"""Changes of a casefile's access list. Each command is the request's payload and the SDK's argument."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""Deciding anew where a decision was overtaken before it was committed: its permission changed, or another race was lost."""
+"""Retries of changes that lost a race before they were committed: the permission changed, or another write came first."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar

@@ -69,7 +69,7 @@ class Found(Page[Hit]):
 
 @value
 class PageStart:
-    """Behind which hit a page starts: so many of the best ones, or the keys of the last one by date."""
+    """Where a page starts: after so many hits by relevance, or after the keys of the last hit by date."""
 
     skip: int = 0
     behind: tuple[int, int] | None = None
@@ -84,7 +84,7 @@ class Ranked:
 
 
 class SearchStore(Protocol):
-    """Documents as a store finds them. What was acknowledged is found."""
+    """Search in a store. A document is found as soon as its filing was acknowledged."""
 
     async def search(
         self, casefile_id: str, term: Term, order: Order, place: PageStart, limit: int

@@ -1,4 +1,4 @@
-"""Safe repeats: a `request_id` is claimed in the commit that does the work, and never runs twice.
+"""Idempotency: a `request_id` is claimed in the commit that does the work, and never runs twice.
 
 What is kept is the id of what the call made, so a replay answers the present state; answers, tokens and secrets
 are never stored. Key = hash(user, route, request id), at the top level of the store: the session may not exist yet.

@@ -1,4 +1,4 @@
-"""Following a session live: what is on record, then what comes.
+"""Following a session live: first the facts that are on the record, then new ones as they come.
 
 A follower reads the store when facts were written, not for progress; the reader's permission is checked before anything
 is sent. It learns of facts from the commit that wrote them, from other processes through Redis where there is one, and

@@ -1,4 +1,4 @@
-"""What followers of a record are sent."""
+"""The items of a stream that follows a record."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every store gives the rooms: the protocols that they declare, put together."""
+"""What every store must provide: the protocols that the rooms declare, put together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,7 +39,7 @@ class Identities(CredentialStore, AclFeed, ClaimStore, Protocol):
 
 
 class EventReaders(EventStore, ResumeStore, RecordStore, Conversations, Protocol):
-    """The record, as each of its readers sees it."""
+    """Reading the record."""
 
 
 async def _always() -> bool:
@@ -52,7 +52,7 @@ async def _nothing() -> None:
 
 @value
 class Storage:
-    """All that the rooms need of the store."""
+    """An open store, as the rooms use it."""
 
     commits: Writing
     accounts: Identities

@@ -1,4 +1,4 @@
-"""What every blob store does with names and streams."""
+"""Names and streams of blobs, shared by all blob stores."""
 
 import hashlib
 import re

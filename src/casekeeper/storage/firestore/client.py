@@ -1,4 +1,4 @@
-"""The way to Firestore: a few gRPC channels, deadlines on every call, and its errors in our words."""
+"""The client of Firestore: a few gRPC channels, a deadline on every call, errors translated into casekeeper's."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Which processes live, and which operations have lost theirs.
+"""Which processes are alive, and which operations belong to one that is not.
 
 A process says every few seconds that it lives. An operation whose process has not done so for long enough is an orphan;
 so is one whose start this process sent and got no answer to.

@@ -1,4 +1,4 @@
-"""What is too much for one write to Firestore: erasing a casefile's contents, forgetting what has expired.
+"""Deletions too large for one write to Firestore: the contents of deleted casefiles, and what has expired.
 
 Every part can be repeated, so a sweep that breaks off is ended by the next one.
 """

@@ -1,4 +1,4 @@
-"""How processes on one PostgreSQL know of each other: who lives, who sweeps, and which permissions changed.
+"""How processes on one PostgreSQL know of each other: which are alive, which one sweeps, and which permissions changed.
 
 A process holds an advisory lock in its name, shared by two connections, so that one of them may be cut. The server lets
 go of it when the process dies, so whoever finds a running operation whose owner holds no lock knows that nobody will end
