@@ -188,7 +188,7 @@ class Casefiles:
             if changes.get("public_role", casefile.public_role) is not casefile.public_role:
                 records.append(PermissionChanged(casefile.casefile_id, ANY, "public_role", self._clock()))
             if set(changes.get("tags", casefile.tags)) != set(casefile.tags):
-                # Rules may go by them: whoever was let in under the old ones is judged anew.
+                # Rules may go by tags: permissions granted under the old ones are checked again.
                 records.append(PermissionChanged(casefile.casefile_id, ANY, "tags", self._clock()))
             archives = changes.get("status") is Status.ARCHIVED
             kind = Kind.CASEFILE_ARCHIVED if archives else Kind.CASEFILE_UPDATED

@@ -106,7 +106,7 @@ class FreshGrants:
         with_tags: bool = False,
         remembered_max: int = _REMEMBERED_MAX,
     ) -> None:
-        """`with_tags`: whoever asks needs the casefile's tags, which no token carries."""
+        """`with_tags`: the casefile's tags are needed as well, which no token carries."""
         self._with_tags = with_tags
         self._behind = behind
         self._freshness = freshness

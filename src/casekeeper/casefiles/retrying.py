@@ -13,7 +13,7 @@ _TRIES = 8
 
 
 def overtaken() -> StoreUnavailable:
-    """What says so to a caller who was overtaken each time."""
+    """The error for a caller whose every retry lost the race."""
     return StoreUnavailable("The permission, or what it was for, changed again and again; try once more.")
 
 

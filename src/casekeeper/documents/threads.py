@@ -6,7 +6,7 @@ from casekeeper.documents.query import ExactTerm, Or
 from casekeeper.documents.search import Order, PageStart, SearchStore
 
 THREAD_MAX = 500
-"""A conversation is told up to so many mails."""
+"""Mails of one conversation that are returned at most."""
 
 # Each round follows the references of what the last one found; real conversations end after two or three.
 _ROUNDS = 8

@@ -41,7 +41,7 @@ class Call:
 
     `until`: what the caller waits for. `outlives_caller`: it was asked for in the background, or will be asked for
     again, so it does not end when the caller disconnects. `on_started` is called before the first step of the run, so that a follower
-    misses nothing of it; `on_counted` is told where the rate limits stand once it is counted.
+    misses nothing of it; `on_counted` is called with the state of the rate limits once it is counted.
     """
 
     caller: Principal

@@ -198,7 +198,7 @@ class Life:
 
         async def end(ending: Ending | Parked) -> None:
             if isinstance(ending, Parked):
-                # The server stops, which what is inside is told as well.
+                # The server stops; nested operations are stopped as well.
                 await running.nested_ended()
                 outcome = await self._park(started, ending)
             else:

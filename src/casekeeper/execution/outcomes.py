@@ -19,7 +19,7 @@ Status = Literal["completed", "failed", "running", "pending"]
 
 @value
 class Outcome:
-    """How an operation ended, or that it has not. `outputs` is JSON; `waiting_for` tells of one that is pending."""
+    """How an operation ended, or that it has not. `outputs` is JSON; `waiting_for` says what a pending one waits for."""
 
     event_id: str
     operation_type: OperationType
@@ -87,7 +87,7 @@ class Outcomes:
             failure=failure,
             duration_ms=header.get("duration_ms"),
             usage=header.get("usage"),
-            # The fact that ends it may say so where the one that opened it did not, and the other way round.
+            # Either fact, the one that opened it or the one that ended it, may say so.
             is_tainted=any("tainted" in from_json(fact.header) for fact in facts),
             waiting_for=waiting_for or (),
         )

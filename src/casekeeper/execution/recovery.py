@@ -55,7 +55,7 @@ class Recovery:
             await asyncio.gather(*(self._settle(tree) for tree in trees(orphans)))
             count += len(orphans)
         if count:
-            _log.warning("handed on or closed %d operations of a process that is gone", count)
+            _log.warning("handed over or closed %d operations of lost processes", count)
         return count
 
     async def _settle(self, tree: Sequence[OpenedOperation]) -> None:

@@ -223,7 +223,7 @@ class Resuming:
     async def _wait_on(self, opened: OpenedOperation, held: Held, why: str) -> None:
         row = opened.row
         name = f"{row.operation_type}/{row.operation_name}"
-        _log.warning("%s (%s) cannot go on here and waits: %s", row.event_id, name, why)
+        _log.warning("%s (%s) cannot be resumed in this process and waits on: %s", row.event_id, name, why)
         waiting_for = (WaitingFor("operation", name),)
         waited = self._clock() - held.since if held.since else timedelta()
         wait = min(max(waited / 4, SOONEST), LATEST)

@@ -35,7 +35,7 @@ from casekeeper.journal.operations import (
 from casekeeper.operations.admitting import Admitting
 
 JUDGED_EVERY = timedelta(milliseconds=500)
-"""How late the end of a grant is noticed, and a change that no push told of."""
+"""How late the end of a grant is noticed, and a change that no notification announced."""
 
 HEEDED_EVERY = timedelta(milliseconds=250)
 """How late a process notices that it was asked to stop something, while it runs anything at all."""

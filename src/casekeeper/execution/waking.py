@@ -95,7 +95,7 @@ class Waker:
             self._hinted.set()
             if not ended.cancelled() and (error := ended.exception()):
                 self._failed[event_id] = monotonic()
-                _log.error("%s waits and cannot be taken up", event_id, exc_info=error)
+                _log.error("the waiting operation %s cannot be resumed", event_id, exc_info=error)
 
         task.add_done_callback(done)
 

@@ -39,7 +39,7 @@ class StreamedBreak:
 
 @value
 class StreamedRefusal:
-    """The stream ends, because its reader is let in no more: what any other call would be answered now."""
+    """The stream ends because its reader lost access; carries the error that any other call would get now."""
 
     error: Refused
 

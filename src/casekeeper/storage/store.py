@@ -69,7 +69,7 @@ class Storage:
     is_shared: bool = False
     """Whether other processes may be at work in it."""
     is_our_turn: Callable[[], Awaitable[bool]] = _always
-    """Whether it is this process that sweeps; when it is gone, the next that asks is told so.
+    """Whether it is this process that sweeps; when it is lost, the next process that asks takes its turn.
 
     Raises StoreUnavailable.
     """

@@ -29,7 +29,7 @@ class Unconfirmed:
 
     def __init__(self) -> None:
         self.arose = asyncio.Event()
-        """Set when there is a new one: whoever looks for orphans should do so soon, and clears it."""
+        """Set when there is a new one: the search for orphans should run soon, and clears it."""
         self._taken: dict[str, _Taken] = {}
         self._since_s: dict[str, float] = {}
 

@@ -35,7 +35,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _CALL_S = 10.0
-# So long a read that fails is tried again; whoever asks gets a 503 then.
+# How long a failing read is retried before the caller gets a 503.
 _RETRY_S = 1.0
 _PATHS_MAX = 300
 _NOWHERE = "store/now"

@@ -274,4 +274,4 @@ def _lock_of(owner: str) -> int:
 
 def _tell_if_it_failed(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()):
-        _log.critical("others can no longer see that this process lives; restart it", exc_info=error)
+        _log.critical("other processes can no longer see that this one is alive; restart it", exc_info=error)

@@ -8,7 +8,7 @@ from the page cache, where a hop to a thread costs ten times as much. *Scans* (s
 few reader threads.
 
 Points share one snapshot until the next batch is answered. No caller knows of a commit before it is acknowledged, and
-the snapshot is let go before the answer, so whoever has been told sees it.
+the snapshot is let go before the answer, so a caller whose commit was acknowledged reads it.
 """
 
 import asyncio
