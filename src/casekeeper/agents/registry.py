@@ -1,4 +1,4 @@
-"""The agents that can be run: registered ones, aliases of models, and the rule-based one that is always there."""
+"""Registry of agents: registered ones, aliases of models, and the rule-based one that is always there."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Writes a casefile into a bundle, out of any store, through the protocols that the rooms declare."""
+"""Exports a casefile of any store into a bundle, through the protocols that the rooms declare."""
 
 import json
 from collections.abc import AsyncIterator, Iterator

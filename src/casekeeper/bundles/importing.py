@@ -1,4 +1,4 @@
-"""Takes a bundle into a store: judged first, invisible until all of it is there, judged again before it is shown.
+"""Imports a bundle into a store: validated first, invisible until it is complete, validated again before it is shown.
 
 Facts, documents and blobs are written while there is no casefile in which they could be seen; the last commit makes
 the casefile, its grants and its people. What a try leaves behind that broke off is found and completed by the next.

@@ -1,4 +1,4 @@
-"""Writes the parts of a judged bundle into a store, where nobody sees them yet, and finds them again after a crash."""
+"""Writes the parts of a validated bundle into a store, invisible at first, and finds them again after a crash."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace

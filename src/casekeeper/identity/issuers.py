@@ -1,4 +1,4 @@
-"""Tokens of issuers outside: who they say somebody is, and which account that is.
+"""Tokens of external issuers: verifying them, and finding the account of the person they name.
 
 Believed is what an issuer of the settings has signed, with a key of its own and an algorithm of its family, for this
 deployment, and for now (RFC 8725; OpenID Connect Core §3.1.3.7). Nothing that a token says about where its keys are

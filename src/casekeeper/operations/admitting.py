@@ -1,4 +1,4 @@
-"""WHAT: which operation a call names, whether it is let in, and the proof of that.
+"""WHAT: which operation a call names, whether it is admitted, and the proof of that.
 
 Only this module makes an `Admitted`. Whatever starts an operation takes one, and whatever looks at a running one again asks
 it: so what was approved stays approved, and what is tainted stays tainted, wherever it is judged.
