@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.figures import Row
 from casekeeper.documents.document import AddDocument, Document
 from casekeeper.documents.query_parser import parse_query
-from casekeeper.documents.search import Order, Place
+from casekeeper.documents.search import Order, PageStart
 from casekeeper.ids import new_document_id
 from casekeeper.journal.commits import Commit
 from casekeeper.storage.sqlite.opening import open_embedded
@@ -102,7 +102,7 @@ async def _timed(storage: Storage, casefile_id: str, queries: Sequence[str], rou
         for query in queries:
             for order in Order:
                 began = time.perf_counter()
-                await storage.search.search(casefile_id, parse_query(query, _START), order, Place(), 20)
+                await storage.search.search(casefile_id, parse_query(query, _START), order, PageStart(), 20)
                 if round_:
                     took.append((time.perf_counter() - began) * 1000)
     return took

@@ -1,4 +1,4 @@
-"""Who may do what: roles, actions, effects, and the one table between them (SPEC §5, §7)."""
+"""Who may do what: roles, actions, effects, and the one table between them."""
 
 from datetime import UTC, datetime
 from enum import StrEnum

@@ -85,7 +85,7 @@ class Pushes:
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
 
     def listen(self, listener: Callable[[Sequence[Change]], None]) -> None:
-        """Be told of every change from now on."""
+        """Calls the listener with every change from now on."""
         self._listeners.append(listener)
 
     def __call__(self, changes: Sequence[Change]) -> None:
@@ -94,8 +94,8 @@ class Pushes:
 
 
 @value
-class Receipt:
-    """What came of ending work that has lost its permission.
+class StopReport:
+    """The operations that were stopped because their user lost a permission.
 
     Attributes:
         stopped: Operations that ran and have ended.
@@ -110,11 +110,11 @@ class Receipt:
 
 
 class Stops(Protocol):
-    """Whoever can end work that has lost its permission."""
+    """Stops operations whose user has lost a permission."""
 
     async def stop(
         self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True
-    ) -> Receipt:
+    ) -> StopReport:
         """End what runs or waits for this user, in this casefile, or both.
 
         `waits`: until the change holds on every worker and what ran has ended, a second at most.
@@ -123,7 +123,7 @@ class Stops(Protocol):
 
     async def lowered(
         self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
-    ) -> Receipt:
+    ) -> StopReport:
         """What becomes of the operations of this user that the new role does not cover; the others go on."""
         ...
 

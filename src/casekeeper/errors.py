@@ -409,7 +409,7 @@ class RateLimited(Limited):
 
 
 class Unavailable(CasekeeperError):
-    """Something that casekeeper needs is away. Nothing was half done; a retry is safe."""
+    """Something that casekeeper needs is unavailable. Nothing was half done; a retry is safe."""
 
     retryable = True
     exit_code, status = 18, 503

@@ -1,4 +1,4 @@
-"""Identifiers: their types, their spelling and how they are minted (SPEC §1).
+"""Identifiers: their types, their spelling and how they are minted.
 
 An id is random enough to be unguessable in practice, yet no id opens a door by itself. Stores insert with
 create-if-absent; on the rare collision the caller draws again.

@@ -1,4 +1,4 @@
-"""Pages and their cursors: keyset cursors, opaque and signed, never offsets (SPEC §3)."""
+"""Pages and their cursors: keyset cursors, opaque and signed, never offsets."""
 
 import hashlib
 import hmac

@@ -22,8 +22,8 @@ from casekeeper.clock import AgreedClock, Clock
 from casekeeper.documents.document import INLINE_BYTES
 from casekeeper.documents.opening import DocumentOptions, DocumentRoom, open_documents
 from casekeeper.errors import PackageUnusable
-from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.opening import Execution, open_execution, open_work, watching
+from casekeeper.execution.rate_limits import Limits, Rates
 from casekeeper.execution.recovery import Erasure, Expiry, in_turn
 from casekeeper.execution.runner import Runner
 from casekeeper.identity.keys import made_once

@@ -16,10 +16,10 @@ from casekeeper.acl import Role
 from casekeeper.bundles.archive import ArchiveWriter, BundleUnfit, members
 from casekeeper.bundles.exporting import Exporting
 from casekeeper.bundles.importing import Imported, Importing
-from casekeeper.bundles.judging import judge, must_be_intact
+from casekeeper.bundles.integrity import judge, must_be_intact
 from casekeeper.casefiles.casefile import DeleteCasefile, OpenRecordSession
 from casekeeper.errors import CasefileExists, CasefileNotFound, StoreUnavailable
-from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.payloads import Payloads
 from casekeeper.identity.accounts import Account, PutAccount, StoredAccount
 from casekeeper.journal.adoption import ChainEndsAt, ChainHasGoneOn
 from casekeeper.journal.commits import Commit
@@ -57,7 +57,7 @@ async def fill(storage: Storage) -> Shelf:
     await shelf.grant(GUEST, Role.EDITOR, expires_at=LATER)
     await shelf.operation("noop")
     await shelf.operation("failing", Kind.FAILED)
-    large = await Sizes(storage.blobs).inputs(shelf.casefile_id, {"text": "ß" * 300_000})
+    large = await Payloads(storage.blobs).inputs(shelf.casefile_id, {"text": "ß" * 300_000})
     started = replace(shelf.started("large"), payload=large)
     [sealed] = await shelf.commit(shelf.opening(started))
     await shelf.commit(shelf.ending(started, sealed.seq))

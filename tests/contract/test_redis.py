@@ -16,7 +16,7 @@ import redis.asyncio
 from casekeeper.acl import Effect
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.errors import RateLimited
-from casekeeper.execution.limits import Count, Limits, Rates
+from casekeeper.execution.rate_limits import Count, Limits, Rates
 from casekeeper.journal.events import Fact, Kind, Payload, Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.operations.context import MDSContext

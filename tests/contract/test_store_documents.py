@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from casekeeper.documents.document import AddDocument, DeleteDocuments
 from casekeeper.documents.query_parser import parse_query
-from casekeeper.documents.search import Order, Place
+from casekeeper.documents.search import Order, PageStart
 from casekeeper.journal.commits import Commit
 from casekeeper.storage.store import Storage
 from tests.contract.conftest import Opening
@@ -21,7 +21,7 @@ async def file(shelf: Shelf, text: str, **fields: object) -> AddDocument:
 async def found(storage: Storage, shelf: Shelf, query: str) -> set[str]:
     """The ids of what a search finds."""
     term = parse_query(query, NOW, OWNER)
-    hits = await storage.search.search(shelf.casefile_id, term, Order.NEWEST, Place(), 10)
+    hits = await storage.search.search(shelf.casefile_id, term, Order.NEWEST, PageStart(), 10)
     return {ranked.hit.document_id for ranked in hits}
 
 

@@ -20,7 +20,7 @@ from casekeeper.casefiles.casefile import (
 from casekeeper.clock import to_us
 from casekeeper.documents.document import DropUpload, PutUpload, Upload
 from casekeeper.documents.query import Word
-from casekeeper.documents.search import Order, Place
+from casekeeper.documents.search import Order, PageStart
 from casekeeper.errors import BodyTooLarge
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import Kind
@@ -302,7 +302,9 @@ async def test_erasing_takes_contents_and_leaves_a_chain_that_verifies(shelf: Sh
     assert await shelf.storage.casefiles.deleted_casefiles(10) == []
     rows = await shelf.storage.events.record(shelf.session_id, 0, 100)
     assert [(salt, body) for *_, salt, body, _ in rows] == [(None, None)] * 3
-    found = await shelf.storage.search.search(shelf.casefile_id, Word("secret"), Order.NEWEST, Place(), 10)
+    found = await shelf.storage.search.search(
+        shelf.casefile_id, Word("secret"), Order.NEWEST, PageStart(), 10
+    )
     assert found == []
     assert await shelf.storage.documents.documents(shelf.casefile_id, None, None, 10) == []
     assert await shelf.storage.casefiles.grants(shelf.casefile_id, "", 10) == []

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from casekeeper.documents.query_parser import parse_query
-from casekeeper.documents.search import Facet, Hit, Order, Place, SearchDocuments, find
+from casekeeper.documents.search import Facet, Hit, Order, PageStart, SearchDocuments, find
 from casekeeper.documents.threads import thread_of
 from casekeeper.errors import CursorInvalid
 from casekeeper.journal.commits import Commit
@@ -81,10 +81,10 @@ async def file(shelf: Shelf, casefile_id: str | None = None) -> dict[str, str]:
 
 
 async def search(
-    shelf: Shelf, query: str, order: Order = Order.RELEVANCE, place: Place | None = None, limit: int = 50
+    shelf: Shelf, query: str, order: Order = Order.RELEVANCE, place: PageStart | None = None, limit: int = 50
 ) -> list[Hit]:
     term = parse_query(query, LATER, "ann@example.com")
-    rows = await shelf.storage.search.search(shelf.casefile_id, term, order, place or Place(), limit)
+    rows = await shelf.storage.search.search(shelf.casefile_id, term, order, place or PageStart(), limit)
     return [row.hit for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""Who may call what: every route, written by hand from SPEC §3 to §9, not derived from the code.
+"""Who may call what: every route, written by hand from the requirements, not derived from the code.
 
 A row gives one status for each caller in the order of `KNOWN`. The targets:
 

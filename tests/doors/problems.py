@@ -1,4 +1,4 @@
-"""The one assertion about the shape of refusals (RFC 9457, SPEC §3)."""
+"""The one assertion about the shape of refusals (RFC 9457, docs/errors.md)."""
 
 from collections.abc import Iterator
 from typing import Any

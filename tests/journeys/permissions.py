@@ -16,7 +16,7 @@ from casekeeper.acl import Role
 from casekeeper.acl_feed import ANY, AccessSnapshot, AclFeed, Change, FeedHead
 from casekeeper.casefiles.casefile import CasefileStore, Fence, StoredAccess
 from casekeeper.casefiles.freshness import LEASE_S, Freshness
-from casekeeper.casefiles.grants import Found, FreshGrants, StoredGrants
+from casekeeper.casefiles.grants import FoundGrant, FreshGrants, StoredGrants
 from casekeeper.errors import StoreUnavailable, TokenRejected
 from casekeeper.identity.principal import Principal
 from casekeeper.identity.tokens import LIFETIME
@@ -48,7 +48,7 @@ class Decided:
 
     caller: Principal
     casefile_id: str
-    found: Found
+    found: FoundGrant
 
 
 @dataclass(slots=True)
@@ -400,7 +400,7 @@ class World:
         self.decided.append(Decided(token, casefile_id, found))
         del self.decided[:-10]
 
-    def _judge(self, found: Found, token: Principal, casefile_id: str, since: float) -> None:
+    def _judge(self, found: FoundGrant, token: Principal, casefile_id: str, since: float) -> None:
         if found.role is None:
             if not self.store.public[casefile_id].was(Role.VIEWER, since, self.now):
                 self._broken(f"{token.user_id} reads {casefile_id}, which is not public")
@@ -440,7 +440,7 @@ class World:
         self.violation = self.violation or Violation(f"at {self.now}: {how}")
 
 
-def _end(token: Principal, casefile_id: str, found: Found) -> datetime | None:
+def _end(token: Principal, casefile_id: str, found: FoundGrant) -> datetime | None:
     scope = token.scopes.get(casefile_id) if found.source == "token" else None
     return (
         None

@@ -18,7 +18,7 @@ from casekeeper.acl import Role
 from casekeeper.acl_feed import Change, FeedHead
 from casekeeper.casefiles.casefile import Fence
 from casekeeper.casefiles.freshness import Freshness
-from casekeeper.casefiles.grants import Found, FreshGrants
+from casekeeper.casefiles.grants import FoundGrant, FreshGrants
 from casekeeper.errors import StoreUnavailable
 from casekeeper.identity.principal import Principal
 from tests.journeys.permissions import Plan, Violation, simulate
@@ -166,9 +166,9 @@ class ExpiryIgnored(FreshGrants):
 class AbsentAllows(FreshGrants):
     """A casefile that the token does not name is open."""
 
-    async def _cached(self, caller: Principal, casefile_id: str) -> Found | None:
+    async def _cached(self, caller: Principal, casefile_id: str) -> FoundGrant | None:
         if casefile_id not in caller.scopes:
-            return Found(Role.VIEWER, "token", caller.asof)
+            return FoundGrant(Role.VIEWER, "token", caller.asof)
         return await super()._cached(caller, casefile_id)
 
 
@@ -183,7 +183,7 @@ class Knows(Freshness):
 class StampedAtEnd(FreshGrants):
     """What was read is remembered as of when the answer arrived."""
 
-    def _remember(self, user_id: str, casefile_id: str, epoch: str, found: Found | None) -> None:
+    def _remember(self, user_id: str, casefile_id: str, epoch: str, found: FoundGrant | None) -> None:
         if found is not None:
             assert isinstance(self._freshness, Knows)
             found = replace(found, asof=self._freshness.applied)
@@ -197,7 +197,7 @@ class AbsenceRemembered(FreshGrants):
         super().__init__(*parts, **more)
         self.absent: set[tuple[str, str]] = set()
 
-    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
+    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> FoundGrant | None:
         key = (caller.user_id, casefile_id)
         if key in self.absent:
             return None
@@ -210,26 +210,26 @@ class AbsenceRemembered(FreshGrants):
 class TokensOfOneKind(FreshGrants):
     """What was remembered for a newer token counts for one that has ended since."""
 
-    def _remember(self, user_id: str, casefile_id: str, epoch: str, found: Found | None) -> None:
+    def _remember(self, user_id: str, casefile_id: str, epoch: str, found: FoundGrant | None) -> None:
         super()._remember(user_id, casefile_id, epoch, found and replace(found, user_changed=0))
 
 
 class MemoryOfAll(FreshGrants):
     """What was remembered for one counts for everybody."""
 
-    async def _cached(self, caller: Principal, casefile_id: str) -> Found | None:
+    async def _cached(self, caller: Principal, casefile_id: str) -> FoundGrant | None:
         for (_, place), known in self._remembered.items():
             if place == casefile_id and await self._freshness.believes(known, casefile_id):
-                return Found(known.role, "worker", known.asof, known.ends_at)
+                return FoundGrant(known.role, "worker", known.asof, known.ends_at)
         return await super()._cached(caller, casefile_id)
 
 
 class Overtaken(FreshGrants):
     """What was remembered is believed without asking whether it still stands."""
 
-    async def _cached(self, caller: Principal, casefile_id: str) -> Found | None:
+    async def _cached(self, caller: Principal, casefile_id: str) -> FoundGrant | None:
         known = self._remembered.get((caller.user_id, casefile_id))
-        return Found(known.role, "worker", known.asof, known.ends_at) if known else None
+        return FoundGrant(known.role, "worker", known.asof, known.ends_at) if known else None
 
 
 class NoFence(Fence):

@@ -19,7 +19,7 @@ import pytest
 
 from casekeeper.documents.document import AddDocument, Document
 from casekeeper.documents.query_parser import parse_query
-from casekeeper.documents.search import Order, Place
+from casekeeper.documents.search import Order, PageStart
 from casekeeper.ids import new_document_id
 from casekeeper.journal.commits import Commit
 from casekeeper.reading.mail import UnreadableMail, parse_mail
@@ -50,7 +50,7 @@ class World:
     async def find(self, query: str) -> set[str]:
         """What casekeeper finds."""
         term = parse_query(query, NOW, ME)
-        hits = await self.storage.search.search(CASEFILE, term, Order.NEWEST, Place(), MAILS)
+        hits = await self.storage.search.search(CASEFILE, term, Order.NEWEST, PageStart(), MAILS)
         return {ranked.hit.document_id for ranked in hits}
 
 

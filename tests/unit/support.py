@@ -32,15 +32,15 @@ from casekeeper.documents.document import INLINE_BYTES
 from casekeeper.documents.opening import DocumentOptions, open_documents
 from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.corridor import Executor
+from casekeeper.execution.detached import DetachedOperations
 from casekeeper.execution.explain import Explain
-from casekeeper.execution.limits import Limits, Rates
 from casekeeper.execution.nesting import Nesting
 from casekeeper.execution.opening import open_execution, open_work
-from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import Outcome
+from casekeeper.execution.payloads import Payloads
+from casekeeper.execution.rate_limits import Limits, Rates
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.status import Operations
 from casekeeper.execution.stopping import Stopping
 from casekeeper.identity.accounts import Account, Accounts, PutAccount, StoredAccount
@@ -166,10 +166,10 @@ class House:
     tools: ToolRegistry
     registry: Registry
     admitting: Admitting
-    others: Others
+    detached: DetachedOperations
     stopping: Stopping
     runner: Runner
-    sizes: Sizes
+    payloads: Payloads
     live: LiveFeed
     nesting: Nesting
     executor: Executor
@@ -391,11 +391,11 @@ def _opened(
         tools=registered,
         registry=admitting.registry,
         admitting=admitting,
-        others=work.others,
+        detached=work.detached,
         due=work.due,
         stopping=work.stopping,
         runner=work.runner,
-        sizes=work.sizes,
+        payloads=work.payloads,
         live=live,
         nesting=execution.nesting,
         executor=execution.executor,

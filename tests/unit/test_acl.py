@@ -20,7 +20,7 @@ NOW = datetime(2025, 10, 23, 12, tzinfo=UTC)
 ROLES = st.sampled_from(Role)
 EFFECTS = st.frozensets(st.sampled_from(Effect))
 
-# SPEC §5, row by row, written out by hand: what each role may and the one below it may not.
+# The table of roles, row by row, written out by hand: what each role may and the one below it may not.
 NEW_WITH: dict[Role, set[Action]] = {
     Role.VIEWER: {Action.READ, Action.WORK, Action.SEE_GRANTS},
     Role.EDITOR: {Action.ADD, Action.JOIN},

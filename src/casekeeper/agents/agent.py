@@ -1,4 +1,4 @@
-"""What an agent is, what its runs work with, and what they may spend."""
+"""Agents: their definition, the services that their runs use, and their budgets."""
 
 from decimal import Decimal
 from typing import Protocol

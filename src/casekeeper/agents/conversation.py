@@ -1,4 +1,4 @@
-"""What an agent remembers: the session's conversation, kept as a trimmed snapshot between runs."""
+"""An agent's memory: the session's conversation, stored as a trimmed snapshot between runs."""
 
 import json
 from collections.abc import Sequence

@@ -54,7 +54,7 @@ _STOP_WORDS = frozenset(_COMMON.split())
 
 
 @value
-class Search:
+class RelaxableQuery:
     """A query in parts, so that it can be relaxed: fixed terms, dates, and words, the first ones telling most."""
 
     fixed: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Search:
         """As the search tools take it."""
         return " ".join((*self.fixed, *self.words, *self.dates))[:QUERY_MAX_CHARS].strip()
 
-    def relaxed(self) -> "Search | None":
+    def relaxed(self) -> "RelaxableQuery | None":
         """The next wider search: without dates, then without the last word; None if nothing is left to leave out."""
         if self.dates and (self.words or self.fixed):
             return replace(self, dates=())
@@ -75,7 +75,7 @@ class Search:
         return None
 
 
-def search_for(prompt: str) -> Search:
+def search_for(prompt: str) -> RelaxableQuery:
     """The search that a prompt asks for, by rules: operators and phrases as written, senders, years, telling words."""
     rest, fixed = prompt, list[str]()
 
@@ -93,7 +93,7 @@ def search_for(prompt: str) -> Search:
     take(_RECIPIENT, "to:{}")
     dates, rest = _dates(rest)
     words = dict.fromkeys(w for w in _WORD.findall(rest) if len(w) > 1 and w.lower() not in _STOP_WORDS)
-    return Search(tuple(dict.fromkeys(fixed)), dates, tuple(words)[:_WORDS_MAX])
+    return RelaxableQuery(tuple(dict.fromkeys(fixed)), dates, tuple(words)[:_WORDS_MAX])
 
 
 def _dates(text: str) -> tuple[tuple[str, ...], str]:
@@ -112,7 +112,7 @@ def _dates(text: str) -> tuple[tuple[str, ...], str]:
     return after + before, _YEAR.sub(" ", text)
 
 
-def searches_for(prompt: str) -> list[Search]:
+def searches_for(prompt: str) -> list[RelaxableQuery]:
     """The search, and up to three wider ones to try when it finds nothing."""
     searches = [search_for(prompt)]
     while len(searches) <= _RELAXED_MAX and (wider := searches[-1].relaxed()):
@@ -160,7 +160,7 @@ def _step(prompt: str, returns: Sequence[ToolReturnPart], tools: set[str]) -> st
     return _answer(searches[len(tried) - 1], found, {text[0]: text[1] for text in _texts(read)})
 
 
-def _answer(search: Search, found: Sequence[dict[str, Any]], texts: dict[str, str]) -> str:
+def _answer(search: RelaxableQuery, found: Sequence[dict[str, Any]], texts: dict[str, str]) -> str:
     count = "1 document" if len(found) == 1 else f"{len(found)} documents"
     if len(found) == SEARCH_LIMIT:
         count = f"{SEARCH_LIMIT} documents or more"
@@ -176,7 +176,7 @@ def _answer(search: Search, found: Sequence[dict[str, Any]], texts: dict[str, st
     return "\n".join(lines)
 
 
-def _best_sentence(text: str, search: Search) -> str:
+def _best_sentence(text: str, search: RelaxableQuery) -> str:
     """The sentence with most of the search's words; the first one where none has any."""
     wanted = {word.lower() for term in (*search.words, *search.fixed) for word in _WORD.findall(term)}
     sentences = [s for s in (_shown(m) for m in _SENTENCE.findall(text)) if len(s) > 2]

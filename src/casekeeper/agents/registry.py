@@ -1,4 +1,4 @@
-"""The agents that can be run: registered ones, aliases of models, and the rule-based one that is always there."""
+"""Registry of agents: registered ones, aliases of models, and the rule-based one that is always there."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,8 +18,8 @@ from casekeeper.operations.operation import (
     AgentCall,
     CatalogEntry,
     Finished,
+    OperationScope,
     OperationSource,
-    Scope,
 )
 
 if TYPE_CHECKING:
@@ -90,11 +90,11 @@ class AgentRegistry:
         """The names of all agents."""
         return self._operations.keys()
 
-    async def find(self, name: str, scope: Scope = EVERYWHERE) -> "AgentOperation | None":
+    async def find(self, name: str, scope: OperationScope = EVERYWHERE) -> "AgentOperation | None":
         """The agent of this name, which is the same everywhere."""
         return self._operations.get(name)
 
-    async def catalogue(self, scope: Scope = EVERYWHERE) -> "Sequence[AgentOperation]":
+    async def catalogue(self, scope: OperationScope = EVERYWHERE) -> "Sequence[AgentOperation]":
         """All agents, by name; those without a key too, with the reason why they cannot run."""
         return [self._operations[name] for name in sorted(self._operations)]
 

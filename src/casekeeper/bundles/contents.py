@@ -23,7 +23,7 @@ HEAD, CASEFILE, PEOPLE, GRANTS = "bundle.json", "casefile.json", "people.jsonl",
 SESSIONS, COUNTS = "sessions.jsonl", "counts.json"
 
 
-class Head(BaseModel):
+class BundleHeader(BaseModel):
     """The first member: what this file is."""
 
     model_config = ConfigDict(frozen=True)
@@ -61,7 +61,7 @@ class Counts(BaseModel):
 class Lists:
     """Everything but the record, the conversations and the documents."""
 
-    head: Head
+    head: BundleHeader
     casefile: Casefile
     people: list[Person]
     grants: list[Grant]
@@ -171,11 +171,11 @@ def _lists(found: Iterator[Member]) -> Lists:
     return lists
 
 
-def _head(content: bytes) -> Head:
+def _head(content: bytes) -> BundleHeader:
     told = _parsed(TypeAdapter(dict[str, Any]), HEAD, content)
     if told.get("format") == FORMAT and isinstance(told.get("version"), int) and told["version"] > VERSION:
         raise BundleUnfit(f"it is a bundle of version {told['version']}, made by a newer casekeeper")
-    return _parsed(Head, HEAD, content)
+    return _parsed(BundleHeader, HEAD, content)
 
 
 def _expected(found: Iterator[Member], name: str) -> Member:

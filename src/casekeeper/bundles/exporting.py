@@ -1,4 +1,4 @@
-"""Writes a casefile into a bundle, out of any store, through the protocols that the rooms declare."""
+"""Exports a casefile of any store into a bundle, through the protocols that the rooms declare."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -14,8 +14,8 @@ from casekeeper.bundles.contents import (
     HEAD,
     PEOPLE,
     SESSIONS,
+    BundleHeader,
     Counts,
-    Head,
     Person,
     record_name,
     session_json,
@@ -110,7 +110,9 @@ class Exporting:
         counts: Counts,
     ) -> None:
         grants = await self._grants(casefile.casefile_id)
-        head = Head(casefile_id=casefile.casefile_id, exported_at=self._clock(), exported_by=caller.pseudonym)
+        head = BundleHeader(
+            casefile_id=casefile.casefile_id, exported_at=self._clock(), exported_by=caller.pseudonym
+        )
         _add(archive, HEAD, head.model_dump_json().encode())
         _add(archive, CASEFILE, casefile.model_dump_json().encode())
         named = {casefile.owner, *(s.user_id for s in sessions)}

@@ -1,4 +1,4 @@
-"""Takes a bundle into a store: judged first, invisible until all of it is there, judged again before it is shown.
+"""Imports a bundle into a store: validated first, invisible until it is complete, validated again before it is shown.
 
 Facts, documents and blobs are written while there is no casefile in which they could be seen; the last commit makes
 the casefile, its grants and its people. What a try leaves behind that broke off is found and completed by the next.
@@ -13,7 +13,7 @@ from casekeeper.acl_feed import ANY
 from casekeeper.bundles.archive import BundleUnfit
 from casekeeper.bundles.contents import Counts, parts
 from casekeeper.bundles.intake import Intake
-from casekeeper.bundles.judging import Judged, judge, must_be_intact
+from casekeeper.bundles.integrity import Judged, judge, must_be_intact
 from casekeeper.bundles.people import People, people_of
 from casekeeper.casefiles.casefile import CasefileIsAbsent, PutCasefile, PutGrant
 from casekeeper.clock import Clock

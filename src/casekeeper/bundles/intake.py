@@ -1,4 +1,4 @@
-"""Writes the parts of a judged bundle into a store, where nobody sees them yet, and finds them again after a crash."""
+"""Writes the parts of a validated bundle into a store, invisible at first, and finds them again after a crash."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from casekeeper.bundles.archive import Member
 from casekeeper.bundles.contents import Conversation, Counts, Lists, Part, RawDocument, SessionRecord
 from casekeeper.bundles.people import People
 from casekeeper.documents.document import INLINE_BYTES, AddDocument
-from casekeeper.execution.sizes import INLINE_MAX
+from casekeeper.execution.payloads import INLINE_MAX
 from casekeeper.journal.adoption import Adopted, AdoptFacts, ChainEndsAt, ChainHasGoneOn, adopted
 from casekeeper.journal.commits import Commit
 from casekeeper.sessions.adoption import AdoptSession, SessionIdIsFreeIn

@@ -1,4 +1,4 @@
-"""Who is who: the people of a bundle and the accounts of the store that takes it in."""
+"""Maps the people of a bundle to accounts of the store that imports it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

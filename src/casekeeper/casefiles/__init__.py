@@ -1,1 +1,1 @@
-"""WHERE: casefiles, their access lists, and who is let in."""
+"""WHERE: casefiles, their access lists, and the check of who may enter."""

@@ -129,7 +129,7 @@ class Gate:
     async def refuse(self, access: Access, action: Action, *, on_record: bool = True) -> RoleTooLow:
         """Record that a member was refused, in the casefile's own record, and say why.
 
-        `on_record` False: whoever asks keeps the record of it.
+        `on_record` False: the caller of this method records the refusal.
         """
         refusal = RoleTooLow(ROLE_FOR_ACTION[action].value, access.role and access.role.value)
         if access.is_member and on_record:

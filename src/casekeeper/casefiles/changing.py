@@ -46,15 +46,15 @@ class ChangeCommand(Strict):
 
 @value
 class Present:
-    """What a decision is based on; committed only if it is still so."""
+    """The state that a change is based on; it is committed only if this still holds."""
 
     access: Access
     casefile: Casefile
 
 
 @value
-class Decision:
-    """What is to become of a casefile, and how its record tells it."""
+class PlannedChange:
+    """A change to be made to a casefile, and the fact that records it."""
 
     casefile: Casefile
     kind: Kind
@@ -62,7 +62,7 @@ class Decision:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-Decide = Callable[[Present], Awaitable[Decision]]
+Decide = Callable[[Present], Awaitable[PlannedChange]]
 
 
 class Changing:

@@ -1,4 +1,4 @@
-"""What is done to casefiles. Each command is the request's payload and the SDK's argument."""
+"""Changes of casefiles. Each command is the request's payload and the SDK's argument."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from casekeeper.casefiles.casefile import (
     PutGrant,
     Status,
 )
-from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present
+from casekeeper.casefiles.changing import ChangeCommand, Changing, PlannedChange, Present
 from casekeeper.clock import Clock, to_us
 from casekeeper.errors import CasefileArchived, CasefileNotFound, OperatorOnly
 from casekeeper.identity.principal import Principal
@@ -180,7 +180,7 @@ class Casefiles:
         """Change title, description, tags, public role or status."""
         changes = command.model_dump(exclude={"casefile_id", "expected_version"}, exclude_none=True)
 
-        async def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> PlannedChange:
             casefile = present.casefile
             if casefile.status is Status.ARCHIVED and changes.get("status") is not Status.ACTIVE:
                 raise CasefileArchived
@@ -188,11 +188,11 @@ class Casefiles:
             if changes.get("public_role", casefile.public_role) is not casefile.public_role:
                 records.append(PermissionChanged(casefile.casefile_id, ANY, "public_role", self._clock()))
             if set(changes.get("tags", casefile.tags)) != set(casefile.tags):
-                # Rules may go by them: whoever was let in under the old ones is judged anew.
+                # Rules may go by tags: permissions granted under the old ones are checked again.
                 records.append(PermissionChanged(casefile.casefile_id, ANY, "tags", self._clock()))
             archives = changes.get("status") is Status.ARCHIVED
             kind = Kind.CASEFILE_ARCHIVED if archives else Kind.CASEFILE_UPDATED
-            return Decision(casefile.model_copy(update=changes), kind, records, changes)
+            return PlannedChange(casefile.model_copy(update=changes), kind, records, changes)
 
         async def answer(casefile_id: str) -> CasefileView:
             if not changes.keys().isdisjoint(("public_role", "tags")):
@@ -206,10 +206,12 @@ class Casefiles:
     async def delete(self, caller: Principal, command: DeleteTheCasefile, ask: Ask) -> tuple[Deleted, bool]:
         """Put the tombstone, then cancel what runs. Contents are erased later; the record's headers stay."""
 
-        async def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> PlannedChange:
             casefile_id, now = present.casefile.casefile_id, self._clock()
             gone = PermissionChanged(casefile_id, ANY, Kind.CASEFILE_DELETED, now)
-            return Decision(present.casefile, Kind.CASEFILE_DELETED, [DeleteCasefile(casefile_id, now), gone])
+            return PlannedChange(
+                present.casefile, Kind.CASEFILE_DELETED, [DeleteCasefile(casefile_id, now), gone]
+            )
 
         async def answer(casefile_id: str) -> Deleted:
             await self._stops.stop("the casefile was deleted", casefile_id=casefile_id)

@@ -1,4 +1,4 @@
-"""Where a permission is looked up: in the caller's token, in this worker's memory, in the store."""
+"""Looking up permissions: in the caller's token, in this worker's cache, in the store."""
 
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -20,7 +20,7 @@ _REMEMBERED_MAX = 10_000
 
 
 @value
-class Found:
+class FoundGrant:
     """A permission and where it was read.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Remembered:
 class Grants(Protocol):
     """Where permissions are looked up."""
 
-    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
+    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> FoundGrant | None:
         """The caller's permission now; None if there is none, or no such casefile.
 
         `again`: not from a cache, whose answer was overtaken.
@@ -69,7 +69,7 @@ class StoredGrants:
         self._store = store
         self._clock = clock
 
-    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
+    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> FoundGrant | None:
         """The stored permission; an expired grant is none.
 
         Raises:
@@ -81,7 +81,7 @@ class StoredGrants:
         if stored.user_changed > caller.asof:
             raise TokenRejected("The account has changed since this access token was made; log in again.")
         if stored.grant and stored.grant.is_live(self._clock()):
-            return Found(
+            return FoundGrant(
                 stored.grant.role,
                 "store",
                 stored.asof,
@@ -90,7 +90,7 @@ class StoredGrants:
                 stored.tags,
             )
         if stored.public_role is not PublicRole.NONE:
-            return Found(None, "store", stored.asof, tags=stored.tags)
+            return FoundGrant(None, "store", stored.asof, tags=stored.tags)
         return None
 
 
@@ -106,7 +106,7 @@ class FreshGrants:
         with_tags: bool = False,
         remembered_max: int = _REMEMBERED_MAX,
     ) -> None:
-        """`with_tags`: whoever asks needs the casefile's tags, which no token carries."""
+        """`with_tags`: the casefile's tags are needed as well, which no token carries."""
         self._with_tags = with_tags
         self._behind = behind
         self._freshness = freshness
@@ -115,7 +115,7 @@ class FreshGrants:
         self._remembered: dict[tuple[str, str], _Remembered] = {}
         self._counters = freshness.counters
 
-    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> Found | None:
+    async def find(self, caller: Principal, casefile_id: str, *, again: bool = False) -> FoundGrant | None:
         """The permission, from a cache if it can be believed. "No grant" is never remembered.
 
         Raises:
@@ -132,7 +132,7 @@ class FreshGrants:
         self._remember(caller.user_id, casefile_id, epoch, found)
         return found
 
-    async def _cached(self, caller: Principal, casefile_id: str) -> Found | None:
+    async def _cached(self, caller: Principal, casefile_id: str) -> FoundGrant | None:
         known = await self._known(caller, casefile_id) if self._with_tags else None
         scope = caller.scopes.get(casefile_id)
         # Ends are judged last: a check may wait for a poll meanwhile.
@@ -145,13 +145,13 @@ class FreshGrants:
             caller.touch(casefile_id)
             self._counters.token += 1
             if known is None:
-                return Found(scope.role, "token", caller.asof, _end_of(scope))
+                return FoundGrant(scope.role, "token", caller.asof, _end_of(scope))
             # Role and tags hold together as of the older of the two.
             asof = min(caller.asof, known.asof)
-            return Found(scope.role, "token", asof, _end_of(scope), tags=known.tags)
+            return FoundGrant(scope.role, "token", asof, _end_of(scope), tags=known.tags)
         if known or (known := await self._known(caller, casefile_id)):
             self._counters.worker += 1
-            return Found(known.role, "worker", known.asof, known.ends_at, tags=known.tags)
+            return FoundGrant(known.role, "worker", known.asof, known.ends_at, tags=known.tags)
         return None
 
     async def _known(self, caller: Principal, casefile_id: str) -> _Remembered | None:
@@ -170,7 +170,7 @@ class FreshGrants:
     def _is_live(self, ends_at: datetime | None) -> bool:
         return ends_at is None or self._clock() < ends_at
 
-    def _remember(self, user_id: str, casefile_id: str, epoch: str, found: Found | None) -> None:
+    def _remember(self, user_id: str, casefile_id: str, epoch: str, found: FoundGrant | None) -> None:
         remembered, key = self._remembered, (user_id, casefile_id)
         if found is None or found.role is None:
             remembered.pop(key, None)

@@ -1,4 +1,4 @@
-"""Opens the room WHERE: who is let into which casefile, and how casefiles and their access lists change."""
+"""Opens the room WHERE: access to casefiles, and changes of them and of their access lists."""
 
 from casekeeper.acl_feed import Stops
 from casekeeper.casefiles.access import Gate

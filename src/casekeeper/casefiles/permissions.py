@@ -1,4 +1,4 @@
-"""What is done to a casefile's access list. Each command is the request's payload and the SDK's argument."""
+"""Changes of a casefile's access list. Each command is the request's payload and the SDK's argument."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -6,10 +6,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from casekeeper.acl import Action, EndsAt, Grant, Role
-from casekeeper.acl_feed import Receipt, Stops
+from casekeeper.acl_feed import StopReport, Stops
 from casekeeper.casefiles.access import Gate
 from casekeeper.casefiles.casefile import CasefileStore, CasefileView, PutGrant, RemoveGrant
-from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
+from casekeeper.casefiles.changing import (
+    ChangeCommand,
+    Changing,
+    PlannedChange,
+    Present,
+    must_not_be_archived,
+)
 from casekeeper.casefiles.commands import Casefiles, GetCasefile, Line
 from casekeeper.clock import Clock
 from casekeeper.errors import ArgumentsInvalid, FieldError, OwnerRequired
@@ -119,7 +125,7 @@ class Permissions:
         """
         replaces, tags = False, frozenset[str]()
 
-        async def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> PlannedChange:
             nonlocal replaces, tags
             casefile, now = present.casefile, self._clock()
             if command.role is Role.OWNER:
@@ -143,10 +149,10 @@ class Permissions:
             inputs = command.model_dump(
                 mode="json", exclude={"casefile_id", "expected_version", "wait"}, exclude_none=True
             )
-            return Decision(casefile, kind, [PutGrant(grant), change], inputs)
+            return PlannedChange(casefile, kind, [PutGrant(grant), change], inputs)
 
         async def answer(casefile_id: str) -> ChangedGrant:
-            receipt, waits = Receipt(), command.wait == "effective"
+            receipt, waits = StopReport(), command.wait == "effective"
             if replaces:
                 receipt = await self._stops.lowered(
                     casefile_id, command.user_id, command.role, tags, waits=waits
@@ -160,14 +166,14 @@ class Permissions:
     async def revoke(self, caller: Principal, command: RevokeRole, ask: Ask) -> tuple[ChangedGrant, bool]:
         """Take a role away. When it answers, that user gets in nowhere, and what ran for them has been stopped."""
 
-        async def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> PlannedChange:
             casefile = present.casefile
             must_not_be_archived(casefile)
             if command.user_id == casefile.owner:
                 raise OwnerRequired
             change = PermissionChanged(casefile.casefile_id, command.user_id, Kind.REVOKED, self._clock())
             removal = RemoveGrant(casefile.casefile_id, command.user_id)
-            return Decision(casefile, Kind.REVOKED, [removal, change], {"user_id": command.user_id})
+            return PlannedChange(casefile, Kind.REVOKED, [removal, change], {"user_id": command.user_id})
 
         async def answer(casefile_id: str) -> ChangedGrant:
             receipt = await self._stops.stop(
@@ -208,7 +214,7 @@ class Permissions:
             await self._stops.settle()
             return await self._casefiles.get(caller, GetCasefile(casefile_id=casefile_id))
 
-        async def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> PlannedChange:
             casefile, now, records = present.casefile, self._clock(), list[Record]()
             await self._must_be_active(command.user_id)
             must_not_be_archived(casefile)
@@ -224,7 +230,7 @@ class Permissions:
                 records += [PutGrant(grant), change]
             inputs = {"user_id": command.user_id, "former_owner": casefile.owner}
             changed = casefile.model_copy(update={"owner": command.user_id})
-            return Decision(changed, Kind.TRANSFERRED, records, inputs)
+            return PlannedChange(changed, Kind.TRANSFERRED, records, inputs)
 
         return await self._changing.change(
             caller, command, Action.TRANSFER, decide, ask, answer, ends_access=True
@@ -236,7 +242,7 @@ class Permissions:
             raise _field("user_id", "there is no active account with this user id")
 
 
-def _told(grant: dict[str, Any], receipt: Receipt) -> ChangedGrant:
+def _told(grant: dict[str, Any], receipt: StopReport) -> ChangedGrant:
     unconfirmed = {worker: list(ids) for worker, ids in receipt.unconfirmed.items()}
     return ChangedGrant(
         **grant, stopped=list(receipt.stopped), waiting=list(receipt.waiting), unconfirmed=unconfirmed

@@ -1,4 +1,4 @@
-"""Deciding anew where a decision was overtaken before it was committed: its permission changed, or another race was lost."""
+"""Retries of changes that lost a race before they were committed: the permission changed, or another write came first."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -13,7 +13,7 @@ _TRIES = 8
 
 
 def overtaken() -> StoreUnavailable:
-    """What says so to a caller who was overtaken each time."""
+    """The error for a caller whose every retry lost the race."""
     return StoreUnavailable("The permission, or what it was for, changed again and again; try once more.")
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import typer
 
 from casekeeper.cli import (
+    accounts,
     backup,
     bundles,
     calling,
     casefiles,
+    document_import,
     documents,
-    importing,
-    people,
     records,
     running,
     server,
@@ -45,9 +45,9 @@ app = typer.Typer(
 )
 for module in (
     server,
-    people,
+    accounts,
     casefiles,
-    importing,
+    document_import,
     documents,
     running,
     calling,

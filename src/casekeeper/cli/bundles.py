@@ -30,7 +30,7 @@ async def export_bundle(target: Target, out: Output, casefile_id: str, path: Pat
     """Write all of a casefile into a bundle, and verify it before it gets its name."""
     from casekeeper.acl import Role, may_export
     from casekeeper.bundles.exporting import Exporting
-    from casekeeper.bundles.judging import judge, must_be_intact
+    from casekeeper.bundles.integrity import judge, must_be_intact
     from casekeeper.clock import utc_now
 
     async with _opened(target) as (storage, caller):

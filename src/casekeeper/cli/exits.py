@@ -1,4 +1,4 @@
-"""How commands end: exit codes by branch, and one plain line for whatever goes wrong."""
+"""How commands end: exit codes by branch of errors, and one plain line for each error."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Speaks to an application in the same process, streams included: HTTP without a network."""
+"""HTTP without a network: a transport to an application in the same process, streams included."""
 
 import asyncio
 from collections.abc import AsyncGenerator, MutableMapping

@@ -26,7 +26,7 @@ class Column:
     right: bool = False
 
 
-class Receipt(Protocol):
+class StoppedOperations(Protocol):
     """What ended with a right: operations that ran, those that waited, and by worker those that have not ended yet."""
 
     stopped: list[str]
@@ -57,7 +57,7 @@ class Output:
         else:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def receipt(self, ended: Receipt, text: str) -> None:
+    def receipt(self, ended: StoppedOperations, text: str) -> None:
         """An answer that tells what ran for somebody who lost a right, and what has not been heard of."""
         if ended.stopped:
             text += f" Stopped: {', '.join(ended.stopped)}."

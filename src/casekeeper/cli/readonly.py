@@ -1,4 +1,4 @@
-"""Reads a data directory beside whoever holds it: SQLite lets readers see what is committed, and nothing else."""
+"""Reads a data directory while a server has it open: SQLite lets readers see what is committed, and nothing else."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path

@@ -147,7 +147,7 @@ def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # That a follower of a stream was cut off at the end is no news.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    # It tells of each try to connect with a stack; that the store is away is told once, by us.
+    # It logs each attempt to connect with a traceback; that the store is unavailable is logged once, by us.
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
     async def main() -> T:

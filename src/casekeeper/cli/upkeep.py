@@ -1,4 +1,4 @@
-"""Looking after a store: `doctor`, `migrate`, `reindex`, `config show`."""
+"""Maintenance of a store: `doctor`, `migrate`, `reindex`, `config show`."""
 
 import json
 import platform

@@ -114,7 +114,7 @@ def _verify_file(path: Path, kept: dict[str, tuple[int, str]]) -> "Report":
         if not is_bundle:
             return check(file, kept)
         from casekeeper.bundles.archive import BundleUnfit
-        from casekeeper.bundles.judging import judge
+        from casekeeper.bundles.integrity import judge
 
         try:
             return judge(file, kept).report

@@ -173,7 +173,7 @@ class _Crew:
 
 
 def _nothing() -> None:
-    """Only the first time is told of."""
+    """Only the first time is logged."""
 
 
 def _of_place(settings: "Settings", place: int) -> "Settings":

@@ -23,7 +23,7 @@ from casekeeper.client.errors import (
     unreachable,
 )
 from casekeeper.client.payloads import command_of, result_of
-from casekeeper.client.tokens import Held, Tokens, TokenSource
+from casekeeper.client.tokens import HeldToken, TokenHolder, TokenSource
 from casekeeper.values import value
 from casekeeper.verbs import VERBS
 
@@ -71,7 +71,7 @@ class Connection:
     ) -> None:
         self.url = url.rstrip("/")
         self.retry = retry
-        self.tokens = Tokens(
+        self.tokens = TokenHolder(
             token=token,
             credentials=credentials,
             log_in=self._ask_open("auth/token"),
@@ -177,7 +177,7 @@ class Connection:
                 await response.aclose()
         return response
 
-    def _take_token(self, held: Held, response: httpx2.Response) -> None:
+    def _take_token(self, held: HeldToken, response: httpx2.Response) -> None:
         if b'"updated_scopes":{' in response.content:
             self.tokens.swap(held, _json(response)["payload"]["updated_scopes"])
 

@@ -15,7 +15,7 @@ from casekeeper.client.uploads import OnProgress, Uploadable
 
 if TYPE_CHECKING:
     from casekeeper.client.results import Result
-    from casekeeper.documents.custody import DocumentsDeleted
+    from casekeeper.documents.chain_of_custody import DocumentsDeleted
     from casekeeper.documents.document import Document, DocumentSummary
     from casekeeper.documents.filing import Uploaded
     from casekeeper.documents.search import Found

@@ -22,7 +22,7 @@ _SCOPES_MAX = 64
 
 
 @value
-class Held:
+class HeldToken:
     """An access token in use. `number` counts the renewals, so that late news of an old token is not believed."""
 
     access_token: str
@@ -37,7 +37,7 @@ class Held:
         return self.ends_at is None or time.monotonic() < self.ends_at
 
 
-class Tokens:
+class TokenHolder:
     """Keeps one access token. However many calls need a new one, one of them gets it."""
 
     def __init__(
@@ -52,10 +52,10 @@ class Tokens:
         self._credentials = credentials
         self._log_in = log_in
         self._refresh = refresh
-        self._held = Held(token, 0) if isinstance(token, str) else None
+        self._held = HeldToken(token, 0) if isinstance(token, str) else None
         self._renewing = asyncio.Lock()
 
-    async def current(self) -> Held:
+    async def current(self) -> HeldToken:
         """A token that can be used now."""
         if self._held is None or not self._held.is_fresh:
             async with self._renewing:
@@ -64,7 +64,7 @@ class Tokens:
         assert self._held is not None
         return self._held
 
-    async def replace(self, refused: Held) -> bool:
+    async def replace(self, refused: HeldToken) -> bool:
         """Get another token in the place of one that the server refused; False where there is no way to."""
         if isinstance(self._token, str):
             return False
@@ -73,7 +73,7 @@ class Tokens:
                 await self._renew()
         return True
 
-    def swap(self, used: Held, updated: Mapping[str, Any]) -> None:
+    def swap(self, used: HeldToken, updated: Mapping[str, Any]) -> None:
         """Go on with the token that an answer brought: it carries a casefile more, and ends when the old one does."""
         held = self._held
         if held is not None and held.number == used.number:
@@ -90,7 +90,7 @@ class Tokens:
         held, now = self._held, time.monotonic()
         tokens = await self._next(held)
         margin = min(_MARGIN_S, tokens.expires_in / 4)
-        self._held = Held(
+        self._held = HeldToken(
             tokens.access_token,
             held.number + 1 if held else 1,
             now + tokens.expires_in - margin,
@@ -98,7 +98,7 @@ class Tokens:
             tuple(tokens.casefile_scopes),
         )
 
-    async def _next(self, held: Held | None) -> "TokenSet":
+    async def _next(self, held: HeldToken | None) -> "TokenSet":
         if callable(self._token):
             return await self._token()
         wanted = list(held.casefile_ids)[-_SCOPES_MAX:] if held else []

@@ -33,7 +33,7 @@ class BlobStore(Protocol):
         """The bytes in pieces of at most some MiB; the caller closes the generator.
 
         Raises:
-            FileNotFoundError: There is no such blob; told before the first piece.
+            FileNotFoundError: There is no such blob; raised before the first piece.
         """
         ...
 

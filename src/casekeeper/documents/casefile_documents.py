@@ -20,7 +20,7 @@ from casekeeper.documents.document import (
     Upload,
     page_of_documents,
 )
-from casekeeper.documents.search import Found, Search, SearchDocuments, find
+from casekeeper.documents.search import Found, SearchDocuments, SearchStore, find
 from casekeeper.documents.threads import thread_of
 from casekeeper.errors import CasefileFull, DocumentNotFound
 from casekeeper.ids import DocumentId, new_document_id
@@ -37,7 +37,7 @@ class CasefileDocuments:
     def __init__(
         self,
         store: DocumentStore,
-        search: Search,
+        search: SearchStore,
         blobs: BlobStore,
         readers: Readers,
         cursors: Cursors,

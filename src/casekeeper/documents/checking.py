@@ -1,4 +1,4 @@
-"""Whether what was filed is still there, byte by byte."""
+"""Checks that the raw bytes of filed documents are unchanged."""
 
 import hashlib
 from collections.abc import AsyncGenerator

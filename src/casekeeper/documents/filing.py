@@ -1,4 +1,4 @@
-"""Documents for readers, and uploads from editors: what the doors call."""
+"""Reading documents and taking uploads: what the doors call."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Opens the room of documents: what is filed in a casefile, and what becomes of it."""
+"""Opens the room of documents: reading, filing, searching and deleting."""
 
 from functools import partial
 
@@ -6,10 +6,10 @@ from casekeeper.background import each
 from casekeeper.casefiles.opening import CasefileRoom
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.casefile_documents import CasefileDocuments
-from casekeeper.documents.custody import Custody
+from casekeeper.documents.chain_of_custody import ChainOfCustody
 from casekeeper.documents.document import DocumentStore, FencedWrite
 from casekeeper.documents.filing import UPLOAD_KEPT, Filing
-from casekeeper.documents.search import Search
+from casekeeper.documents.search import SearchStore
 from casekeeper.journal.opening import Journal
 from casekeeper.reading.readers import Readers
 from casekeeper.values import value
@@ -31,11 +31,11 @@ class DocumentRoom:
     options: DocumentOptions
     journal: Journal
     store: DocumentStore
-    search: Search
+    search: SearchStore
     blobs: BlobStore
     readers: Readers
     filing: Filing
-    custody: Custody
+    custody: ChainOfCustody
 
     def of_operation(
         self, casefile_id: str, user_id: str, event_id: str, write: FencedWrite
@@ -65,7 +65,7 @@ def open_documents(
     journal: Journal,
     casefiles: CasefileRoom,
     store: DocumentStore,
-    search: Search,
+    search: SearchStore,
     blobs: BlobStore,
     readers: Readers,
 ) -> DocumentRoom:
@@ -81,7 +81,7 @@ def open_documents(
         clock,
         upload_limit=options.upload_bytes,
     )
-    custody = Custody(
+    custody = ChainOfCustody(
         gate,
         casefiles.changing,
         casefiles.store,

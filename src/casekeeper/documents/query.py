@@ -1,4 +1,4 @@
-"""What a reader looks for, as a typed tree; how it is found is each store's matter.
+"""Search queries as a typed tree; each store translates it for its own index.
 
 The language is Gmail's (`docs/search.md`); `query_parser.py` reads it. A further kind of term is a further class in
 `Term`; a store that matches with `assert_never` then shows where it is missing.
@@ -49,8 +49,8 @@ class Field:
 
 
 @value
-class Mark:
-    """What a document is, not what it says: a label, a message id … (`marks.py`)."""
+class ExactTerm:
+    """What a document is, not what it says: a label, a message id … (`documents/exact_terms.py`)."""
 
     kind: str
     value: str
@@ -93,7 +93,7 @@ class Not:
     term: "Term"
 
 
-Term: TypeAlias = Word | Phrase | Near | Field | Mark | Sent | Size | And | Or | Not
+Term: TypeAlias = Word | Phrase | Near | Field | ExactTerm | Sent | Size | And | Or | Not
 
 EVERYTHING: Final = And()
 

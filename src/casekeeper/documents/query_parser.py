@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, cast
 
-from casekeeper.documents import marks
+from casekeeper.documents import exact_terms
 from casekeeper.documents.query import (
     DEPTH_MAX,
     EVERYTHING,
     QUERY_MAX_CHARS,
     TERMS_MAX,
     And,
+    ExactTerm,
     Field,
     FieldName,
-    Mark,
     Near,
     Not,
     Or,
@@ -243,26 +243,28 @@ class _Parser:
             case "is" | "in":
                 return _state(lowered)
             case "category":
-                return Mark(marks.LABEL, f"category {'personal' if lowered == 'primary' else lowered}")
+                return ExactTerm(
+                    exact_terms.LABEL, f"category {'personal' if lowered == 'primary' else lowered}"
+                )
             case "list":
-                return Mark(marks.LIST, text)
+                return ExactTerm(exact_terms.LIST, text)
             case "rfc822msgid":
-                return Mark(marks.ID, text)
+                return ExactTerm(exact_terms.ID, text)
             case "kind":
-                return Mark(marks.KIND, lowered)
+                return ExactTerm(exact_terms.KIND, lowered)
             case _:
-                return Mark(marks.LABEL, text)
+                return ExactTerm(exact_terms.LABEL, text)
 
 
 def _has(what: str) -> Term:
     if what in ("attachment", "attachments"):
-        return Mark(marks.HAS, "attachment")
+        return ExactTerm(exact_terms.HAS, "attachment")
     if what == "userlabels":
-        return Mark(marks.HAS, what)
+        return ExactTerm(exact_terms.HAS, what)
     if what == "nouserlabels":
-        return Not(Mark(marks.HAS, "userlabels"))
+        return Not(ExactTerm(exact_terms.HAS, "userlabels"))
     # Everything else that Gmail knows is a star, which Takeout writes as a label.
-    return Phrase(_LINKS[what]) if what in _LINKS else Mark(marks.LABEL, what)
+    return Phrase(_LINKS[what]) if what in _LINKS else ExactTerm(exact_terms.LABEL, what)
 
 
 def _state(what: str) -> Term:
@@ -270,15 +272,15 @@ def _state(what: str) -> Term:
         case "anywhere" | "all":
             return EVERYTHING
         case "read":
-            return Not(Mark(marks.LABEL, "unread"))
+            return Not(ExactTerm(exact_terms.LABEL, "unread"))
         case "draft" | "drafts":
-            return Or((Mark(marks.LABEL, "draft"), Mark(marks.LABEL, "drafts")))
+            return Or((ExactTerm(exact_terms.LABEL, "draft"), ExactTerm(exact_terms.LABEL, "drafts")))
         case "chat" | "chats":
-            return Or((Mark(marks.LABEL, "chat"), Mark(marks.LABEL, "chats")))
+            return Or((ExactTerm(exact_terms.LABEL, "chat"), ExactTerm(exact_terms.LABEL, "chats")))
         case "archive":
-            return Mark(marks.LABEL, "archived")
+            return ExactTerm(exact_terms.LABEL, "archived")
         case _:
-            return Mark(marks.LABEL, what)
+            return ExactTerm(exact_terms.LABEL, what)
 
 
 def _says_something(text: str) -> bool:

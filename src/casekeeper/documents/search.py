@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from casekeeper.clock import Clock
 from casekeeper.documents.document import DocumentSummary
-from casekeeper.documents.marks import KIND
-from casekeeper.documents.query import QUERY_MAX_CHARS, And, Mark, Sent, Size, Term, leaves
+from casekeeper.documents.exact_terms import KIND
+from casekeeper.documents.query import QUERY_MAX_CHARS, And, ExactTerm, Sent, Size, Term, leaves
 from casekeeper.documents.query_parser import parse_query
 from casekeeper.paging import DEFAULT_LIMIT, Cursors, Limit, Page
 from casekeeper.values import value
@@ -68,8 +68,8 @@ class Found(Page[Hit]):
 
 
 @value
-class Place:
-    """Behind which hit a page starts: so many of the best ones, or the keys of the last one by date."""
+class PageStart:
+    """Where a page starts: after so many hits by relevance, or after the keys of the last hit by date."""
 
     skip: int = 0
     behind: tuple[int, int] | None = None
@@ -83,11 +83,11 @@ class Ranked:
     keys: tuple[int, int]
 
 
-class Search(Protocol):
-    """Documents as a store finds them. What was acknowledged is found."""
+class SearchStore(Protocol):
+    """Search in a store. A document is found as soon as its filing was acknowledged."""
 
     async def search(
-        self, casefile_id: str, term: Term, order: Order, place: Place, limit: int
+        self, casefile_id: str, term: Term, order: Order, place: PageStart, limit: int
     ) -> Sequence[Ranked]:
         """Hits of this casefile behind the place; deleted documents are never among them."""
         ...
@@ -109,7 +109,12 @@ class SearchDocuments(BaseModel):
 
 
 async def find(
-    store: Search, cursors: Cursors, clock: Clock, casefile_id: str, user_id: str, wanted: SearchDocuments
+    store: SearchStore,
+    cursors: Cursors,
+    clock: Clock,
+    casefile_id: str,
+    user_id: str,
+    wanted: SearchDocuments,
 ) -> Found:
     """A page of the documents that match.
 
@@ -119,14 +124,14 @@ async def find(
     term = parse_query(wanted.query, clock(), user_id)
     if wanted.kind is not None:
         terms = term.terms if isinstance(term, And) else (term,)
-        term = And((Mark(KIND, wanted.kind), *terms))
+        term = And((ExactTerm(KIND, wanted.kind), *terms))
     # Nothing to rank by: the best is what is newest.
     order = Order.NEWEST if wanted.order is Order.RELEVANCE and not _ranks(term) else wanted.order
     query = f"search {casefile_id} {order} {wanted.kind} {wanted.query}"
-    place = Place()
+    place = PageStart()
     if wanted.cursor:
         first, *rest = (int(key) for key in cursors.open(query, wanted.cursor))
-        place = Place(behind=(first, rest[0])) if rest else Place(skip=first)
+        place = PageStart(behind=(first, rest[0])) if rest else PageStart(skip=first)
     rows = await store.search(casefile_id, term, order, place, wanted.limit + 1)
     keys = [
         (place.skip + number,) if order is Order.RELEVANCE else row.keys
@@ -139,4 +144,4 @@ async def find(
 
 def _ranks(term: Term) -> bool:
     """Whether a document can match better than another."""
-    return any(not isinstance(leaf, Mark | Sent | Size) for leaf in leaves(term))
+    return any(not isinstance(leaf, ExactTerm | Sent | Size) for leaf in leaves(term))

@@ -1,1 +1,1 @@
-"""How others come in: what every door needs, and the doors, which do not know each other."""
+"""The doors, which do not know each other, and what all of them need."""

@@ -1,4 +1,4 @@
-"""What every door needs: who calls, under which request id, and what a refusal says.
+"""Needed by every door: authentication of the caller, request ids, and problems.
 
 It knows no web framework. A door hands in what came with a call (`Arrival`) and renders what it gets.
 """

@@ -40,8 +40,8 @@ class Call:
     """One call on its way through the corridor.
 
     `until`: what the caller waits for. `outlives_caller`: it was asked for in the background, or will be asked for
-    again, so nobody's leaving ends it. `on_started` is called before the first step of the run, so that a follower
-    misses nothing of it; `on_counted` is told where the rate limits stand once it is counted.
+    again, so it does not end when the caller disconnects. `on_started` is called before the first step of the run, so that a follower
+    misses nothing of it; `on_counted` is called with the state of the rate limits once it is counted.
     """
 
     caller: Principal

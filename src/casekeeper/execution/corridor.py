@@ -15,11 +15,11 @@ from casekeeper.errors import Denied, ShuttingDown
 from casekeeper.execution.calls import Call, Started
 from casekeeper.execution.facts import Asked, denied_fact
 from casekeeper.execution.life import Life
-from casekeeper.execution.limits import Limits
 from casekeeper.execution.outcomes import Outcome
+from casekeeper.execution.payloads import Payloads
+from casekeeper.execution.rate_limits import Limits
 from casekeeper.execution.resuming import Resuming
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.sizes import Sizes
 from casekeeper.journal.commits import Commit, Commits, IdTaken
 from casekeeper.journal.operations import OpenedOperation
 from casekeeper.journal.requests import AlreadyClaimed, Requests
@@ -47,7 +47,7 @@ class Executor:
         limits: Limits,
         runner: Runner,
         commits: Commits,
-        sizes: Sizes,
+        payloads: Payloads,
         life: Life,
         resuming: Resuming,
         contexts: Contexts,
@@ -60,7 +60,7 @@ class Executor:
         self._limits = limits
         self._runner = runner
         self._commits = commits
-        self._sizes = sizes
+        self._payloads = payloads
         self._life = life
         self._resuming = resuming
         self._open_context = partial(contexts, self)
@@ -119,7 +119,7 @@ class Executor:
 
     async def _deny(self, context: SessionContext, asked: Asked, refusal: Denied) -> None:
         error = {"message": refusal.detail}
-        payload = await self._sizes.inputs(context.access.casefile_id, asked.inputs, error=error)
+        payload = await self._payloads.inputs(context.access.casefile_id, asked.inputs, error=error)
         if context.is_new:
             kind, name = asked.operation_type, asked.name
             await self._gate.record_denial(

@@ -1,4 +1,4 @@
-"""What an operation and its children tell while they run, out of all that is written to their session."""
+"""The live events of one operation and its nested ones, filtered from those of their session."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing

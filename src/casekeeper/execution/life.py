@@ -15,11 +15,11 @@ from casekeeper.casefiles.casefile import CasefileIsActive
 from casekeeper.clock import Clock
 from casekeeper.errors import BodyTooLarge, Overloaded, StoreUnavailable
 from casekeeper.execution.calls import Call, Started
+from casekeeper.execution.detached import DetachedOperations, ends_with
 from casekeeper.execution.facts import started_fact, terminal_fact
-from casekeeper.execution.others import Others, ends_with
 from casekeeper.execution.outcomes import Outcome, Outcomes, OutcomeStore, Status
+from casekeeper.execution.payloads import Payloads
 from casekeeper.execution.runner import Ending, Runner, Running
-from casekeeper.execution.sizes import Sizes
 from casekeeper.journal.commits import Commit, Commits, Condition
 from casekeeper.journal.events import Fact, Failure, Kind
 from casekeeper.journal.operations import (
@@ -44,7 +44,7 @@ T = TypeVar("T")
 OpenContext = Callable[[Started], MDSContext]
 """Makes what a started operation may see and do."""
 
-# Between the tries to record an end while the store is away.
+# Between the tries to record an end while the store is unavailable.
 _WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -93,10 +93,10 @@ class Life:
         runner: Runner,
         commits: Commits,
         requests: Requests,
-        sizes: Sizes,
+        payloads: Payloads,
         store: OutcomeStore,
         outcomes: Outcomes,
-        others: Others,
+        detached: DetachedOperations,
         clock: Clock,
         *,
         owner: str,
@@ -106,10 +106,10 @@ class Life:
         self._runner = runner
         self._commits = commits
         self._requests = requests
-        self._sizes = sizes
+        self._payloads = payloads
         self._store = store
         self._outcomes = outcomes
-        self._others = others
+        self._detached = detached
         self._clock = clock
         self._owner = owner
         self._due = due
@@ -198,7 +198,7 @@ class Life:
 
         async def end(ending: Ending | Parked) -> None:
             if isinstance(ending, Parked):
-                # The server stops, which what is inside is told as well.
+                # The server stops; nested operations are stopped as well.
                 await running.nested_ended()
                 outcome = await self._park(started, ending)
             else:
@@ -217,12 +217,12 @@ class Life:
         # What began here and has ended needs no look at the store.
         if running.leaves_open or started.resumed is not None:
             root_event_id = parent.root_event_id if parent else started.fact.event_id
-            await self._insist(lambda: self._others.end_inside(started.ref, root_event_id))
+            await self._insist(lambda: self._detached.end_inside(started.ref, root_event_id))
 
     async def _start(self, run: _Run) -> Started:
         call, context, admitted, asked = run.call, run.context, run.admitted, run.call.asked
         now, parent, access, opening = self._clock(), call.parent, context.access, context.opening
-        payload = await self._sizes.inputs(access.casefile_id, asked.inputs)
+        payload = await self._payloads.inputs(access.casefile_id, asked.inputs)
         fact = started_fact(access, context.session.session_id, asked, payload, now)
         claim = self._requests.claim(call.ask, fact.event_id, is_operation=True)
         operation = admitted.operation
@@ -335,7 +335,7 @@ class Life:
             # It has ended, or the answer of a first try was lost: the record knows.
             return await self._insist(lambda: self._outcomes.of(fact.event_id))
         if started.held and started.held.snapshot != snapshot:
-            await self._sizes.drop_snapshot(fact.casefile_id, started.held.snapshot)
+            await self._payloads.drop_snapshot(fact.casefile_id, started.held.snapshot)
         return self._outcome(started, "pending", waiting_for=held.waiting_for)
 
     async def _snapshot(self, started: Started, given: bytes | None) -> Snapshot | None:
@@ -346,12 +346,12 @@ class Life:
         # Of its own for each attempt: one that lost the operation must not overwrite what its successor goes on from.
         name = f"snapshot_{started.fact.event_id}_{started.ownership.attempt}"
         version, casefile_id = started.operation.snapshot_version, started.fact.casefile_id
-        return await self._insist(lambda: self._sizes.snapshot(casefile_id, name, given, version))
+        return await self._insist(lambda: self._payloads.snapshot(casefile_id, name, given, version))
 
     async def _end(self, started: Started, ending: Ending) -> Outcome:
         fact, now = started.fact, self._clock
         ended = ending
-        ending, payload, outputs = await self._insist(lambda: self._sizes.ending(fact.casefile_id, ended))
+        ending, payload, outputs = await self._insist(lambda: self._payloads.ending(fact.casefile_id, ended))
         tainted, waited = started.running.is_tainted, started.held.waited if started.held else timedelta()
         terminal = terminal_fact(fact, started.seq, ending, payload, now(), is_tainted=tainted, waited=waited)
         parent, call = started.call.parent, started.call
@@ -369,7 +369,7 @@ class Life:
         if wakes is not None:
             self._due.set()
         if started.held is not None:
-            await self._sizes.drop_snapshot(fact.casefile_id, started.held.snapshot)
+            await self._payloads.drop_snapshot(fact.casefile_id, started.held.snapshot)
         return self._outcome(
             started,
             "completed" if ending.kind is Kind.SUCCEEDED else "failed",

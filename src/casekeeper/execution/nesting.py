@@ -25,8 +25,8 @@ from casekeeper.execution.calls import Call, Parent, Started
 from casekeeper.execution.corridor import Executor
 from casekeeper.execution.facts import Asked, denied_fact
 from casekeeper.execution.outcomes import Outcome, Outcomes
+from casekeeper.execution.payloads import Payloads, parsed
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.sizes import Sizes, parsed
 from casekeeper.execution.stopping import Stopping
 from casekeeper.execution.taint import answer_taints
 from casekeeper.journal.commits import Commit, Commits, Record
@@ -66,7 +66,7 @@ class Nesting:
         gate: Gate,
         commits: Commits,
         requests: Requests,
-        sizes: Sizes,
+        payloads: Payloads,
         live: LiveFeed,
         documents: OpenDocuments,
         admitting: Admitting,
@@ -78,7 +78,7 @@ class Nesting:
         self._gate = gate
         self._commits = commits
         self._requests = requests
-        self._sizes = sizes
+        self._payloads = payloads
         self._live = live
         self._documents = documents
         self._admitting = admitting
@@ -227,7 +227,7 @@ class Nesting:
         self, outer: Started, asked: Asked, error_type: str, message: str, ask: Ask | None = None
     ) -> str:
         access, error = outer.context.access, {"message": message}
-        payload = await self._sizes.inputs(access.casefile_id, asked.inputs, error=error)
+        payload = await self._payloads.inputs(access.casefile_id, asked.inputs, error=error)
         fact = denied_fact(access, outer.fact.session_id, asked, error_type, payload, self._clock())
         claim = self._requests.claim(ask, fact.event_id, is_operation=True) if ask else ()
         with suppress(OperationEnded, AlreadyClaimed):

@@ -11,18 +11,18 @@ from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.opening import DocumentRoom
 from casekeeper.execution.corridor import Executor
+from casekeeper.execution.detached import DetachedOperations
 from casekeeper.execution.explain import Explain
 from casekeeper.execution.life import Life
-from casekeeper.execution.limits import Limits
 from casekeeper.execution.nesting import Nesting
-from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import Outcomes, OutcomeStore
+from casekeeper.execution.payloads import Payloads
+from casekeeper.execution.rate_limits import Limits
 from casekeeper.execution.recovery import Recovery
 from casekeeper.execution.resuming import ResumeStore, Resuming
 from casekeeper.execution.runner import Runner
 from casekeeper.execution.service import SessionService
 from casekeeper.execution.session_changes import SessionChanges
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.status import Operations
 from casekeeper.execution.stopping import Rights, Stopping
 from casekeeper.execution.waking import Waker
@@ -52,9 +52,9 @@ class Work:
     store: OperationStore
     admitting: Admitting
     runner: Runner
-    sizes: Sizes
+    payloads: Payloads
     outcomes: Outcomes
-    others: Others
+    detached: DetachedOperations
     life: Life
     stopping: Stopping
     due: asyncio.Event
@@ -71,14 +71,14 @@ def open_work(
     is_shared: bool,
 ) -> Work:
     """The lower half of the room. `is_shared`: other processes work in the store."""
-    commits, clock, due, sizes = journal.commits, journal.clock, asyncio.Event(), Sizes(blobs)
-    outcomes = Outcomes(store, sizes, journal.live)
-    others = Others(runner, commits, sizes, store, clock, due)
+    commits, clock, due, payloads = journal.commits, journal.clock, asyncio.Event(), Payloads(blobs)
+    outcomes = Outcomes(store, payloads, journal.live)
+    detached = DetachedOperations(runner, commits, payloads, store, clock, due)
     life = Life(
-        runner, commits, journal.requests, sizes, store, outcomes, others, clock, owner=owner, due=due
+        runner, commits, journal.requests, payloads, store, outcomes, detached, clock, owner=owner, due=due
     )
-    stopping = Stopping(runner, store, admitting, others, commits, is_shared=is_shared)
-    return Work(owner, store, admitting, runner, sizes, outcomes, others, life, stopping, due)
+    stopping = Stopping(runner, store, admitting, detached, commits, is_shared=is_shared)
+    return Work(owner, store, admitting, runner, payloads, outcomes, detached, life, stopping, due)
 
 
 @value
@@ -108,7 +108,7 @@ def open_execution(
     """The room."""
     commits, requests, clock = journal.commits, journal.requests, journal.clock
     gate, manager, reading = casefiles.gate, sessions.manager, sessions.reading
-    admitting, runner, sizes, outcomes = work.admitting, work.runner, work.sizes, work.outcomes
+    admitting, runner, payloads, outcomes = work.admitting, work.runner, work.payloads, work.outcomes
 
     async def stored_user(user_id: str) -> Principal | None:
         return await identity.accounts.active_principal(user_id, casefiles.freshness.epoch)
@@ -117,7 +117,7 @@ def open_execution(
         gate,
         commits,
         requests,
-        sizes,
+        payloads,
         journal.live,
         documents.of_operation,
         admitting,
@@ -126,7 +126,9 @@ def open_execution(
         work.stopping,
         clock,
     )
-    resuming = Resuming(manager, admitting, stored_user, work.life, work.others, sizes, work.store, clock)
+    resuming = Resuming(
+        manager, admitting, stored_user, work.life, work.detached, payloads, work.store, clock
+    )
     executor = Executor(
         manager,
         gate,
@@ -135,13 +137,13 @@ def open_execution(
         limits,
         runner,
         commits,
-        sizes,
+        payloads,
         work.life,
         resuming,
         nesting.context,
         clock,
     )
-    operations = Operations(manager, reading, runner, work.stopping, outcomes, sizes, identity.logins)
+    operations = Operations(manager, reading, runner, work.stopping, outcomes, payloads, identity.logins)
     service = SessionService(
         manager,
         executor,
@@ -163,7 +165,7 @@ def open_execution(
         Explain(gate, casefiles.store, identity.accounts, admitting),
         Catalogue(admitting.registry, gate),
         Waker(work.store, executor, runner, clock, work.due),
-        Recovery(work.store, work.others, owner=work.owner),
+        Recovery(work.store, work.detached, owner=work.owner),
     )
 
 
@@ -183,5 +185,5 @@ async def recover_alone(
     commits: Commits, store: OutcomeStore, blobs: BlobStore, clock: Clock, owner: str
 ) -> None:
     """Hand on or close what a former process left open, in a store that no server holds."""
-    others = Others(Runner(), commits, Sizes(blobs), store, clock, asyncio.Event())
-    await Recovery(store, others, owner=owner).run()
+    detached = DetachedOperations(Runner(), commits, Payloads(blobs), store, clock, asyncio.Event())
+    await Recovery(store, detached, owner=owner).run()

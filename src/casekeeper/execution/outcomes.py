@@ -1,11 +1,11 @@
-"""How operations stand, read from the record: ended, running, or waiting."""
+"""The state of operations, read from the record: running, waiting or ended."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from pydantic_core import from_json, to_json
 
-from casekeeper.execution.sizes import Sizes
+from casekeeper.execution.payloads import Payloads
 from casekeeper.journal.events import TERMINAL, Failure, Kind, OperationType, StoredFact
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.journal.operations import NOBODY, OpenOperations, WaitingFor
@@ -19,7 +19,7 @@ Status = Literal["completed", "failed", "running", "pending"]
 
 @value
 class Outcome:
-    """How an operation ended, or that it has not. `outputs` is JSON; `waiting_for` tells of one that is pending."""
+    """How an operation ended, or that it has not. `outputs` is JSON; `waiting_for` says what a pending one waits for."""
 
     event_id: str
     operation_type: OperationType
@@ -55,9 +55,9 @@ def has_ended(facts: Sequence[StoredFact]) -> bool:
 class Outcomes:
     """Outcomes of operations, whichever process has them."""
 
-    def __init__(self, store: OutcomeStore, sizes: Sizes, live: LiveFeed) -> None:
+    def __init__(self, store: OutcomeStore, payloads: Payloads, live: LiveFeed) -> None:
         self._store = store
-        self._sizes = sizes
+        self._payloads = payloads
         self._live = live
 
     async def of(self, event_id: str) -> Outcome:
@@ -69,12 +69,12 @@ class Outcomes:
         last = facts[-1]
         header: dict[str, Any] = from_json(last.header)
         kind = Kind(header["kind"])
-        outputs = await self._sizes.part(last, "outputs") if kind is Kind.SUCCEEDED else None
+        outputs = await self._payloads.part(last, "outputs") if kind is Kind.SUCCEEDED else None
         failure, waiting_for = None, None
         if kind not in TERMINAL:
             waiting_for = await self.waiting_for(header["event_id"])
         elif kind is not Kind.SUCCEEDED:
-            error: dict[str, Any] = await self._sizes.part(last, "error") or {}
+            error: dict[str, Any] = await self._payloads.part(last, "error") or {}
             message, retryable = error.get("message", ""), error.get("retryable", False)
             failure = Failure(type=header.get("error_type", kind.value), message=message, retryable=retryable)
         return Outcome(
@@ -87,7 +87,7 @@ class Outcomes:
             failure=failure,
             duration_ms=header.get("duration_ms"),
             usage=header.get("usage"),
-            # The fact that ends it may say so where the one that opened it did not, and the other way round.
+            # Either fact, the one that opened it or the one that ended it, may say so.
             is_tainted=any("tainted" in from_json(fact.header) for fact in facts),
             waiting_for=waiting_for or (),
         )

@@ -1,4 +1,4 @@
-"""What nobody asks for and must happen: orphaned operations are handed on or get their end, what has expired is swept.
+"""Recovery after a lost process, and sweeps: orphaned operations are handed over or closed, expired data is deleted.
 
 An operation whose process is gone goes on in another if it parks: from its snapshot and from the record, on which its
 nested calls are. Any other is closed as `interrupted` and never run again: what it did to the world is not known.
@@ -14,7 +14,7 @@ from casekeeper.background import each
 from casekeeper.casefiles.casefile import Casefile, CasefileStore, EraseContents, GrantEndsAt, RemoveGrant
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
-from casekeeper.execution.others import Others
+from casekeeper.execution.detached import DetachedOperations
 from casekeeper.execution.runner import Ending
 from casekeeper.execution.trees import trees
 from casekeeper.identity.accounts import AccountStore, StoredAccount
@@ -35,17 +35,17 @@ _log = logging.getLogger("casekeeper.recovery")
 
 
 class Recovery:
-    """Hands on what a former process left open, or closes it."""
+    """Hands over operations that a lost process left open, or closes them."""
 
     def __init__(
         self,
         store: OpenOperations,
-        others: Others,
+        detached: DetachedOperations,
         *,
         owner: str,
     ) -> None:
         self._store = store
-        self._others = others
+        self._detached = detached
         self._owner = owner
 
     async def run(self) -> int:
@@ -55,7 +55,7 @@ class Recovery:
             await asyncio.gather(*(self._settle(tree) for tree in trees(orphans)))
             count += len(orphans)
         if count:
-            _log.warning("handed on or closed %d operations of a process that is gone", count)
+            _log.warning("handed over or closed %d operations of lost processes", count)
         return count
 
     async def _settle(self, tree: Sequence[OpenedOperation]) -> None:
@@ -63,10 +63,10 @@ class Recovery:
         closed = [orphan for orphan in tree if not _goes_on(orphan)]
         dead = {orphan.row.event_id for orphan in tree}
         # What parks inside what cannot go on could go on, but for nobody.
-        await self._others.end(closed, _PROCESS_GONE, dead=dead)
+        await self._detached.end(closed, _PROCESS_GONE, dead=dead)
         for orphan in tree:
             if _goes_on(orphan):
-                await self._others.hand_on(orphan)
+                await self._detached.hand_on(orphan)
 
 
 def _goes_on(orphan: OpenedOperation) -> bool:
@@ -74,7 +74,7 @@ def _goes_on(orphan: OpenedOperation) -> bool:
 
 
 class Expiry:
-    """Records that grants have ended. Their end itself needs nobody: expiry is judged on every use."""
+    """Records that grants have expired. The expiry itself is enforced on every use, without this."""
 
     def __init__(self, store: CasefileStore, accounts: AccountStore, commits: Commits, clock: Clock) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Going on with what waits: without a token, as the stored user, under the account, rights, policy and taint of this moment."""
+"""Resuming waiting operations: without a token, as the stored user, under their current account, rights, policy and taint."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,11 +22,11 @@ from casekeeper.errors import (
     Unavailable,
 )
 from casekeeper.execution.calls import Call, Parent, Started
+from casekeeper.execution.detached import DetachedOperations
 from casekeeper.execution.life import Life, OpenContext
-from casekeeper.execution.others import Others
 from casekeeper.execution.outcomes import OutcomeStore
+from casekeeper.execution.payloads import Payloads
 from casekeeper.execution.runner import Ending
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.taint import answer_taints
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.events import TERMINAL, Fact, Failure, Kind, StoredFact
@@ -34,7 +34,7 @@ from casekeeper.journal.operations import NOBODY, Held, OpenedOperation, Operati
 from casekeeper.journal.requests import Ask
 from casekeeper.operations.admitting import Admitting
 from casekeeper.operations.context import Resumed, RightsLost
-from casekeeper.operations.operation import Operation, OperationCall, Scope, call_of
+from casekeeper.operations.operation import Operation, OperationCall, OperationScope, call_of
 from casekeeper.sessions.manager import At, CasefileSessionManager
 
 # How soon it is looked again for what is missing here (an operation, a model's key, a newer casekeeper): after a quarter
@@ -48,7 +48,7 @@ Accounts = Callable[[str], Awaitable[Principal | None]]
 
 
 class ResumeStore(OutcomeStore, Protocol):
-    """What going on needs of the record."""
+    """What resuming reads of the record."""
 
     async def children(self, event_id: str) -> Sequence[StoredFact]:
         """All facts of the operations that this one called, by seq."""
@@ -56,11 +56,11 @@ class ResumeStore(OutcomeStore, Protocol):
 
 
 class _Missing(Exception):
-    """What the operation needs is not here; it may come."""
+    """What the operation needs is missing now, and may come back."""
 
 
 class _Unfit(Exception):
-    """It can never go on; `failure` says why."""
+    """It can never be resumed; `failure` says why."""
 
     def __init__(self, type_: str, message: str) -> None:
         self.failure = Failure(type=type_, message=message)
@@ -75,7 +75,7 @@ class _Recorded(NamedTuple):
 
 
 class Resuming:
-    """Takes up what waits."""
+    """Resumes waiting operations."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class Resuming:
         admitting: Admitting,
         accounts: Accounts,
         life: Life,
-        others: Others,
-        sizes: Sizes,
+        detached: DetachedOperations,
+        payloads: Payloads,
         store: ResumeStore,
         clock: Clock,
     ) -> None:
@@ -92,8 +92,8 @@ class Resuming:
         self._admitting = admitting
         self._accounts = accounts
         self._life = life
-        self._others = others
-        self._sizes = sizes
+        self._detached = detached
+        self._payloads = payloads
         self._store = store
         self._clock = clock
 
@@ -172,12 +172,12 @@ class Resuming:
 
     async def _recorded(self, opened: OpenedOperation) -> _Recorded:
         row, stored = opened.row, await self._store.operation(opened.row.event_id)
-        inputs: Any = await self._sizes.part(stored[0], "inputs")
+        inputs: Any = await self._payloads.part(stored[0], "inputs")
         try:
             call = call_of(row.operation_type, row.operation_name, inputs)
         except (ValueError, TypeError) as error:
             raise _Unfit("arguments_invalid", "What was asked for is not on the record any more.") from error
-        return _Recorded(await self._others.started_fact(opened), call)
+        return _Recorded(await self._detached.started_fact(opened), call)
 
     async def _resumed(self, opened: OpenedOperation, held: Held, operation: Operation) -> Resumed:
         attempt, snapshot = opened.row.attempt + 1, held.snapshot
@@ -185,7 +185,7 @@ class Resuming:
             return Resumed(attempt, None, operation.snapshot_version)
         if snapshot.version > operation.snapshot_version:
             raise _Missing("its snapshot is of a newer version than this server knows")
-        body = await self._sizes.of_snapshot(opened.row.casefile_id, snapshot)
+        body = await self._payloads.of_snapshot(opened.row.casefile_id, snapshot)
         if body is None:
             raise _Unfit("snapshot_lost", "What it was to go on from is lost.")
         return Resumed(attempt, body, snapshot.version)
@@ -196,7 +196,7 @@ class Resuming:
         """The operation with the taint that a lost process could not write down any more: its children tell."""
         if held.is_tainted or not held.crashes:
             return opened
-        scope = Scope(opened.row.casefile_id, opened.row.user_id)
+        scope = OperationScope(opened.row.casefile_id, opened.row.user_id)
         for fact in await self._store.children(opened.row.event_id):
             header = from_json(fact.header)
             if Kind(header["kind"]) not in TERMINAL:
@@ -223,14 +223,14 @@ class Resuming:
     async def _wait_on(self, opened: OpenedOperation, held: Held, why: str) -> None:
         row = opened.row
         name = f"{row.operation_type}/{row.operation_name}"
-        _log.warning("%s (%s) cannot go on here and waits: %s", row.event_id, name, why)
+        _log.warning("%s (%s) cannot be resumed in this process and waits on: %s", row.event_id, name, why)
         waiting_for = (WaitingFor("operation", name),)
         waited = self._clock() - held.since if held.since else timedelta()
         wait = min(max(waited / 4, SOONEST), LATEST)
-        await self._others.postpone(opened, replace(held, waiting_for=waiting_for), wait)
+        await self._detached.postpone(opened, replace(held, waiting_for=waiting_for), wait)
 
     async def _end(self, opened: OpenedOperation, kind: Kind, failure: Failure) -> None:
-        await self._others.end([opened], Ending(kind, failure=failure))
+        await self._detached.end([opened], Ending(kind, failure=failure))
 
     async def _end_with_its_parent(self, opened: OpenedOperation) -> None:
         parent = opened.row.parent

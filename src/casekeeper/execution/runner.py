@@ -90,7 +90,7 @@ class Running:
 
 
 class Runner:
-    """Knows what runs in this process.
+    """Runs the operations of this process and keeps track of them.
 
     It stops in three steps: `is_leaving` goes on as before, but wants no new callers; `is_draining` begins nothing new
     and lets what runs end; `is_ending` has interrupted what ran still.

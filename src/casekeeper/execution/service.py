@@ -1,4 +1,4 @@
-"""`SessionService`: the five verbs of sessions, a screen each at most."""
+"""`SessionService`: the five verbs of sessions."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -97,7 +97,7 @@ class SessionDetail(UnifiedSession):
 
 Streamed = StreamedFact | StreamedDelta | Executed | None
 Counted = Callable[[Sequence[Quota]], None]
-"""Is told where the rate limits stand once a call is counted; a repeat is not."""
+"""Called with the state of the rate limits once a call is counted; not called for a repeat."""
 
 
 class SessionService:

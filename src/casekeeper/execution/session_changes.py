@@ -1,4 +1,4 @@
-"""How sessions are opened and closed: under the permission of the moment, anew where that changed meanwhile."""
+"""Opening and closing sessions under the current permission, retried where that changed meanwhile."""
 
 from contextlib import suppress
 

@@ -14,8 +14,8 @@ from casekeeper.acl_feed import Scope
 from casekeeper.errors import OperationNotFound, StillRunning
 from casekeeper.execution.calls import Started
 from casekeeper.execution.outcomes import LOOK_S, Outcome, Outcomes, Status, has_ended
+from casekeeper.execution.payloads import Payloads
 from casekeeper.execution.runner import Runner
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.stopping import Stopping
 from casekeeper.identity.logins import Logins
 from casekeeper.identity.principal import Principal
@@ -116,7 +116,7 @@ class Operations:
         runner: Runner,
         stopping: Stopping,
         outcomes: Outcomes,
-        sizes: Sizes,
+        payloads: Payloads,
         logins: Logins,
     ) -> None:
         self._manager = manager
@@ -124,7 +124,7 @@ class Operations:
         self._runner = runner
         self._stopping = stopping
         self._outcomes = outcomes
-        self._sizes = sizes
+        self._payloads = payloads
         self._logins = logins
 
     async def get(self, caller: Principal, command: GetOperation) -> Executed:
@@ -193,7 +193,7 @@ class Operations:
         """
         _, facts = await self._reading.operation(caller, event_id)
         for fact in facts:
-            value = await self._sizes.part(fact, part)
+            value = await self._payloads.part(fact, part)
             if value is not None:
                 return to_json(value)
         raise OperationNotFound(event_id)

@@ -1,7 +1,7 @@
-"""Stopping: what becomes of running and waiting work when somebody wants it to end, or loses the right to it.
+"""Stopping operations, running or waiting: on request, or when their user loses the right to them.
 
-What runs here is told; what runs elsewhere is asked through the store, or notices by itself that its permission has changed;
-what waits belongs to nobody and is ended here, at once.
+Those that run here are stopped directly; those in other processes through the store, or when that process notices the changed
+permission; waiting ones have no owner and are ended here, at once.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from functools import partial
 from time import monotonic
 
 from casekeeper.acl import READ_ONLY, Role
-from casekeeper.acl_feed import ANY, Change, Receipt
+from casekeeper.acl_feed import ANY, Change, StopReport
 from casekeeper.background import Every, each
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.casefiles.freshness import LEASE_S
 from casekeeper.clock import Clock
 from casekeeper.errors import Unavailable
-from casekeeper.execution.others import Others
+from casekeeper.execution.detached import DetachedOperations
 from casekeeper.execution.runner import Ending, Runner
 from casekeeper.journal.commits import Commit, Commits
 from casekeeper.journal.events import Failure, Kind
@@ -35,7 +35,7 @@ from casekeeper.journal.operations import (
 from casekeeper.operations.admitting import Admitting
 
 JUDGED_EVERY = timedelta(milliseconds=500)
-"""How late the end of a grant is noticed, and a change that no push told of."""
+"""How late the end of a grant is noticed, and a change that no notification announced."""
 
 HEEDED_EVERY = timedelta(milliseconds=250)
 """How late a process notices that it was asked to stop something, while it runs anything at all."""
@@ -57,7 +57,7 @@ class Stopping:
         runner: Runner,
         store: OpenOperations,
         admitting: Admitting,
-        others: Others,
+        detached: DetachedOperations,
         commits: Commits,
         *,
         is_shared: bool,
@@ -66,13 +66,13 @@ class Stopping:
         self._runner = runner
         self._store = store
         self._admitting = admitting
-        self._others = others
+        self._detached = detached
         self._commits = commits
         self._is_shared = is_shared
 
     async def stop(
         self, reason: str, *, casefile_id: str | None = None, user_id: str | None = None, waits: bool = True
-    ) -> Receipt:
+    ) -> StopReport:
         """End what runs and waits, and see what becomes of what runs elsewhere.
 
         The change is committed, so nothing starts or goes on any more under the permission that is gone.
@@ -85,7 +85,7 @@ class Stopping:
 
     async def lowered(
         self, casefile_id: str, user_id: str, role: Role, tags: frozenset[str], *, waits: bool = True
-    ) -> Receipt:
+    ) -> StopReport:
         """See what becomes of the operations that a user's new role does not cover; every worker judges its own.
 
         Raises:
@@ -133,7 +133,7 @@ class Stopping:
             if opened.row.owner != NOBODY:
                 await self._ask(opened, reason)
             else:
-                await self._others.end([opened], _cancelled("cancelled", reason))
+                await self._detached.end([opened], _cancelled("cancelled", reason))
 
     async def session(self, session_id: str, reason: str) -> bool:
         """Ask all that is open in a session to end; whether anything was open still.
@@ -145,7 +145,7 @@ class Stopping:
         """
         found = await self._store.open_operations(session_id)
         waiting = [one for one in found if one.row.owner == NOBODY]
-        await self._others.end(waiting, _cancelled("cancelled", reason), waits=False)
+        await self._detached.end(waiting, _cancelled("cancelled", reason), waits=False)
         for one in found:
             if one.row.owner != NOBODY and one.stop is None:
                 await self.operation(one.row.event_id, reason)
@@ -169,7 +169,7 @@ class Stopping:
 
     async def _seen(
         self, reason: str, casefile_id: str | None, user_id: str | None, is_lost: _Judge, *, waits: bool
-    ) -> Receipt:
+    ) -> StopReport:
         began, ending = monotonic(), _cancelled("rights_lost", reason)
         waiting, running = await self._end_all_waiting(casefile_id, user_id, is_lost, ending)
         left = running
@@ -185,7 +185,7 @@ class Stopping:
         for event_id, owner in left.items():
             unconfirmed[owner] = (*unconfirmed.get(owner, ()), event_id)
         ended = [event_id for event_id in running if event_id not in left and event_id not in waiting]
-        return Receipt(tuple(ended), tuple(waiting[:_TOLD_MAX]), unconfirmed)
+        return StopReport(tuple(ended), tuple(waiting[:_TOLD_MAX]), unconfirmed)
 
     async def _end_all_waiting(
         self, casefile_id: str | None, user_id: str | None, is_lost: _Judge, ending: Ending
@@ -196,7 +196,7 @@ class Stopping:
             found = await self._store.open_of(casefile_id, user_id)
             lost = [one for one in found if await is_lost(one.row)]
             waiting = [one for one in lost if one.row.owner == NOBODY]
-            done = await self._others.end(waiting, ending, waits=False)
+            done = await self._detached.end(waiting, ending, waits=False)
             ended += done.ended
             # A page has what waits first; one that is full of it may have more behind it.
             if not done.ended or len(found) < _TOLD_MAX:

@@ -1,4 +1,4 @@
-"""The waker: every operation that waits goes on by it, whatever it waited for.
+"""The waker: resumes every waiting operation when it is due, whatever it waited for.
 
 What is due stands in the rows (`wake_at`), which any commit can change (`Wake`); a hint only makes it quicker. Several
 processes may find the same row: the commit that takes it up lets one of them have it.
@@ -30,7 +30,7 @@ _log = logging.getLogger("casekeeper.waking")
 
 
 class Takes(Protocol):
-    """What takes up waiting operations."""
+    """Resumes waiting operations."""
 
     async def resume(self, opened: OpenedOperation) -> Started | None:
         """Take one up; None where it is not."""
@@ -95,7 +95,7 @@ class Waker:
             self._hinted.set()
             if not ended.cancelled() and (error := ended.exception()):
                 self._failed[event_id] = monotonic()
-                _log.error("%s waits and cannot be taken up", event_id, exc_info=error)
+                _log.error("the waiting operation %s cannot be resumed", event_id, exc_info=error)
 
         task.add_done_callback(done)
 

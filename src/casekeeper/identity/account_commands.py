@@ -1,4 +1,4 @@
-"""What may be asked about accounts."""
+"""Commands on accounts."""
 
 from typing import Annotated
 

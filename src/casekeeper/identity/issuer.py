@@ -1,4 +1,4 @@
-"""An issuer outside, as the operators describe it: whose tokens are believed, and whose account they stand for."""
+"""An external issuer, as the operators configure it: which of its tokens are accepted, and for which accounts."""
 
 import ipaddress
 from typing import Annotated, Literal

@@ -22,7 +22,7 @@ _CURVES = {"EC": ("P-256", "P-384", "P-521"), "Ed25519": ("Ed25519",)}
 PublicKey = RSAKey | ECKey | OKPKey
 
 
-class Keys(Protocol):
+class KeyLookup(Protocol):
     """Where the key of a token is looked up."""
 
     async def find(self, kid: str | None) -> PublicKey | None:

@@ -1,4 +1,4 @@
-"""Tokens of issuers outside: who they say somebody is, and which account that is.
+"""Tokens of external issuers: verifying them, and finding the account of the person they name.
 
 Believed is what an issuer of the settings has signed, with a key of its own and an algorithm of its family, for this
 deployment, and for now (RFC 8725; OpenID Connect Core §3.1.3.7). Nothing that a token says about where its keys are
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from casekeeper.clock import Clock
 from casekeeper.errors import CredentialsRejected
 from casekeeper.identity.issuer import Family, Issuer
-from casekeeper.identity.issuer_keys import Keys, PublicKey
+from casekeeper.identity.issuer_keys import KeyLookup, PublicKey
 from casekeeper.identity.strict_json import loads_once
 from casekeeper.ids import UserId
 from casekeeper.values import value
@@ -92,7 +92,7 @@ class _WrongKey(_Unbelievable):
 class Issuers:
     """The issuers of the settings, by their exact names."""
 
-    def __init__(self, issuers: Iterable[tuple[Issuer, Keys]], clock: Clock) -> None:
+    def __init__(self, issuers: Iterable[tuple[Issuer, KeyLookup]], clock: Clock) -> None:
         self._issuers = {issuer.issuer: (issuer, keys) for issuer, keys in issuers}
         self._clock = clock
 

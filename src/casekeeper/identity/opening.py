@@ -1,4 +1,4 @@
-"""Opens the room WHO: accounts, what shows that somebody is one, and the operator of the first start."""
+"""Opens the room WHO: accounts, their credentials, and the operator of the first start."""
 
 import secrets
 from collections.abc import Sequence

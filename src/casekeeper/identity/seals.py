@@ -1,4 +1,4 @@
-"""What is given to a browser to keep, and comes back unread and unchanged.
+"""Sealed values: encrypted and authenticated, for a browser to keep and send back.
 
 The deployment's secret is in a file that all its processes share, so any of them opens what another has sealed.
 """

@@ -1,1 +1,1 @@
-"""RECORD: what happened, append-only, gapless and verifiable (SPEC §8)."""
+"""RECORD: what happened, append-only, gapless and verifiable (docs/record-format.md)."""

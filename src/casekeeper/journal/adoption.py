@@ -1,4 +1,4 @@
-"""Taking over a chain that another store wrote: same numbers, hashes, salts and bytes.
+"""Importing a chain that another store wrote, with the same numbers, hashes, salts and bytes.
 
 A line is judged when it is read: it must follow from the one before it. What the store adopts must follow from what
 the store has, which `ChainEndsAt` says.

@@ -18,7 +18,7 @@ SALT_BYTES = 16
 
 
 def new_salt() -> bytes:
-    """Sixteen random bytes, one salt a fact, so that equal payloads cannot be told to be equal."""
+    """Sixteen random bytes, one salt a fact, so that equal payloads cannot be recognized as equal."""
     return random_bytes(SALT_BYTES)
 
 

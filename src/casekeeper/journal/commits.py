@@ -1,4 +1,4 @@
-"""The one write path: a `Commit` of facts, conditions and records, atomic in every store (SPEC §8).
+"""The one write path: a `Commit` of facts, conditions and records, atomic in every store (docs/decisions/0001).
 
 Rooms declare their conditions and records as small dataclasses; a store knows how to look up what a condition
 asks and how to write a record. The rule itself (when is what was found a refusal?) stays with the condition.

@@ -175,7 +175,7 @@ _WHERE_THERE_IS_ONE = (
 
 
 def fact_of(header: Mapping[str, Any], payload: Payload) -> Fact:
-    """The fact that a header tells of.
+    """The fact that a header describes.
 
     Raises:
         KeyError, TypeError, ValueError: It is no header of a kind known here.

@@ -1,5 +1,5 @@
-"""Following a record live. News of facts only means "read again": what is read comes from the store, so nothing is
-lost or doubled whatever happens to the news. Deltas (progress, pieces of an answer) are passed on, never kept.
+"""Following a record live. A notification only means "read again": facts are read from the store, so none is
+lost or doubled whatever happens to notifications. Deltas (progress, pieces of an answer) are passed on, never kept.
 """
 
 import asyncio

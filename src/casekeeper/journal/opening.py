@@ -1,4 +1,4 @@
-"""What every room that changes something works with."""
+"""The journal, as every room that changes something uses it."""
 
 from casekeeper.clock import Clock
 from casekeeper.journal.commits import Commits
@@ -10,7 +10,7 @@ from casekeeper.values import value
 
 @value
 class Journal:
-    """Where it writes and which repeats it answers, how it pages, what time it is, and who hears of facts at once."""
+    """Commits, repeated requests, cursors of pages, the clock, and live notifications of new facts."""
 
     commits: Commits
     requests: Requests

@@ -196,7 +196,7 @@ class OpenOperation(Record):
 
 @value
 class OperationIsOpen(Condition):
-    """The operation has not ended, whoever has it."""
+    """The operation has not ended, whichever process runs it."""
 
     operation: OperationRef
 

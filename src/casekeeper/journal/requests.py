@@ -1,4 +1,4 @@
-"""Safe repeats: a `request_id` is claimed in the commit that does the work, and never runs twice.
+"""Idempotency: a `request_id` is claimed in the commit that does the work, and never runs twice.
 
 What is kept is the id of what the call made, so a replay answers the present state; answers, tokens and secrets
 are never stored. Key = hash(user, route, request id), at the top level of the store: the session may not exist yet.
@@ -148,7 +148,7 @@ class ReleaseClaim(Record):
         return ()
 
 
-class Claims(Protocol):
+class ClaimStore(Protocol):
     """Claims as a store keeps them."""
 
     async def claimed(self, key: str, now: datetime) -> tuple[str, str] | None:
@@ -159,7 +159,7 @@ class Claims(Protocol):
 class Requests:
     """Runs a call once per request id and answers its repeats from what it made."""
 
-    def __init__(self, claims: Claims, clock: Clock) -> None:
+    def __init__(self, claims: ClaimStore, clock: Clock) -> None:
         self._claims = claims
         self._clock = clock
 

@@ -1,4 +1,4 @@
-"""What was committed, in order, casefile by casefile: the source of live views, webhooks, analytics and the like.
+"""The tail: each casefile's facts in commit order, the source of live views, webhooks, analytics and the like.
 
 The store writes it together with the facts, so no room can forget to. A consumer keeps a position and reads on from it;
 after a crash it reads again what it had not recorded as done, and nothing else. How each store keeps the order is in

@@ -1,7 +1,7 @@
 """The shelf: small JSON things of any kind, each about a casefile or an account, with a state, a version, a due time.
 
 A kind is a word and what its room keeps in the body (an approval, a webhook, a schedule …): no store learns of it. A room
-writes its things by `Put` and `Drop`, in one commit with the facts that tell of them, and reads them by `Things`.
+writes its things by `Put` and `Drop`, in one commit with the facts that record them, and reads them by `Things`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""WHAT: which operation a call names, whether it is let in, and the proof of that.
+"""WHAT: which operation a call names, whether it is admitted, and the proof of that.
 
 Only this module makes an `Admitted`. Whatever starts an operation takes one, and whatever looks at a running one again asks
 it: so what was approved stays approved, and what is tainted stays tainted, wherever it is judged.
@@ -12,7 +12,7 @@ from casekeeper.acl import READ_ONLY, Role
 from casekeeper.casefiles.access import Access
 from casekeeper.errors import ApprovalNeeded, PolicyDenies, RoleTooLow
 from casekeeper.journal.operations import OpenOperation
-from casekeeper.operations.operation import Operation, OperationCall, Scope
+from casekeeper.operations.operation import Operation, OperationCall, OperationScope
 from casekeeper.operations.policy import Decision, Policy, Ruling
 from casekeeper.operations.registry import Registry
 from casekeeper.values import value
@@ -127,13 +127,13 @@ class Admitting:
         Raises:
             StoreUnavailable: It is not known whether it has.
         """
-        scope = Scope(row.casefile_id, row.user_id)
+        scope = OperationScope(row.casefile_id, row.user_id)
         return await self.registry.named(row.operation_type, row.operation_name, scope)
 
 
-def scope_of(access: Access) -> Scope:
+def scope_of(access: Access) -> OperationScope:
     """Where operations are looked for under this access."""
-    return Scope(access.casefile_id, access.caller.user_id)
+    return OperationScope(access.casefile_id, access.caller.user_id)
 
 
 def _refusal(

@@ -175,14 +175,14 @@ class Operation(Protocol):
 
 
 @value
-class Scope:
+class OperationScope:
     """For whom and where operations are looked for; both None: those that are everywhere and for everybody."""
 
     casefile_id: str | None = None
     user_id: str | None = None
 
 
-EVERYWHERE = Scope()
+EVERYWHERE = OperationScope()
 
 
 class OperationSource(Protocol):
@@ -201,7 +201,7 @@ class OperationSource(Protocol):
         """The names of all operations that there will be while the server runs; None where that cannot be said."""
         ...
 
-    async def find(self, name: str, scope: Scope) -> Operation | None:
+    async def find(self, name: str, scope: OperationScope) -> Operation | None:
         """The operation of this name.
 
         Raises:
@@ -209,7 +209,7 @@ class OperationSource(Protocol):
         """
         ...
 
-    async def catalogue(self, scope: Scope) -> Sequence[Operation]:
+    async def catalogue(self, scope: OperationScope) -> Sequence[Operation]:
         """All operations of the scope, by name.
 
         Raises:

@@ -1,4 +1,4 @@
-"""WHAT as a table: what becomes of a call, by role × effects × approved × tainted × classification.
+"""WHAT as a table: whether a call is admitted, by role × effects × approved × tainted × classification.
 
 Three rules make the table, in this order, and nothing else decides:
 

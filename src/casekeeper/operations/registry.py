@@ -12,8 +12,8 @@ from casekeeper.operations.operation import (
     CatalogEntry,
     Operation,
     OperationCall,
+    OperationScope,
     OperationSource,
-    Scope,
 )
 from casekeeper.operations.tools import Tool
 
@@ -61,11 +61,11 @@ class ToolRegistry(Mapping[str, Tool]):
         """The names of all tools."""
         return self._tools.keys()
 
-    async def find(self, name: str, scope: Scope = EVERYWHERE) -> Tool | None:
+    async def find(self, name: str, scope: OperationScope = EVERYWHERE) -> Tool | None:
         """The tool of this name, which is the same everywhere."""
         return self._tools.get(name)
 
-    async def catalogue(self, scope: Scope = EVERYWHERE) -> Sequence[Tool]:
+    async def catalogue(self, scope: OperationScope = EVERYWHERE) -> Sequence[Tool]:
         """All tools, by name."""
         return [self[name] for name in self]
 
@@ -105,7 +105,7 @@ class Registry:
         """By kind, the names of all operations that there will be while the server runs; None where there may be more."""
         return {type_: source.names for type_, source in self._sources.items()}
 
-    async def find(self, call: OperationCall, scope: Scope) -> Operation:
+    async def find(self, call: OperationCall, scope: OperationScope) -> Operation:
         """The operation that a call names.
 
         Raises:
@@ -120,7 +120,7 @@ class Registry:
             )
         return operation
 
-    async def named(self, type_: OperationType, name: str, scope: Scope) -> Operation | None:
+    async def named(self, type_: OperationType, name: str, scope: OperationScope) -> Operation | None:
         """The operation of this name, if there is one.
 
         Raises:
@@ -129,7 +129,7 @@ class Registry:
         source = self._sources.get(type_)
         return await source.find(name, scope) if source else None
 
-    async def catalogue(self, scope: Scope = EVERYWHERE) -> list[CatalogEntry]:
+    async def catalogue(self, scope: OperationScope = EVERYWHERE) -> list[CatalogEntry]:
         """All operations of the scope: by kind, then by name.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Text that strangers wrote, made safe to keep and to show. Also: calls into libraries that such text may break."""
+"""Untrusted text, made safe to store and to show. Also: calls into libraries that such text may break."""
 
 import codecs
 import re

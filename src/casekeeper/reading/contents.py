@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 from casekeeper.reading.archives import BROKEN, DEPTH_MAX, NO_FILE, Budget, TooMuch, entries, path_of
 from casekeeper.reading.clean import line_of
 from casekeeper.reading.extraction import Extracted, extract
-from casekeeper.reading.kinds import HEAD_BYTES, kind_of, lie_of
+from casekeeper.reading.file_kinds import HEAD_BYTES, kind_of, lie_of
 from casekeeper.reading.mail import Mail, UnreadableMail, opened, parse_mail
 from casekeeper.reading.mail_parts import decoded, is_text, leaves, name_of
 from casekeeper.reading.mailbox import Parsed, read_mailbox

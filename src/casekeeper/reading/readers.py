@@ -1,4 +1,4 @@
-"""Looks into uploads by processes that can be killed. One that ends, hangs or grows is replaced; nothing is lost by it."""
+"""Reads uploads in processes that can be killed. One that ends, hangs or grows is replaced; nothing is lost by it."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The process that looks into what strangers wrote: `python -m casekeeper.reading.worker SPOOL`.
+"""The process that reads untrusted files: `python -m casekeeper.reading.worker SPOOL`.
 
 It takes jobs on its standard input, a socket: a JSON object with the file's descriptor beside it. It answers with
 frames: four bytes of length, a JSON header, and the raw bytes, whose number the header says. It imports little, knows

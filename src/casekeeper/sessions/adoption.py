@@ -1,4 +1,4 @@
-"""Taking over a session that another store wrote."""
+"""Importing a session that another store wrote."""
 
 from collections.abc import Sequence
 from typing import Any

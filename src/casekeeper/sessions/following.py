@@ -1,4 +1,4 @@
-"""Following a session live: what is on record, then what comes.
+"""Following a session live: first the facts that are on the record, then new ones as they come.
 
 A follower reads the store when facts were written, not for progress; the reader's permission is checked before anything
 is sent. It learns of facts from the commit that wrote them, from other processes through Redis where there is one, and
@@ -16,7 +16,13 @@ from casekeeper.errors import Refused
 from casekeeper.journal.events import StoredFact
 from casekeeper.journal.feed import LiveFeed, Watch
 from casekeeper.sessions.manager import CasefileSessionManager, SessionContext
-from casekeeper.sessions.streamed import Order, StreamedBreak, StreamedDelta, StreamedFact, StreamedRefusal
+from casekeeper.sessions.streamed import (
+    DeltaMerge,
+    StreamedBreak,
+    StreamedDelta,
+    StreamedFact,
+    StreamedRefusal,
+)
 
 HEARTBEAT = timedelta(seconds=15)
 POLL = timedelta(milliseconds=500)
@@ -56,7 +62,7 @@ class Following:
         until: Callable[[], bool] | None,
     ) -> AsyncGenerator[Streamed]:
         """See `Reading.follow`."""
-        order, is_over, clock = Order(), False, asyncio.get_running_loop().time
+        order, is_over, clock = DeltaMerge(), False, asyncio.get_running_loop().time
         session_id, every_s = context.session.session_id, heartbeat.total_seconds()
         with nullcontext(watched) if watched else self._live.watch(session_id) as watch:
             watch.has_news, watch.seen, due_s = True, after, clock() + every_s

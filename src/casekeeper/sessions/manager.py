@@ -1,4 +1,4 @@
-"""WHERE for sessions: may this caller do that in this session, or in a new one of this casefile?"""
+"""The check WHERE for sessions: may this caller do this in this session, or in a new one of this casefile?"""
 
 from datetime import datetime, timedelta
 from enum import Enum
@@ -46,7 +46,7 @@ class Purpose(Enum):
 
 
 class Place(Protocol):
-    """Where a call wants to happen: a session, or a casefile, or both."""
+    """What a call is addressed to: a session, a casefile, or both."""
 
     @property
     def session_id(self) -> str | None: ...

@@ -34,7 +34,7 @@ class Recording:
         return self.of_session(context.access.casefile_id, session_id)
 
     async def of_session(self, casefile_id: str, session_id: str) -> AsyncIterator[bytes]:
-        """The lines without a check, for whoever holds the data directory."""
+        """The lines, without an access check, for commands that work on the data directory."""
         after = 0
         while rows := await self._store.record(session_id, after, _PAGE):
             after = rows[-1][0]

@@ -1,4 +1,4 @@
-"""The session: what it is, what may be asked of it, and what a store keeps of it (SPEC §4)."""
+"""The session: what it is, what may be asked of it, and what a store keeps of it."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, field

@@ -1,4 +1,4 @@
-"""A session in figures."""
+"""Statistics of a session."""
 
 from collections.abc import Sequence
 

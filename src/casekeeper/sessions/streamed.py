@@ -1,4 +1,4 @@
-"""What followers of a record are sent."""
+"""The items of a stream that follows a record."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ class StreamedBreak:
 
 @value
 class StreamedRefusal:
-    """The stream ends, because its reader is let in no more: what any other call would be answered now."""
+    """The stream ends because its reader lost access; carries the error that any other call would get now."""
 
     error: Refused
 
@@ -48,7 +48,7 @@ class StreamedRefusal:
 _ENDED_KEPT = 200
 
 
-class Order:
+class DeltaMerge:
     """Puts deltas among the facts: each behind the start of its operation and before its end."""
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Stores: what the rooms' protocols promise, kept on disk."""
+"""Stores: the databases behind the rooms' protocols."""

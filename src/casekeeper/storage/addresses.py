@@ -1,4 +1,4 @@
-"""What the settings may say of where things are: the store, blobs, Redis. Nothing is opened, and no library is loaded."""
+"""Checks the addresses in the settings: of the store, blobs and Redis. Opens nothing and loads no library."""
 
 import re
 from importlib.util import find_spec

@@ -8,11 +8,11 @@ from pathlib import Path
 from casekeeper.acl_feed import Change
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.addresses import store_parts
+from casekeeper.storage.executors import in_thread
 from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.sql.migrating import NEWEST
 from casekeeper.storage.sqlite.opening import open_embedded, usable
 from casekeeper.storage.store import Storage, nobody
-from casekeeper.storage.threads import in_thread
 
 
 @asynccontextmanager

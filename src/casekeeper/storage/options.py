@@ -1,4 +1,4 @@
-"""How much time and how many connections a store gets, and where its files are."""
+"""Options of stores: timeouts, connections, and where their files are."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +8,7 @@ from casekeeper.values import value
 
 @value
 class StoreLimits:
-    """For a store that is a server of its own."""
+    """Limits for a store that is a separate server."""
 
     connections: int = 10
     connect: timedelta = timedelta(seconds=5)

@@ -1,4 +1,4 @@
-"""What an address of a Redis may say; the library takes more, passes over some mistakes, and finds others only later."""
+"""Checks the address of a Redis more strictly than its library, which ignores some mistakes and finds others only later."""
 
 import re
 import ssl

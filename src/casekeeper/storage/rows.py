@@ -1,4 +1,4 @@
-"""Entities as rows, the same in every store: which columns or fields they have and what is in them, both ways.
+"""Mapping of entities to rows and back, the same in every store: which columns or fields there are and what they hold.
 
 `…_row` makes a row of an entity, `…_of` an entity of the row's values in the order of the names. The values of a row are
 None, bool, int, str and bytes; lists and dictionaries are JSON. A store may keep truth as 0 or 1 and JSON as text or

@@ -1,4 +1,4 @@
-"""What every store gives the rooms: the protocols that they declare, put together."""
+"""What every store must provide: the protocols that the rooms declare, put together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,11 +12,11 @@ from casekeeper.agents.agent import Conversations
 from casekeeper.casefiles.casefile import CasefileStore
 from casekeeper.documents.blobs import BlobStore
 from casekeeper.documents.document import DocumentStore
-from casekeeper.documents.search import Search
+from casekeeper.documents.search import SearchStore
 from casekeeper.execution.resuming import ResumeStore
 from casekeeper.identity.credentials import CredentialStore
 from casekeeper.journal.commits import Commits
-from casekeeper.journal.requests import Claims
+from casekeeper.journal.requests import ClaimStore
 from casekeeper.journal.tail import Tail
 from casekeeper.journal.things import Things
 from casekeeper.sessions.reading import EventStore
@@ -26,7 +26,7 @@ from casekeeper.values import value
 
 
 class Writing(Commits, Protocol):
-    """Where commits go, and whether it takes any."""
+    """Takes commits, and says whether it can."""
 
     @property
     def is_writable(self) -> bool:
@@ -34,12 +34,12 @@ class Writing(Commits, Protocol):
         ...
 
 
-class Identities(CredentialStore, AclFeed, Claims, Protocol):
+class Identities(CredentialStore, AclFeed, ClaimStore, Protocol):
     """Accounts, credentials, the permission feed and claims."""
 
 
-class Events(EventStore, ResumeStore, RecordStore, Conversations, Protocol):
-    """The record, as each of its readers sees it."""
+class EventReaders(EventStore, ResumeStore, RecordStore, Conversations, Protocol):
+    """Reading the record."""
 
 
 async def _always() -> bool:
@@ -52,16 +52,16 @@ async def _nothing() -> None:
 
 @value
 class Storage:
-    """All that the rooms need of the store."""
+    """An open store, as the rooms use it."""
 
     commits: Writing
     accounts: Identities
     casefiles: CasefileStore
     sessions: SessionStore
-    events: Events
+    events: EventReaders
     tail: Tail
     documents: DocumentStore
-    search: Search
+    search: SearchStore
     things: Things
     blobs: BlobStore
     directory: Path
@@ -69,7 +69,7 @@ class Storage:
     is_shared: bool = False
     """Whether other processes may be at work in it."""
     is_our_turn: Callable[[], Awaitable[bool]] = _always
-    """Whether it is this process that sweeps; when it is gone, the next that asks is told so.
+    """Whether it is this process that sweeps; when it is lost, the next process that asks takes its turn.
 
     Raises StoreUnavailable.
     """

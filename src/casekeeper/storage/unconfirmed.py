@@ -1,4 +1,4 @@
-"""Writes that an outage left unconfirmed: operations that began, or were taken up again, in a commit whose answer was lost.
+"""Unconfirmed writes: operations that were started or resumed by a commit whose acknowledgement was lost in an outage.
 
 Such an operation may be on the record as running, owned by this process, while nobody runs it: although its process lives
 it has to be treated like one whose process is gone.
@@ -29,7 +29,7 @@ class Unconfirmed:
 
     def __init__(self) -> None:
         self.arose = asyncio.Event()
-        """Set when there is a new one: whoever looks for orphans should do so soon, and clears it."""
+        """Set when there is a new one: the search for orphans should run soon, and clears it."""
         self._taken: dict[str, _Taken] = {}
         self._since_s: dict[str, float] = {}
 

@@ -1,4 +1,4 @@
-"""The one table of verbs: what can be asked of casekeeper, as data.
+"""The one table of verbs: every call that casekeeper offers, as data.
 
 The doors bind a verb to the method that does it, the SDK sends its command and reads its result, `docs/api.md` and the
 tests list it. A new verb is a row beside its noun, and a method in a room. Commands and results are named as text and loaded

@@ -1,4 +1,4 @@
-"""What a row of the table of verbs says."""
+"""A row of the table of verbs."""
 
 from collections.abc import Mapping
 from dataclasses import field

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from casekeeper.acl import Action, Role
 from casekeeper.casefiles.casefile import CasefileView
-from casekeeper.casefiles.changing import Changing, Decision, Present
+from casekeeper.casefiles.changing import Changing, PlannedChange, Present
 from casekeeper.casefiles.commands import DeleteTheCasefile, UpdateCasefile
 from casekeeper.errors import CasefileNotFound, RoleTooLow, StaleVersion, StoreUnavailable
 from casekeeper.identity.account_commands import DeactivateAccount
 from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
-from casekeeper.journal.requests import Claims, Requests
+from casekeeper.journal.requests import ClaimStore, Requests
 from tests.unit.support import ANNA, BEN, CARA, ROOT, House
 
 Happens = Callable[[Commit], Awaitable[None]]
@@ -203,7 +203,7 @@ async def test_a_repeat_answers_with_what_is_there_now(house: House, anna: Princ
 class Interrupted:
     """The store's claims; after the first look at them something else happens."""
 
-    behind: Claims
+    behind: ClaimStore
     then: Callable[[], Awaitable[Any]]
     looks: int = 0
 
@@ -223,7 +223,7 @@ async def test_of_two_same_requests_at_once_the_second_answers_like_a_repeat_tho
     requests = Requests(claims, house.clock)
     changing = Changing(house.gate, house.storage.casefiles, house.commits, requests, house.clock)
 
-    async def decide(_: Present) -> Decision:
+    async def decide(_: Present) -> PlannedChange:
         raise AssertionError("the casefile is gone")
 
     async def answer(casefile_id: str) -> str:

@@ -272,7 +272,7 @@ async def test_an_operation_that_somebody_else_ended_is_not_ended_twice(
     house: House, anna: Principal, casefile: CasefileView
 ):
     started = await house.start(anna, At(casefile_id=casefile.casefile_id), "sleepy", seconds=0.1)
-    await Recovery(house.storage.events, house.others, owner="another").run()
+    await Recovery(house.storage.events, house.detached, owner="another").run()
 
     await asyncio.wait_for(started.running.ended, 5)
 

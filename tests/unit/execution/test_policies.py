@@ -20,7 +20,14 @@ from casekeeper.identity.principal import Principal
 from casekeeper.journal.commits import Commit
 from casekeeper.journal.events import OperationType
 from casekeeper.operations.context import MDSContext, NestedFailed
-from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, Scope, ToolCall
+from casekeeper.operations.operation import (
+    AgentCall,
+    CatalogEntry,
+    Finished,
+    Operation,
+    OperationScope,
+    ToolCall,
+)
 from casekeeper.operations.policy import Policy, read_rules
 from casekeeper.operations.tools import tool
 from casekeeper.sessions.manager import At
@@ -84,10 +91,10 @@ class Agents:
     type: OperationType = "agent"
     names: Collection[str] = ()
 
-    async def find(self, name: str, scope: Scope) -> Operation | None:
+    async def find(self, name: str, scope: OperationScope) -> Operation | None:
         return Obedient() if name == Obedient.name else None
 
-    async def catalogue(self, scope: Scope) -> Sequence[Operation]:
+    async def catalogue(self, scope: OperationScope) -> Sequence[Operation]:
         return [Obedient()]
 
 

@@ -41,7 +41,7 @@ def happens(work: Callable[[], Awaitable[object]]) -> Callable[[Commit], Awaitab
 
 
 def recovery(house: House, owner: str = "the next process") -> Recovery:
-    return Recovery(house.storage.events, house.others, owner=owner)
+    return Recovery(house.storage.events, house.detached, owner=owner)
 
 
 async def orphaned(house: House, anna: Principal, casefile: CasefileView) -> str:

@@ -1,4 +1,4 @@
-"""The table of WHAT against the book: SPEC §5 and §7, and `docs/policies.md`, put into words a second time here."""
+"""The policy's table against the rules of `docs/policies.md`, written out a second time here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def subsets(items: Sequence[Any]) -> list[frozenset[Any]]:
 
 
 def may_by_role(ask: Asked) -> bool:
-    """SPEC §5: a viewer runs `read`, an editor `write` and `external` as well; only admins destroy."""
+    """A viewer runs `read`, an editor `write` and `external` as well; only admins destroy."""
     if ask.role == "public":
         return False
     if ask.role == "viewer":

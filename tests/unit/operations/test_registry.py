@@ -9,7 +9,7 @@ from casekeeper.errors import ArgumentsInvalid
 from casekeeper.identity.principal import Principal
 from casekeeper.kinds import KINDS, OperationType
 from casekeeper.operations.context import MDSContext
-from casekeeper.operations.operation import EVERYWHERE, AgentCall, Scope, ToolCall, call_of
+from casekeeper.operations.operation import EVERYWHERE, AgentCall, OperationScope, ToolCall, call_of
 from casekeeper.operations.registry import (
     DuplicateTool,
     Registry,
@@ -101,10 +101,10 @@ class Local:
         self.casefile_id = casefile_id
         self.tools = list[Tool]()
 
-    async def find(self, name: str, scope: Scope) -> Tool | None:
+    async def find(self, name: str, scope: OperationScope) -> Tool | None:
         return next((tool for tool in await self.catalogue(scope) if tool.name == name), None)
 
-    async def catalogue(self, scope: Scope) -> Sequence[Tool]:
+    async def catalogue(self, scope: OperationScope) -> Sequence[Tool]:
         return self.tools if scope.casefile_id == self.casefile_id else []
 
 
@@ -113,9 +113,9 @@ async def test_an_operation_of_one_casefile_is_found_and_listed_only_there():
     registry, call = Registry([local]), ToolCall(operation_type="tool", tool_name="echo")
     local.tools.append(echo)
 
-    assert await registry.find(call, Scope("cf_here", "sam@example.com")) is echo
-    assert [entry.name for entry in await registry.catalogue(Scope("cf_here"))] == ["echo"]
-    for elsewhere in (Scope("cf_there", "sam@example.com"), EVERYWHERE):
+    assert await registry.find(call, OperationScope("cf_here", "sam@example.com")) is echo
+    assert [entry.name for entry in await registry.catalogue(OperationScope("cf_here"))] == ["echo"]
+    for elsewhere in (OperationScope("cf_there", "sam@example.com"), EVERYWHERE):
         assert await registry.catalogue(elsewhere) == []
         with pytest.raises(ArgumentsInvalid):
             await registry.find(call, elsewhere)

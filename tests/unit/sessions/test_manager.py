@@ -22,7 +22,7 @@ from tests.unit.support import ANNA, BEN, CARA, DORA, NOW, House
 OK, HIDDEN, ROLE, PRIVATE, RESERVED = None, SessionNotFound, RoleTooLow, SessionPrivate, SessionReserved
 PURPOSES = (Purpose.READ, Purpose.EXECUTE, Purpose.CLOSE, Purpose.SUPERVISE)
 
-# SPEC §4, Isolation, written out: who may do what in whose session. Columns: read, execute, close, stop another's.
+# Isolation of sessions, written out: who may do what in whose session. Columns: read, execute, close, stop another's.
 TABLE: dict[tuple[str, str], tuple[type[Refused] | None, ...]] = {
     ("own private", "viewer"): (OK, OK, OK, ROLE),
     ("own private", "editor"): (OK, OK, OK, ROLE),

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy import inspect as inspected
 
 from casekeeper.documents.query_parser import parse_query
-from casekeeper.documents.search import Order, Place
+from casekeeper.documents.search import Order, PageStart
 from casekeeper.errors import DirectoryInUse, SchemaTooNew
 from casekeeper.storage.sql import schema
 from casekeeper.storage.sql.migrating import NEWEST
@@ -127,7 +127,7 @@ async def test_documents_of_the_first_schema_are_found_as_new_ones_are(tmp_path:
             "rfc822msgid:1@example.com pay",
         ):
             term = parse_query(query, datetime(2026, 1, 1, tzinfo=UTC))
-            [found] = await storage.search.search("cf_260301_abc123", term, Order.NEWEST, Place(), 10)
+            [found] = await storage.search.search("cf_260301_abc123", term, Order.NEWEST, PageStart(), 10)
 
             assert found.hit.recipients == ["bob@example.org"]
             assert (found.hit.thread_id, found.hit.cc) == ("17", ["law@example.net"])

@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from casekeeper.doors.http import browser, documents, monitor, openapi, sessions
-from casekeeper.doors.http.limits import SizeLimits
 from casekeeper.doors.http.problems import add_problem_handlers
+from casekeeper.doors.http.size_limits import SizeLimits
 from casekeeper.doors.http.verbs import verb_routes
 
 VERSION = "0.1.0"

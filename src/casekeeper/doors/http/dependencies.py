@@ -1,4 +1,4 @@
-"""What routes are given: the server's parts, the caller, and how a call is asked and answered."""
+"""The HTTP request as routes get it: the server's parts, the caller and the body; and the routes before and behind WHO."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Buckets: their addresses, and whether they can be used."""
+"""Buckets: their addresses, and the check that they can be used."""
 
 import asyncio
 import json

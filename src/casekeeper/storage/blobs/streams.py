@@ -1,4 +1,4 @@
-"""What every blob store does with names and streams."""
+"""Names and streams of blobs, shared by all blob stores."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, TypeVar, cast
 
 from casekeeper.errors import BodyTooLarge, StoreUnavailable
-from casekeeper.storage.threads import in_thread
+from casekeeper.storage.executors import in_thread
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.clock import Clock
-from casekeeper.execution.limits import Count, Shared
+from casekeeper.execution.rate_limits import Count, Shared
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.storage.addresses import check_redis

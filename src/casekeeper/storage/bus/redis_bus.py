@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from casekeeper.acl_feed import Change, Pushes
 from casekeeper.clock import Clock, utc_now
-from casekeeper.execution.limits import Count, Spent, Taken
+from casekeeper.execution.rate_limits import Count, Spent, Taken
 from casekeeper.journal.events import Sealed
 from casekeeper.journal.feed import LiveFeed
 from casekeeper.storage.redis_address import check
@@ -234,7 +234,7 @@ class RedisBus:
             # Less is most likely the way there; a number that changes at each return would move the minutes' borders.
             self.offset_s = offset_s if abs(offset_s) > _CONNECT_S else 0.0
             await subscription.subscribe(self._channel)
-            # Even where there is nothing to send: whoever asks first need not wait for the script to be loaded.
+            # Even where there is nothing to send: so the first caller does not wait for the script to be loaded.
             for at in range(0, max(1, len(counts)), _BATCH):
                 await self._send_counts(counts[at : at + _BATCH], 0, 0)
         if self._tried.is_set():

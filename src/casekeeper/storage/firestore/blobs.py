@@ -8,7 +8,7 @@ from casekeeper.clock import to_us, utc_now
 from casekeeper.errors import StoreUnavailable
 from casekeeper.storage.blobs.database import Content
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.client import Conflict, Firestore
+from casekeeper.storage.firestore.client import CommitConflict, Firestore
 from casekeeper.storage.firestore.messages import Query, StoredDocument, Write
 
 _PAGE = 100
@@ -47,7 +47,7 @@ class FirestoreParts:
                 writes.append(Write(leftover, found[leftover].version))
             try:
                 await self._store.commit(writes)
-            except Conflict:
+            except CommitConflict:
                 continue
             return
         raise StoreUnavailable("Others keep writing this blob; try again in a moment.")
@@ -92,7 +92,7 @@ class FirestoreParts:
                 await self._store.commit(
                     [Write(one.path, one.version), _leftover(_content(casefile_id, one), 0)]
                 )
-            except Conflict:  # replaced or forgotten just now
+            except CommitConflict:  # replaced or forgotten just now
                 continue
 
 

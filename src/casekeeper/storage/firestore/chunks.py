@@ -1,4 +1,4 @@
-"""What is too large for one document of Firestore, in pieces."""
+"""Values too large for one document of Firestore, split into several."""
 
 import json
 import zlib

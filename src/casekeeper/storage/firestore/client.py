@@ -1,4 +1,4 @@
-"""The way to Firestore: a few gRPC channels, deadlines on every call, and its errors in our words."""
+"""The client of Firestore: a few gRPC channels, a deadline on every call, errors translated into casekeeper's."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _CALL_S = 10.0
-# So long a read that fails is tried again; whoever asks gets a 503 then.
+# How long a failing read is retried before the caller gets a 503.
 _RETRY_S = 1.0
 _PATHS_MAX = 300
 _NOWHERE = "store/now"
@@ -48,7 +48,7 @@ _REJECTED = (_CODE.INVALID_ARGUMENT, _CODE.OUT_OF_RANGE)
 _log = logging.getLogger("casekeeper.firestore")
 
 
-class Conflict(Exception):
+class CommitConflict(Exception):
     """What a commit relied on has changed; nothing was written."""
 
 
@@ -128,7 +128,7 @@ class Firestore:
         except grpc.aio.AioRpcError as error:
             code = error.code()
             if code in _CONFLICTS:
-                raise Conflict(error.details()) from error
+                raise CommitConflict(error.details()) from error
             if code in _REJECTED:
                 raise Rejected(error.details()) from error
             raise StoreUnavailable(f"Firestore does not answer: {code.name.lower()}.") from error

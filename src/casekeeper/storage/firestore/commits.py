@@ -19,10 +19,10 @@ from casekeeper.errors import Overloaded, Refused, StoreUnavailable
 from casekeeper.journal.commits import Commit, ForgetExpired, Superseded
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.client import Conflict, Firestore, Rejected
+from casekeeper.storage.firestore.batch import judge, paths_of
+from casekeeper.storage.firestore.client import CommitConflict, Firestore, Rejected
 from casekeeper.storage.firestore.documents import put_contents
 from casekeeper.storage.firestore.facts import put_payloads
-from casekeeper.storage.firestore.judging import judge, paths_of
 from casekeeper.storage.firestore.queues import changes_permissions, is_fenced, queue_of, size_of
 from casekeeper.storage.firestore.timestamps import put_end_right, stamp_again
 from casekeeper.storage.firestore.view import KnownSessions, View
@@ -189,7 +189,7 @@ class FirestoreCommits:
                 if writes := view.writes():
                     made = await self._store.commit(writes)
                     await stamp_again(self._store, made, writes)
-            except Conflict:
+            except CommitConflict:
                 self.memory.forget(view.tails)
                 if monotonic() > ends:
                     raise StoreUnavailable("Others keep changing the same; try again.") from None

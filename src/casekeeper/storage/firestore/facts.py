@@ -12,7 +12,7 @@ from casekeeper.storage.firestore.chunks import INLINE_BYTES, chunks_of, put_chu
 from casekeeper.storage.firestore.client import Firestore
 from casekeeper.storage.firestore.messages import SERVER_TIME, Fields
 from casekeeper.storage.firestore.parts import Finds
-from casekeeper.storage.firestore.view import Tail, Totals, View, totals_to_bytes
+from casekeeper.storage.firestore.view import ChainEnd, Totals, View, totals_to_bytes
 from casekeeper.storage.rows import event_row, payload_row, totals_of
 
 # A fact carries the totals of its session: past so many names, further ones are counted together.
@@ -57,19 +57,19 @@ async def adopt(view: View, record: AdoptFacts, nonce: str) -> None:
         _append(view, adopted, await view.tail(record.casefile_id, record.session_id), nonce)
 
 
-def _append(view: View, one: Adopted, tail: Tail, nonce: str) -> None:
+def _append(view: View, one: Adopted, tail: ChainEnd, nonce: str) -> None:
     """Write a fact behind the session's tail, of which it becomes the newest."""
     fact, seq = one.fact, one.seq
     is_terminal = fact.kind in TERMINAL
     totals = _counted(tail.totals, fact) if is_terminal else tail.totals
     counted_seq = seq if is_terminal else tail.counted_seq
-    newest = Tail(seq, one.hash, max(fact.at_us, tail.last_us), totals, counted_seq)
+    newest = ChainEnd(seq, one.hash, max(fact.at_us, tail.last_us), totals, counted_seq)
     row = _row(fact, newest, one.header, nonce)
     view.create(at.event(fact.casefile_id, fact.session_id, seq), row)
     view.tails[fact.session_id] = newest
 
 
-def _row(fact: Fact, tail: Tail, header: bytes, nonce: str) -> Fields:
+def _row(fact: Fact, tail: ChainEnd, header: bytes, nonce: str) -> Fields:
     """A fact's fields, the newest of its session."""
     payload, is_terminal = fact.payload, fact.kind in TERMINAL
     is_large = payload.body is not None and len(payload.body) > INLINE_BYTES

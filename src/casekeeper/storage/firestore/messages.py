@@ -1,4 +1,4 @@
-"""What is said to Firestore: documents, queries and writes, to and from its protocol buffers.
+"""Firestore's messages: documents, queries and writes, to and from its protocol buffers.
 
 Values are those that need no thought: None, bool, int within 64 bits, str, bytes, lists of them, and `SERVER_TIME`. JSON
 of others is kept as bytes: Firestore takes neither nested arrays nor empty keys nor integers beyond 64 bits.

@@ -11,10 +11,11 @@ from casekeeper.acl_feed import Change
 from casekeeper.errors import SchemaTooNew
 from casekeeper.journal.events import Sealed
 from casekeeper.storage.blobs.opening import open_blobs
+from casekeeper.storage.executors import in_thread
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.blobs import FirestoreParts
 from casekeeper.storage.firestore.casefiles import FirestoreCasefiles
-from casekeeper.storage.firestore.client import Conflict, Firestore, open_channels
+from casekeeper.storage.firestore.client import CommitConflict, Firestore, open_channels
 from casekeeper.storage.firestore.commits import FirestoreCommits
 from casekeeper.storage.firestore.documents import FirestoreDocuments
 from casekeeper.storage.firestore.events import FirestoreEvents
@@ -30,7 +31,6 @@ from casekeeper.storage.options import StoreLimits
 from casekeeper.storage.sqlite.opening import migrate
 from casekeeper.storage.sqlite.store import SqliteStore
 from casekeeper.storage.store import Storage
-from casekeeper.storage.threads import in_thread
 
 _LAYOUT = 2
 _LAYOUT_PLACE = "store/layout"
@@ -117,7 +117,7 @@ async def _begin(store: Firestore) -> bool:
             f"The store's layout is {layout.fields['version']}; this casekeeper knows {_LAYOUT} at most."
         )
     if at.FEED_HEAD not in found or layout is None:
-        with suppress(Conflict):  # another process did it just now
+        with suppress(CommitConflict):  # another process did it just now
             await store.commit(
                 [
                     Write(_LAYOUT_PLACE, None, {"version": _LAYOUT, "began_with": _LAYOUT}),
@@ -127,7 +127,7 @@ async def _begin(store: Firestore) -> bool:
         return False
     began_with = layout.fields.get("began_with", 1)
     if layout.fields["version"] < _LAYOUT:
-        with suppress(Conflict):  # likewise
+        with suppress(CommitConflict):  # likewise
             newest = {"version": _LAYOUT, "began_with": began_with}
             await store.commit([Write(_LAYOUT_PLACE, layout.version, newest)])
     return began_with < 2

@@ -1,4 +1,4 @@
-"""Open operations in Firestore: how they begin, are parked, taken up, woken, asked to stop and end, how they are read."""
+"""Open operations in Firestore: how they are written, from start to end, and read."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What each concept has for a batch: how its conditions are judged and its records written, and what is read ahead."""
+"""What each concept gives to a batch: how to check its conditions, write its records, and prefetch what they need."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any

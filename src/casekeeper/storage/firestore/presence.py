@@ -1,4 +1,4 @@
-"""Which processes live, and which operations have lost theirs.
+"""Which processes are alive, and which operations belong to one that is not.
 
 A process says every few seconds that it lives. An operation whose process has not done so for long enough is an orphan;
 so is one whose start this process sent and got no answer to.
@@ -16,7 +16,7 @@ from casekeeper.clock import to_us
 from casekeeper.errors import StoreUnavailable
 from casekeeper.journal.operations import OpenedOperation
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.client import Conflict, Firestore
+from casekeeper.storage.firestore.client import CommitConflict, Firestore
 from casekeeper.storage.firestore.messages import SERVER_TIME, Fields, Instant, Query, Write
 from casekeeper.storage.rows import OPENED, opened_of, picked
 from casekeeper.storage.unconfirmed import Unconfirmed
@@ -68,7 +68,7 @@ class Workers:
         try:
             taken = Write(at.SWEEPER, found.version if found else None, {"owner": self._owner})
             await self._store.commit([taken])
-        except Conflict:
+        except CommitConflict:
             # Another was quicker.
             return False
         return True

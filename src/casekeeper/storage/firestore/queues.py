@@ -1,4 +1,4 @@
-"""Which commits wait in one queue, and how much of a write each takes."""
+"""Which commits share a queue, and how much of an atomic write each takes."""
 
 from collections.abc import Sequence
 

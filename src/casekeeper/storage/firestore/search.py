@@ -14,7 +14,7 @@ from casekeeper.casefiles.casefile import EraseContents
 from casekeeper.clock import from_us
 from casekeeper.documents.document import AddDocument, CasefileCounts, DeleteDocuments
 from casekeeper.documents.query import Term
-from casekeeper.documents.search import Facets, Order, Place, Ranked
+from casekeeper.documents.search import Facets, Order, PageStart, Ranked
 from casekeeper.journal.commits import Commit
 from casekeeper.storage.firestore import paths as at
 from casekeeper.storage.firestore.chunks import whole
@@ -48,7 +48,7 @@ class FirestoreSearch:
         self._known_until: dict[str, Instant] = {}
 
     async def search(
-        self, casefile_id: str, term: Term, order: Order, place: Place, limit: int
+        self, casefile_id: str, term: Term, order: Order, place: PageStart, limit: int
     ) -> Sequence[Ranked]:
         await self._catch_up(casefile_id)
         return await self._search.search(casefile_id, term, order, place, limit)

@@ -18,7 +18,7 @@ from casekeeper.storage.firestore.client import Firestore
 from casekeeper.storage.firestore.messages import Fields, Query
 from casekeeper.storage.firestore.parts import Ahead, Finds, Writes
 from casekeeper.storage.firestore.scans import chunks, walk
-from casekeeper.storage.firestore.view import KnownSessions, Tail, View, read_tail
+from casekeeper.storage.firestore.view import ChainEnd, KnownSessions, View, read_tail
 from casekeeper.storage.rows import SESSION, picked, record_session, session_of, session_row
 
 _PLACE = ("created_us", "session_id")
@@ -194,6 +194,6 @@ def _wanted(wanted: SessionFilter) -> Callable[[Fields], Awaitable[bool]]:
     return accept
 
 
-def _session(row: Fields, tail: Tail | None) -> UnifiedSession:
+def _session(row: Fields, tail: ChainEnd | None) -> UnifiedSession:
     head = (tail.last_us, tail.seq, tail.hash) if tail else (row["created_us"], 0, b"")
     return session_of((*picked(SESSION, row), *head))

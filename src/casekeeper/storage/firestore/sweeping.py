@@ -1,4 +1,4 @@
-"""What is too much for one write to Firestore: erasing a casefile's contents, forgetting what has expired.
+"""Deletions too large for one write to Firestore: the contents of deleted casefiles, and what has expired.
 
 Every part can be repeated, so a sweep that breaks off is ended by the next one.
 """
@@ -12,7 +12,7 @@ from casekeeper.clock import to_us
 from casekeeper.journal.commits import ForgetExpired
 from casekeeper.journal.things import Topic
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.client import Conflict, Firestore
+from casekeeper.storage.firestore.client import CommitConflict, Firestore
 from casekeeper.storage.firestore.messages import SERVER_TIME, Fields, Query, StoredDocument, Write
 from casekeeper.storage.firestore.search import FirestoreSearch
 from casekeeper.storage.firestore.timestamps import STAMPED, place_us
@@ -73,7 +73,7 @@ class FirestoreUpkeep:
 
     async def _forget(self, now_us: int) -> None:
         for collection in ("requests", "refresh_tokens"):
-            with suppress(Conflict):  # claimed anew: it has not expired
+            with suppress(CommitConflict):  # claimed anew: it has not expired
                 await self._delete(Query(collection, where=(("expires_us", "<", now_us),)))
 
     async def _delete(self, wanted: Query, *, is_blind: bool = False) -> None:

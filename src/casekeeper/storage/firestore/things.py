@@ -1,4 +1,4 @@
-"""Small things in Firestore: their documents, how a batch looks at them and writes them, and how they are read."""
+"""The shelf in Firestore: documents of small things, and how they are checked, written and read."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -14,7 +14,7 @@ from typing import Any
 
 from casekeeper.errors import StoreUnavailable
 from casekeeper.storage.firestore import paths as at
-from casekeeper.storage.firestore.client import Conflict, Firestore
+from casekeeper.storage.firestore.client import CommitConflict, Firestore
 from casekeeper.storage.firestore.messages import SERVER_TIME, Made, Query, StoredDocument, Write
 from casekeeper.storage.firestore.scans import all_of
 
@@ -102,7 +102,7 @@ async def _restamp(store: Firestore, facts: Sequence[tuple[str, Any]]) -> None:
             made = await store.commit(
                 [Write(path, version, fields, is_partial=True) for path, version in facts]
             )
-        except Conflict:
+        except CommitConflict:
             # Another process stamps some of them as well.
             found = await store.get(path for path, _ in facts)
             facts = [(one.path, one.version) for one in found.values() if is_late(one)]

@@ -25,7 +25,7 @@ Totals = dict[tuple[str, str, str], Counted]
 
 
 @value
-class Tail:
+class ChainEnd:
     """Where a session's chain stands; the totals are those of all operations that ended in it so far.
 
     `counted_seq` is the number of the fact that carries them, 0 if there is none. `is_late`: the newest fact
@@ -50,7 +50,7 @@ def totals_of(data: bytes) -> Totals:
     return {(t, n, k): (c, ms, tokens, cost) for t, n, k, c, ms, tokens, cost in json.loads(data)}
 
 
-async def read_tail(store: Firestore, casefile_id: str, session_id: str) -> Tail | None:
+async def read_tail(store: Firestore, casefile_id: str, session_id: str) -> ChainEnd | None:
     """The newest fact of a session."""
     parent = at.session(casefile_id, session_id)
     only = ("seq", "hash", "last_us", "totals", *STAMPED)
@@ -66,17 +66,17 @@ async def read_tail(store: Firestore, casefile_id: str, session_id: str) -> Tail
         carrier = await store.one(at.event(casefile_id, session_id, seq)) if seq else None
         carried = carrier.fields["totals"] if carrier else b"[]"
     totals, late = totals_of(carried), is_late(found[0])
-    return Tail(newest["seq"], newest["hash"], newest["last_us"], totals, seq, late)
+    return ChainEnd(newest["seq"], newest["hash"], newest["last_us"], totals, seq, late)
 
 
 @dataclass(slots=True)
 class KnownSessions:
     """What a process remembers of sessions. A wrong tail costs a try: the number it leads to is taken."""
 
-    tails: dict[str, Tail] = field(default_factory=dict[str, Tail])
+    tails: dict[str, ChainEnd] = field(default_factory=dict[str, ChainEnd])
     casefiles: dict[str, str] = field(default_factory=dict[str, str])
 
-    def keep(self, tails: dict[str, Tail]) -> None:
+    def keep(self, tails: dict[str, ChainEnd]) -> None:
         """Remember these tails; past some thousands, forget all others."""
         if len(self.tails) > _KEPT:
             self.tails.clear()
@@ -94,7 +94,7 @@ class View:
     def __init__(self, store: Firestore, memory: KnownSessions) -> None:
         self.store = store
         self.memory = memory
-        self.tails: dict[str, Tail] = {}
+        self.tails: dict[str, ChainEnd] = {}
         self.changes: list[Change] = []
         self.documents: list[AddDocument | DeleteDocuments] = []
         self._read: dict[str, StoredDocument | None] = {}
@@ -172,11 +172,11 @@ class View:
         casefile_id = await self.casefile_of(session_id)
         return await self.get(at.session(casefile_id, session_id)) if casefile_id else None
 
-    async def tail(self, casefile_id: str, session_id: str) -> Tail:
+    async def tail(self, casefile_id: str, session_id: str) -> ChainEnd:
         """Where a session's chain stands within the batch."""
         tail = self.tails.get(session_id) or self.memory.tails.get(session_id)
         if tail is None:
-            tail = await read_tail(self.store, casefile_id, session_id) or Tail(0, b"", 0, {}, 0)
+            tail = await read_tail(self.store, casefile_id, session_id) or ChainEnd(0, b"", 0, {}, 0)
             if tail.is_late:
                 await put_end_right(self.store, casefile_id, session_id)
         # From here on the batch stands on this one: a fact that comes in between takes its next number.

@@ -1,4 +1,4 @@
-"""Several statements as one, so that they take one way to the server and back.
+"""Several statements as one, to save round trips to the server.
 
 The texts are ours and few; what they are put together to is remembered.
 """

@@ -1,4 +1,4 @@
-"""A connection that a process keeps open all the time and opens again at once when it is lost."""
+"""A long-lived connection of a process, reopened at once when it is lost."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Which locks a transaction takes, so that it is judged and numbered as if nobody else wrote.
+"""Which advisory locks a transaction takes, so that its conditions and numbers hold under concurrent writers.
 
 They follow from what its commits say that they are about, and from nothing else.
 """

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from casekeeper.storage.threads import in_thread
+from casekeeper.storage.executors import in_thread
 
 T = TypeVar("T")
 

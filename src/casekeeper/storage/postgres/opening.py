@@ -62,7 +62,7 @@ async def open_postgres(
 ) -> AsyncGenerator[Storage]:
     """The store in a database, its tables made or migrated where needed; `owner` is this process.
 
-    `push` is told of what was changed here, `heard` of what the server says was changed anywhere.
+    `push` is called with changes made here, `heard` with those that the server announces from any process.
 
     Raises:
         SchemaTooNew: It belongs to a newer version.

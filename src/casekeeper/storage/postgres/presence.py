@@ -1,4 +1,4 @@
-"""How processes on one PostgreSQL know of each other: who lives, who sweeps, and which permissions changed.
+"""How processes on one PostgreSQL know of each other: which are alive, which one sweeps, and which permissions changed.
 
 A process holds an advisory lock in its name, shared by two connections, so that one of them may be cut. The server lets
 go of it when the process dies, so whoever finds a running operation whose owner holds no lock knows that nobody will end
@@ -274,4 +274,4 @@ def _lock_of(owner: str) -> int:
 
 def _tell_if_it_failed(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()):
-        _log.critical("others can no longer see that this process lives; restart it", exc_info=error)
+        _log.critical("other processes can no longer see that this one is alive; restart it", exc_info=error)

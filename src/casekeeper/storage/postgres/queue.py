@@ -1,4 +1,4 @@
-"""Commits that wait for their turn on PostgreSQL.
+"""The queue of commits on PostgreSQL.
 
 Each shard has one transaction under way, and makes the next of whatever waits then. A transaction does not wait long for
 locks: where somebody holds one, its commits go on by themselves, casefile by casefile, with all the patience that the

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from casekeeper.clock import to_us
-from casekeeper.documents.marks import mark
-from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
-from casekeeper.documents.search import FACETED_MAX, Facets, Order, Place, Ranked
+from casekeeper.documents.exact_terms import exact_term
+from casekeeper.documents.query import And, ExactTerm, Field, Near, Not, Or, Phrase, Sent, Size, Term, Word
+from casekeeper.documents.search import FACETED_MAX, Facets, Order, PageStart, Ranked
 from casekeeper.documents.words import first_words, sought_in, tokens
 from casekeeper.storage.postgres.store import PostgresStore
 from casekeeper.storage.sql.documents import SUMMARY, scope_word
@@ -33,7 +33,7 @@ class PostgresSearch:
         self._store = store
 
     async def search(
-        self, casefile_id: str, term: Term, order: Order, place: Place, limit: int
+        self, casefile_id: str, term: Term, order: Order, place: PageStart, limit: int
     ) -> Sequence[Ranked]:
         wanted = _Wanted(casefile_id, term)
         if order is Order.RELEVANCE:
@@ -85,8 +85,8 @@ class _Wanted:
                 return self._text(_COLUMNS[name], inner.text)
             case Near(first, second, words):
                 return self._near([*tokens(first.text)], [*tokens(second.text)], words)
-            case Mark(kind, value):
-                return self._matches("marks", f"'{mark(kind, value)}'")
+            case ExactTerm(kind, value):
+                return self._matches("marks", f"'{exact_term(kind, value)}'")
             case Sent(is_after, instant):
                 sign = ">=" if is_after else "<"
                 there = "documents.sent_us IS NOT NULL"

@@ -1,1 +1,1 @@
-"""What the SQL stores share: a module a concept, written once for SQLite and PostgreSQL."""
+"""Shared by the SQL stores: one module per concept, for SQLite and PostgreSQL alike."""

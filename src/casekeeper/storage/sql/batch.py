@@ -1,4 +1,4 @@
-"""How commits become durable in SQL: conditions judged, facts numbered and chained, records written.
+"""How commits become durable in SQL: conditions checked, facts numbered and chained, records written.
 
 One batch is one transaction. Its commits are judged in order, each seeing what those before it wrote, so a refused
 one drops out alone before anything of it is numbered. What most commits ask for and add is read and written once for all

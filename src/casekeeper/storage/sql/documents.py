@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from casekeeper.clock import from_us, to_us
 from casekeeper.documents import document as doc
 from casekeeper.documents.document import CasefileCounts, Document, DocumentSummary, Upload
-from casekeeper.documents.marks import marks_of
+from casekeeper.documents.exact_terms import exact_terms_of
 from casekeeper.storage.rows import instant, upload_of, upload_row, us
 from casekeeper.storage.sql.expressions import IsInJson
 from casekeeper.storage.sql.parts import Writes
@@ -126,7 +126,7 @@ def _add_document(tx: Tx, r: doc.AddDocument) -> None:
         "bcc": "\n".join(d.bcc),
         "filenames": "\n".join(d.filenames),
         "body": d.text,
-        "scope": " ".join((scope_word(d.casefile_id), *marks_of(d))),
+        "scope": " ".join((scope_word(d.casefile_id), *exact_terms_of(d))),
     }
     row = tx.one(
         _ADD_DOCUMENT,

@@ -1,4 +1,4 @@
-"""Expressions that each database writes in its own way."""
+"""SQL expressions that differ between the databases."""
 
 from typing import Any
 

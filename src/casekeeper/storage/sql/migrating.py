@@ -1,4 +1,4 @@
-"""Which schema this casekeeper has, and how a database gets it."""
+"""Schema migrations: which version this casekeeper needs, and how a database is brought to it."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Open operations in SQL: their rows, how they begin, are parked, taken up, woken, asked to stop and end, how they are read."""
+"""Open operations in SQL: their table, how they are written, from start to end, and read."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence

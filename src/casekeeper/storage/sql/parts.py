@@ -1,4 +1,4 @@
-"""What each concept has for a batch: how its conditions are judged and its records written."""
+"""What each concept gives to a batch: how to check its conditions and write its records."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""What all tables are made of, and what tables cannot say: triggers, functions, full-text search.
+"""Column types of all tables, and the schema beyond tables: triggers, functions, full-text search.
 
 Each concept's tables are with what is written to them and read from them. Instants are whole microseconds since 1970;
 indexes ascend only.

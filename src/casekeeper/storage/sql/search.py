@@ -1,4 +1,4 @@
-"""What search answers with, whichever index found it."""
+"""Search results from rows, for the indexes of all stores."""
 
 from collections import Counter
 from collections.abc import Sequence

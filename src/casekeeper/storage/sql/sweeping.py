@@ -1,4 +1,4 @@
-"""What sweeps take away in SQL: the contents of deleted casefiles, and what has expired."""
+"""Sweeps in SQL: they delete the contents of deleted casefiles, and what has expired."""
 
 from sqlalchemy import Text, bindparam, delete, select, update
 

@@ -1,4 +1,4 @@
-"""Small things in SQLite and PostgreSQL: their table, how a batch meets them, and how they are read."""
+"""The shelf in SQL: the table of small things, and how they are checked, written and read."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,7 +57,7 @@ _VERSIONS = Static(
 )
 _DROP = Static(delete(THINGS).where(*_thing))
 ERASE = Static(delete(THINGS).where(_t.about == bindparam("about")))
-"""Takes away all that is about a topic."""
+"""Deletes all things about a topic."""
 _PUT = replacing(THINGS, "kind", "id")
 
 

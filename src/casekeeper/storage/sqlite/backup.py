@@ -152,7 +152,7 @@ def _names(data: Path) -> Iterator[str]:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """SQLite's own online copy: one state of the database, whoever writes meanwhile."""
+    """SQLite's own online copy: one consistent state of the database, also under concurrent writes."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(connect(source, read_only=True)) as live, closing(sqlite3.connect(target)) as copy:
         live.backup(copy)

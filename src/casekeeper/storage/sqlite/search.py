@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from casekeeper.clock import to_us
-from casekeeper.documents.marks import mark
-from casekeeper.documents.query import And, Field, Mark, Near, Not, Or, Phrase, Sent, Size, Term, Word
-from casekeeper.documents.search import FACETED_MAX, Facets, Order, Place, Ranked
+from casekeeper.documents.exact_terms import exact_term
+from casekeeper.documents.query import And, ExactTerm, Field, Near, Not, Or, Phrase, Sent, Size, Term, Word
+from casekeeper.documents.search import FACETED_MAX, Facets, Order, PageStart, Ranked
 from casekeeper.documents.words import first_words, sought_in
 from casekeeper.storage.sql.documents import SUMMARY, scope_word
 from casekeeper.storage.sql.search import DATE, FACETS, around, facets_of, ranked
@@ -47,7 +47,7 @@ class SqliteSearch:
         self._reads = reads
 
     async def search(
-        self, casefile_id: str, term: Term, order: Order, place: Place, limit: int
+        self, casefile_id: str, term: Term, order: Order, place: PageStart, limit: int
     ) -> Sequence[Ranked]:
         wanted = _Wanted(casefile_id, term)
         values = {**wanted.values, "n": limit, "skip": place.skip}
@@ -114,8 +114,8 @@ class _Wanted:
                 return f"NEAR({_quoted(first.text)} {_quoted(second.text)}, {words})"
             case Field(name, inner):
                 return f"{_COLUMNS[name]} : {_quoted(inner.text)}"
-            case Mark(kind, value):
-                return f'scope : "{mark(kind, value)}"'
+            case ExactTerm(kind, value):
+                return f'scope : "{exact_term(kind, value)}"'
             case And(terms) | Or(terms):
                 found = [self._words(one) for one in terms]
                 if None in found:

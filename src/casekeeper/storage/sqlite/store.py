@@ -7,8 +7,8 @@ more than what one commit adds to it. *Points* (a row or a short page by its key
 from the page cache, where a hop to a thread costs ten times as much. *Scans* (searches, filters, lists) go to a
 few reader threads.
 
-Points share one snapshot until the next batch is answered. Nobody has been told of a commit before its answer, and
-the snapshot is let go before the answer, so whoever has been told sees it.
+Points share one snapshot until the next batch is answered. No caller knows of a commit before it is acknowledged, and
+the snapshot is let go before the answer, so a caller whose commit was acknowledged reads it.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from casekeeper.acl_feed import Change
 from casekeeper.errors import CasekeeperError, DirectoryInUse, DirectoryUnusable, Overloaded, StoreUnavailable
 from casekeeper.journal.commits import Commit, Superseded
 from casekeeper.journal.events import Sealed
+from casekeeper.storage.executors import in_thread
 from casekeeper.storage.sql.batch import Batch
 from casekeeper.storage.sql.statements import Tx
 from casekeeper.storage.sqlite.transaction import SqliteTx
-from casekeeper.storage.threads import in_thread
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class SqliteStore:
         self._path = path
         self._announce = announce
         self._push = push
-        # Permission changes on disk that nobody here has been told of yet; filled by the writer's thread.
+        # Permission changes on disk that are not yet published in this process; filled by the writer's thread.
         self._changes: deque[Change] = deque()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()

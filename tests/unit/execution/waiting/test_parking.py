@@ -26,7 +26,14 @@ from casekeeper.journal.operations import (
     ParkOperation,
 )
 from casekeeper.operations.context import MDSContext, Parked
-from casekeeper.operations.operation import AgentCall, CatalogEntry, Finished, Operation, Scope, ToolCall
+from casekeeper.operations.operation import (
+    AgentCall,
+    CatalogEntry,
+    Finished,
+    Operation,
+    OperationScope,
+    ToolCall,
+)
 from casekeeper.operations.tools import Tool
 from casekeeper.sessions.manager import At
 from casekeeper.sessions.session import CloseSession
@@ -322,10 +329,10 @@ class Changing:
     type: OperationType = "agent"
     names: Collection[str] = ()
 
-    async def find(self, name: str, scope: Scope) -> Operation | None:
+    async def find(self, name: str, scope: OperationScope) -> Operation | None:
         return Moody(self) if name == "moody" else None
 
-    async def catalogue(self, scope: Scope) -> Sequence[Operation]:
+    async def catalogue(self, scope: OperationScope) -> Sequence[Operation]:
         return [Moody(self)]
 
 

@@ -33,7 +33,7 @@ from tests.unit.support import ANNA, House, open_house
 
 
 def recovery(house: House) -> Recovery:
-    return Recovery(house.storage.events, house.others, owner="the next process")
+    return Recovery(house.storage.events, house.detached, owner="the next process")
 
 
 async def test_what_parks_goes_on_in_another_process_when_its_own_is_lost(

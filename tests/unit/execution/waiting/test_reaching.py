@@ -251,7 +251,7 @@ async def test_what_was_taken_up_in_the_meantime_is_not_ended_from_outside(
     lost = Ending(
         Kind.CANCELLED, failure=Failure(type="rights_lost", message="The permission for it was lost.")
     )
-    assert await house.others.end([opened], lost) == ([], {})
+    assert await house.detached.end([opened], lost) == ([], {})
 
     stage.go.set()
     assert (await successor.running.ended).status == "completed"

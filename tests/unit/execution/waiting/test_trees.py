@@ -24,7 +24,7 @@ async def test_what_waits_inside_what_is_lost_for_good_ends_before_it(
     started = await house.start(anna, At(casefile_id=casefile.casefile_id), "impatient")
     inner = await waiting_inside(house, casefile)
 
-    assert await Recovery(house.storage.events, house.others, owner="the next process").run() == 1
+    assert await Recovery(house.storage.events, house.detached, owner="the next process").run() == 1
 
     ends = [(f["operation_name"], f["kind"]) for f in (await house.facts(started.fact.session_id))[-2:]]
     assert ends == [("pauses", "cancelled"), ("impatient", "interrupted")]
@@ -37,7 +37,7 @@ async def test_what_could_go_on_inside_what_is_lost_for_good_ends_with_it(
     started = await house.start(anna, At(casefile_id=casefile.casefile_id), "impatient", name="works")
     await until(lambda: stage.runs["works"] == 1)
 
-    assert await Recovery(house.storage.events, house.others, owner="the next process").run() == 2
+    assert await Recovery(house.storage.events, house.detached, owner="the next process").run() == 2
 
     ends = [(f["operation_name"], f["kind"]) for f in (await house.facts(started.fact.session_id))[-2:]]
     assert ends == [("works", "cancelled"), ("impatient", "interrupted")]
@@ -55,7 +55,7 @@ async def test_what_ends_while_it_is_closed_is_looked_at_again(
         await house.stopping.operation(inner, "enough")
 
     house.commits.meanwhile(overtakes)
-    await Recovery(house.storage.events, house.others, owner="the next process").run()
+    await Recovery(house.storage.events, house.detached, owner="the next process").run()
 
     await started.running.ended
     assert await house.storage.events.open_of(casefile.casefile_id, None) == []

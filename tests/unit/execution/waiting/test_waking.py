@@ -134,7 +134,7 @@ async def test_what_cannot_be_taken_up_for_no_known_reason_holds_up_no_other(
     assert await house.row(first.event_id) is not None
     assert takes.tries == 2
     assert [record.message for record in caplog.records if record.name == "casekeeper.waking"] == [
-        f"{first.event_id} waits and cannot be taken up"
+        f"the waiting operation {first.event_id} cannot be resumed"
     ]
 
 

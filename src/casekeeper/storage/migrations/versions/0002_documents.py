@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from casekeeper.documents.marks import HAS, ID, KIND, LABEL, THREAD, is_users_label, mark
+from casekeeper.documents.exact_terms import HAS, ID, KIND, LABEL, THREAD, exact_term, is_users_label
 from casekeeper.storage.sql.schema import POSTGRES_SEARCH, SQLITE_SEARCH
 
 revision = "0002"
@@ -97,11 +97,11 @@ def _moved(row: dict[str, Any]) -> dict[str, Any]:
     filenames = metadata.pop("attachments", [])
     recipients = row["recipients"].split("\n")
     ids = {name: metadata.pop(name, None) for name in ("thread_id", "message_id", "problem")}
-    marks = [mark(KIND, row["kind"]), *(mark(LABEL, label) for label in labels)]
-    marks += [mark(HAS, "userlabels")] if any(is_users_label(label) for label in labels) else []
-    marks += [mark(HAS, "attachment")] if filenames else []
+    marks = [exact_term(KIND, row["kind"]), *(exact_term(LABEL, label) for label in labels)]
+    marks += [exact_term(HAS, "userlabels")] if any(is_users_label(label) for label in labels) else []
+    marks += [exact_term(HAS, "attachment")] if filenames else []
     marks += [
-        mark(kind, ids[name]) for kind, name in ((ID, "message_id"), (THREAD, "thread_id")) if ids[name]
+        exact_term(kind, ids[name]) for kind, name in ((ID, "message_id"), (THREAD, "thread_id")) if ids[name]
     ]
     return {
         **row,

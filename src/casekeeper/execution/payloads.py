@@ -1,4 +1,4 @@
-"""How large inputs and outputs may be, and where they are kept (SPEC §7, Sizes)."""
+"""Payloads of operations: inputs, outputs and snapshots, how large they may be, and whether they are stored inline or as blobs."""
 
 import json
 from contextlib import suppress
@@ -21,8 +21,8 @@ SNAPSHOT_INLINE_MAX = 32 * 1024
 """Rows of open operations are read with every commit of theirs (Firestore reads them whole), so they stay small."""
 
 
-class Sizes:
-    """Turns values into payloads: inline, as a blob, or not at all."""
+class Payloads:
+    """Stores values as payloads, inline or as blobs, and reads them back; refuses those that are too large."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs

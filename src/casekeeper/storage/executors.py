@@ -1,4 +1,4 @@
-"""Threads of the stores' own, for what waits for a disk.
+"""Thread pools for the stores' blocking calls.
 
 The event loop's default ones hash passwords, look up hosts and wait for processes that read uploads: what a store does would
 queue behind all of that.

@@ -1,4 +1,4 @@
-"""What becomes of documents that are filed: whoever reads their raw bytes leaves a fact, whoever deletes them a tombstone.
+"""Chain of custody of filed documents: each read of their raw bytes is recorded, each deletion leaves a tombstone.
 
 Deleting takes a document with all that was attached to it. What they said is gone; the record says that they were
 there, from which bytes, and who deleted them and why.
@@ -13,7 +13,13 @@ from pydantic import BaseModel, Field, StringConstraints
 from casekeeper.acl import Action
 from casekeeper.casefiles.access import Access, Gate
 from casekeeper.casefiles.casefile import CasefileStore
-from casekeeper.casefiles.changing import ChangeCommand, Changing, Decision, Present, must_not_be_archived
+from casekeeper.casefiles.changing import (
+    ChangeCommand,
+    Changing,
+    PlannedChange,
+    Present,
+    must_not_be_archived,
+)
 from casekeeper.casefiles.retrying import retried
 from casekeeper.clock import Clock
 from casekeeper.documents.blobs import BlobStore
@@ -57,8 +63,8 @@ class DocumentsDeleted(BaseModel):
     deleted: bool = True
 
 
-class Custody:
-    """Keeps account of what happens to documents."""
+class ChainOfCustody:
+    """Gives out and deletes documents, and records both."""
 
     def __init__(
         self,
@@ -95,7 +101,7 @@ class Custody:
         portion: list[DocumentSummary] = []
         is_last = False
 
-        async def decide(present: Present) -> Decision:
+        async def decide(present: Present) -> PlannedChange:
             must_not_be_archived(present.casefile)
             family = await self._family(command)
             portion[:] = family if is_last else family[-_AT_ONCE:]
@@ -106,7 +112,7 @@ class Custody:
             records: list[Record] = [DeleteDocuments(command.casefile_id, ids, now)]
             # Should the process end before it has removed a blob, the blob is swept like an upload that nobody filed.
             records += [PutUpload(_left(document, caller, now)) for document in portion if _is_blob(document)]
-            return Decision(present.casefile, Kind.DOCUMENTS_DELETED, records, inputs)
+            return PlannedChange(present.casefile, Kind.DOCUMENTS_DELETED, records, inputs)
 
         async def answer(casefile_id: str) -> DocumentsDeleted:
             return DocumentsDeleted(casefile_id=casefile_id, document_ids=command.document_ids)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from casekeeper.acl import Effect
 from casekeeper.clock import utc_now
 from casekeeper.errors import RateLimited
-from casekeeper.execution.limits import Limits, Rates
+from casekeeper.execution.rate_limits import Limits, Rates
 from casekeeper.operations.context import MDSContext
 from casekeeper.operations.tools import Tool, tool
 from tests.support import NOON, SteppableClock

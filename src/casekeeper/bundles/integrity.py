@@ -1,4 +1,4 @@
-"""Whether a bundle is whole and unchanged: before it is taken in, and before an export has succeeded."""
+"""Integrity of bundles: whether one is complete and unchanged, checked before an import and at the end of an export."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

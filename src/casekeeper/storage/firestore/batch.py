@@ -1,4 +1,4 @@
-"""How one commit is judged and taken into a batch: conditions, numbers and hashes, records.
+"""How a commit joins a batch: its conditions are checked, its facts numbered and hashed, its records written.
 
 Each concept's module says which conditions and records of its own there are (`FINDS`, `WRITES`, `AHEAD`): a new concept is
 added here and nowhere else.

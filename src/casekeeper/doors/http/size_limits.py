@@ -1,4 +1,4 @@
-"""What is refused before a request is looked at: headers and bodies that are too large."""
+"""Size limits of requests: too large headers and bodies are refused before anything else."""
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -1,7 +1,7 @@
-"""Operations that no task of this process runs: they wait, or their process is lost. They are handed on, wait on, or end.
+"""Detached operations: no task of this process runs them, as they wait or their process is lost. Hands over, postpones, ends.
 
 An operation never ends before what is inside it: what waits there ends with it, and what runs there, wherever that is, is
-asked to stop and waited for. Past a grace period it is ended over its head, like all that ignores its cancellation.
+asked to stop and waited for. After a grace period it is ended all the same, as is any run that ignores its cancellation.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from pydantic_core import from_json
 from casekeeper.clock import Clock
 from casekeeper.execution.facts import terminal_fact
 from casekeeper.execution.outcomes import OutcomeStore
+from casekeeper.execution.payloads import Payloads
 from casekeeper.execution.runner import Ending, Runner
-from casekeeper.execution.sizes import Sizes
 from casekeeper.execution.trees import deepest_first, held_up, inside, trees
 from casekeeper.journal.commits import Commit, Commits, Record
 from casekeeper.journal.events import Fact, Failure, Kind, Payload, fact_of
@@ -60,7 +60,7 @@ class Ended(NamedTuple):
     held_up: dict[str, str]
 
 
-class _Wanted(NamedTuple):
+class _EndRequest(NamedTuple):
     """Which operations are to end, by id, and how; `dead` run in no process any more."""
 
     ids: Collection[str]
@@ -82,14 +82,14 @@ class _Wanted(NamedTuple):
         return one.row.owner != NOBODY and one.row.event_id not in self.dead
 
 
-class Others:
-    """Hands on, postpones and ends what no task here runs."""
+class DetachedOperations:
+    """Hands over, postpones and ends operations that no task of this process runs."""
 
     def __init__(
         self,
         runner: Runner,
         commits: Commits,
-        sizes: Sizes,
+        payloads: Payloads,
         store: OutcomeStore,
         clock: Clock,
         due: asyncio.Event,
@@ -97,7 +97,7 @@ class Others:
         """`due` is set when something that waits was woken."""
         self._runner = runner
         self._commits = commits
-        self._sizes = sizes
+        self._payloads = payloads
         self._store = store
         self._clock = clock
         self._due = due
@@ -160,7 +160,7 @@ class Others:
         self, tree: Sequence[OpenedOperation], ending: Ending, dead: Collection[str], waits: bool
     ) -> Ended:
         given = {one.row.event_id: one.row.ownership for one in tree}
-        wanted = _Wanted(given, ending, dead)
+        wanted = _EndRequest(given, ending, dead)
         until_s = monotonic() + (self._runner.grace + _HEARD).total_seconds()
         found, waited = tree, set[str]()
         while True:
@@ -182,7 +182,7 @@ class Others:
             found = [one for one in open_ if wanted.is_wish or one.row.ownership == given[one.row.event_id]]
             waited -= {one.row.event_id for one in open_} - {one.row.event_id for one in found}
 
-    async def _ask(self, found: Sequence[OpenedOperation], wanted: _Wanted) -> None:
+    async def _ask(self, found: Sequence[OpenedOperation], wanted: _EndRequest) -> None:
         """Ask what runs to stop, and see to it that what waits for that ends, too, should this process be lost."""
         soon = self._clock() + _HEARD * 2
         for one in found:
@@ -198,7 +198,7 @@ class Others:
                 # Whoever takes it up finds out by itself why it cannot go on.
                 await self._commits.commit(Commit(records=(Wake(one.row.ref, soon),)))
 
-    async def _end_all(self, found: Sequence[OpenedOperation], wanted: _Wanted) -> bool:
+    async def _end_all(self, found: Sequence[OpenedOperation], wanted: _EndRequest) -> bool:
         """End these, a hundred in a commit, those inside others first.
 
         False if one of them has ended, or was taken up, meanwhile: it and those in its commit and behind it are left as they
@@ -211,7 +211,7 @@ class Others:
         return True
 
     async def _end_some(
-        self, ends: Sequence[OpenedOperation], wanted: _Wanted, end_too: Collection[str]
+        self, ends: Sequence[OpenedOperation], wanted: _EndRequest, end_too: Collection[str]
     ) -> bool:
         facts, records = list[Fact](), list[Record]()
         for opened in ends:
@@ -227,7 +227,7 @@ class Others:
             self._due.set()
         for row in (opened.row for opened in ends):
             if row.held is not None:
-                await self._sizes.drop_snapshot(row.casefile_id, row.held.snapshot)
+                await self._payloads.drop_snapshot(row.casefile_id, row.held.snapshot)
         return True
 
     async def _end_of(self, opened: OpenedOperation, ending: Ending) -> Fact:
@@ -236,7 +236,7 @@ class Others:
         if held is not None:
             waited = held.waited + (now - held.since if held.since else timedelta())
         fact = await self.started_fact(opened)
-        ending, payload, _ = await self._sizes.ending(row.casefile_id, ending)
+        ending, payload, _ = await self._payloads.ending(row.casefile_id, ending)
         tainted = row.is_tainted or (held is not None and held.is_tainted)
         return terminal_fact(
             fact, opened.started_seq, ending, payload, now, is_tainted=tainted, waited=waited

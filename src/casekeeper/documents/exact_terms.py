@@ -1,7 +1,7 @@
-"""Marks: what a document is, as words of the search index that no text contains.
+"""Exact terms: labels, message ids, kinds and the like as single words of the full-text index.
 
-A label, a message id or a kind must match as a whole, which words in a text cannot promise. Each becomes one word, a
-letter for its kind and a digest of its value, so that every store finds marks with the index that it has for words.
+They must match as a whole, which words in a text cannot promise. Each becomes one word, a letter for its kind and a digest
+of its value, so every store finds it with the index that it has for words. In the index they are called marks.
 """
 
 import hashlib
@@ -56,24 +56,24 @@ def is_users_label(label: str) -> bool:
     return label_key(label) not in _SYSTEM_LABELS
 
 
-def mark(kind: str, value: str) -> str:
-    """The word that stands for a value; the same for every spelling that means the same."""
+def exact_term(kind: str, value: str) -> str:
+    """The index word for a value; the same for every spelling that means the same."""
     value = label_key(value) if kind == LABEL else value.casefold().strip("<> ")
     digest = hashlib.sha256(f"{kind} {value}".encode("utf-8", "surrogatepass")).hexdigest()
     return f"{_LETTERS[kind]}{digest[:20]}"
 
 
-def marks_of(document: Document) -> list[str]:
-    """The marks of a document, each once."""
-    found = [mark(KIND, document.kind), *(mark(LABEL, label) for label in document.labels)]
+def exact_terms_of(document: Document) -> list[str]:
+    """The exact terms of a document, each once."""
+    found = [exact_term(KIND, document.kind), *(exact_term(LABEL, label) for label in document.labels)]
     if any(is_users_label(label) for label in document.labels):
-        found.append(mark(HAS, "userlabels"))
+        found.append(exact_term(HAS, "userlabels"))
     if document.kind == "mail" and document.filenames:
-        found.append(mark(HAS, "attachment"))
+        found.append(exact_term(HAS, "attachment"))
     if document.message_id:
-        found.append(mark(ID, document.message_id))
+        found.append(exact_term(ID, document.message_id))
     if document.thread_id:
-        found.append(mark(THREAD, document.thread_id))
-    found += [mark(REFERENCE, reference) for reference in document.references]
-    found += [mark(LIST, name) for name in document.metadata.get("lists", ())]
+        found.append(exact_term(THREAD, document.thread_id))
+    found += [exact_term(REFERENCE, reference) for reference in document.references]
+    found += [exact_term(LIST, name) for name in document.metadata.get("lists", ())]
     return list(dict.fromkeys(found))

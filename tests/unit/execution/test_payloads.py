@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from casekeeper.errors import BodyTooLarge
+from casekeeper.execution.payloads import INLINE_MAX, TOTAL_MAX, Payloads, parsed
 from casekeeper.execution.runner import Ending
-from casekeeper.execution.sizes import INLINE_MAX, TOTAL_MAX, Sizes, parsed
 from casekeeper.journal.chain import commitment
 from casekeeper.journal.events import Failure, Kind, Payload, StoredFact
 from casekeeper.operations.operation import Finished
@@ -19,8 +19,8 @@ CASEFILE = "cf_251023_5acf44"
 
 
 @pytest.fixture
-def sizes(tmp_path: Path) -> Sizes:
-    return Sizes(DirectoryBlobs(tmp_path))
+def payloads(tmp_path: Path) -> Payloads:
+    return Payloads(DirectoryBlobs(tmp_path))
 
 
 def stored(payload: Payload) -> StoredFact:
@@ -37,55 +37,55 @@ def text_of(json_bytes: int, member: str) -> str:
     return "x" * (json_bytes - len(f'{{"{member}":""}}'))
 
 
-async def test_256_kib_are_kept_beside_the_header(sizes: Sizes):
-    payload = await sizes.inputs(CASEFILE, text_of(INLINE_MAX, "inputs"))
+async def test_256_kib_are_kept_beside_the_header(payloads: Payloads):
+    payload = await payloads.inputs(CASEFILE, text_of(INLINE_MAX, "inputs"))
 
     assert (payload.size, payload.blob, len(payload.body or b"")) == (INLINE_MAX, None, INLINE_MAX)
 
 
-async def test_one_byte_more_is_a_blob(sizes: Sizes):
-    payload = await sizes.inputs(CASEFILE, text_of(INLINE_MAX + 1, "inputs"))
+async def test_one_byte_more_is_a_blob(payloads: Payloads):
+    payload = await payloads.inputs(CASEFILE, text_of(INLINE_MAX + 1, "inputs"))
 
     assert (payload.size, payload.body, payload.blob) == (INLINE_MAX + 1, None, payload.commit.hex())
 
 
-async def test_a_blob_is_committed_to_like_any_payload(sizes: Sizes, tmp_path: Path):
-    payload = await sizes.inputs(CASEFILE, text_of(INLINE_MAX + 1, "inputs"))
+async def test_a_blob_is_committed_to_like_any_payload(payloads: Payloads, tmp_path: Path):
+    payload = await payloads.inputs(CASEFILE, text_of(INLINE_MAX + 1, "inputs"))
 
     kept = (tmp_path / CASEFILE / (payload.blob or "")).read_bytes()
 
     assert commitment(payload.salt, kept) == payload.commit
 
 
-async def test_a_blob_is_given_back_in_full(sizes: Sizes):
+async def test_a_blob_is_given_back_in_full(payloads: Payloads):
     value = text_of(INLINE_MAX + 1, "inputs")
 
-    fact = stored(await sizes.inputs(CASEFILE, value))
+    fact = stored(await payloads.inputs(CASEFILE, value))
 
-    assert await sizes.part(fact, "inputs") == value
+    assert await payloads.part(fact, "inputs") == value
 
 
-async def test_10_mib_of_inputs_are_taken(sizes: Sizes):
-    payload = await sizes.inputs(CASEFILE, text_of(TOTAL_MAX, "inputs"))
+async def test_10_mib_of_inputs_are_taken(payloads: Payloads):
+    payload = await payloads.inputs(CASEFILE, text_of(TOTAL_MAX, "inputs"))
 
     assert payload.size == TOTAL_MAX
 
 
-async def test_one_byte_more_of_inputs_is_refused(sizes: Sizes, tmp_path: Path):
+async def test_one_byte_more_of_inputs_is_refused(payloads: Payloads, tmp_path: Path):
     with pytest.raises(BodyTooLarge):
-        await sizes.inputs(CASEFILE, text_of(TOTAL_MAX + 1, "inputs"))
+        await payloads.inputs(CASEFILE, text_of(TOTAL_MAX + 1, "inputs"))
 
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_10_mib_of_outputs_are_kept(sizes: Sizes):
-    ending, payload, outputs = await sizes.ending(CASEFILE, finished("x" * (TOTAL_MAX - 2)))
+async def test_10_mib_of_outputs_are_kept(payloads: Payloads):
+    ending, payload, outputs = await payloads.ending(CASEFILE, finished("x" * (TOTAL_MAX - 2)))
 
     assert (ending.kind, len(outputs or b""), payload.blob is None) == (Kind.SUCCEEDED, TOTAL_MAX, False)
 
 
-async def test_one_byte_more_of_outputs_is_a_clean_failure(sizes: Sizes, tmp_path: Path):
-    ending, payload, outputs = await sizes.ending(CASEFILE, finished("x" * (TOTAL_MAX - 1)))
+async def test_one_byte_more_of_outputs_is_a_clean_failure(payloads: Payloads, tmp_path: Path):
+    ending, payload, outputs = await payloads.ending(CASEFILE, finished("x" * (TOTAL_MAX - 1)))
 
     assert ending.failure is not None
     assert (ending.kind, ending.failure.type, ending.finished, outputs) == (
@@ -130,8 +130,8 @@ def deep() -> list[Any]:
     ],
     ids=["an object", "in a set", "endless", "too deep", "a lone surrogate", "bytes", "in a model"],
 )
-async def test_what_is_not_json_is_a_clean_failure(sizes: Sizes, make: Any):
-    ending, _, outputs = await sizes.ending(CASEFILE, finished(make()))
+async def test_what_is_not_json_is_a_clean_failure(payloads: Payloads, make: Any):
+    ending, _, outputs = await payloads.ending(CASEFILE, finished(make()))
 
     assert ending.failure is not None
     assert (ending.failure.type, outputs, len(ending.failure.message) <= 500) == (
@@ -145,32 +145,32 @@ async def test_what_is_not_json_is_a_clean_failure(sizes: Sizes, make: Any):
     ("value", "kept"),
     [(float("nan"), b"null"), ([float("inf"), float("-inf")], b"[null,null]"), (None, b"null")],
 )
-async def test_numbers_that_json_lacks_are_null(sizes: Sizes, value: Any, kept: bytes):
-    ending, payload, outputs = await sizes.ending(CASEFILE, finished(value))
+async def test_numbers_that_json_lacks_are_null(payloads: Payloads, value: Any, kept: bytes):
+    ending, payload, outputs = await payloads.ending(CASEFILE, finished(value))
 
     assert (ending.kind, outputs, payload.body) == (Kind.SUCCEEDED, kept, b'{"outputs":%s}' % kept)
 
 
-async def test_a_failure_keeps_message_and_hint_and_no_outputs(sizes: Sizes):
+async def test_a_failure_keeps_message_and_hint_and_no_outputs(payloads: Payloads):
     failure = Failure(type="operation_raised", message="it broke", retryable=True)
 
-    ending, payload, outputs = await sizes.ending(CASEFILE, Ending(Kind.FAILED, failure=failure))
+    ending, payload, outputs = await payloads.ending(CASEFILE, Ending(Kind.FAILED, failure=failure))
 
     assert (ending.failure, outputs) == (failure, None)
     assert from_json(payload.body or b"") == {"error": {"message": "it broke", "retryable": True}}
 
 
-async def test_a_part_that_is_not_there_is_none(sizes: Sizes):
-    fact = stored(await sizes.inputs(CASEFILE, {"a": 1}))
+async def test_a_part_that_is_not_there_is_none(payloads: Payloads):
+    fact = stored(await payloads.inputs(CASEFILE, {"a": 1}))
 
-    assert [await sizes.part(fact, name) for name in ("inputs", "outputs")] == [{"a": 1}, None]
+    assert [await payloads.part(fact, name) for name in ("inputs", "outputs")] == [{"a": 1}, None]
 
 
-async def test_of_an_erased_payload_nothing_is_left(sizes: Sizes):
+async def test_of_an_erased_payload_nothing_is_left(payloads: Payloads):
     inline = StoredFact("ts_1", 1, 0, b"{}", b"", None, None, None, None, 0)
     blob = stored(Payload(b"s" * 16, b"c" * 32, 300_000, None, "gone"))
 
-    assert [await sizes.part(fact, "inputs") for fact in (inline, blob)] == [None, None]
+    assert [await payloads.part(fact, "inputs") for fact in (inline, blob)] == [None, None]
 
 
 NESTED = st.integers(1, 300).map(lambda depth: b"[" * depth + b"]" * depth)
